@@ -1,0 +1,27 @@
+"""The console command: `sga-kohya COMMAND …` is `python -m sga_kohya.COMMAND …`."""
+
+import runpy
+import sys
+
+COMMANDS = {
+    "hsd": "decompose a folder of photos into macro, meso and micro slices",
+    "flux_train_network": "train a FLUX adapter with SGA",
+    "flux_train": "fine-tune FLUX with SGA",
+    "launch": "run the sd-scripts script whose path follows, with SGA",
+}
+
+
+def main() -> None:
+    """Hand over to the command's module."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command not in COMMANDS:
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+        print("usage: sga-kohya COMMAND ...", "", *lines, sep="\n")
+        sys.exit(0 if command in ("", "-h", "--help") else 2)
+    sys.argv = [f"sga-kohya {command}", *sys.argv[2:]]
+    runpy.run_module(f"sga_kohya.{command}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""SgaConfig: every --sga_* option, read once from the command line and the kohya TOML, validated before any long work.
+
+The host reads its own options; it is only told that ours exist (`add_arguments`), so that its parser accepts them.
+"""
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sga_kohya.errors import SgaError
+from sga_kohya.granularity import DEFAULT_LABELS
+
+REDUCTIONS = ("mean", "sum", "constant")
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{label}:{number:g}" for label, number in value.items())
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if str(value).lower() not in words:
+        raise SgaError("write true or false")
+    return words[str(value).lower()]
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    labels = tuple(value) if isinstance(value, (list, tuple)) else tuple(str(value).split(","))
+    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(x, str) and x.strip() for x in labels):
+        raise SgaError("write two or more different names from coarse to fine, such as macro,meso,micro")
+    return tuple(label.strip() for label in labels)
+
+
+def _table(value: object) -> Mapping[str, float]:
+    """`macro:0.5,meso:0,micro:-0.5`, or a TOML table of the same."""
+    try:
+        pairs = value.items() if isinstance(value, Mapping) else (part.split(":") for part in str(value).split(","))
+        table = {str(label).strip(): float(number) for label, number in pairs}
+    except (TypeError, ValueError):
+        raise SgaError("write granularity:number pairs without spaces, such as macro:0.5,meso:0,micro:-0.5") from None
+    if not all(math.isfinite(number) for number in table.values()):
+        raise SgaError("every number must be finite")
+    return table
+
+
+def _reduction(value: object) -> str:
+    if value not in REDUCTIONS:
+        raise SgaError(f"write one of {', '.join(REDUCTIONS)}")
+    return str(value)
+
+
+def _count(value: object) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise SgaError("write a whole number from 1")
+    return number
+
+
+def _file(value: object) -> Path:
+    path = Path(str(value)).expanduser()
+    if not path.is_file():
+        raise SgaError("there is no such file")
+    return path
+
+
+def _option(default: Any, parse: Callable[[object], Any], help: str) -> Any:
+    metadata = {"parse": parse, "help": f"{help} (default: {_as_text(default) or 'none'})"}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class SgaConfig:
+    """The settings of one run. Field `x` is the option `--sga_x` and the TOML key `sga_x`; `enabled` is `--sga`."""
+
+    enabled: bool = _option(True, _boolean, "the whole of SGA: true through our doors, false in a patched checkout")
+    tuples: bool = _option(True, _boolean, "slices of one photo train in the same optimizer step (Eq. 6)")
+    modulation: bool = _option(True, _boolean, "noise levels follow the slice's granularity (Eq. 29-31)")
+    granularities: tuple[str, ...] = _option(DEFAULT_LABELS, _labels, "the labels in use, coarse to fine")
+    timestep_shift: Mapping[str, float] = _option(
+        {"macro": 0.5, "meso": 0.0, "micro": -0.5}, _table, "Delta of Eq. 29, added to the noise level's logit"
+    )
+    loss_weight: Mapping[str, float] = _option({}, _table, "lambda_k of Eq. 6; 1 for a label not named")
+    tuple_reduction: str = _option("mean", _reduction, "mean: Eq. 6, sum: Algorithm 2, constant: over all levels")
+    groups_per_step: int | None = _option(None, _count, "groups in a tuple step; the batch size if not given")
+    manifest: Path | None = _option(None, _file, "manifest of the slices; found beside the images if not given")
+
+    def __post_init__(self) -> None:
+        tables = {"sga_loss_weight": self.loss_weight}
+        if self.modulation:
+            tables["sga_timestep_shift"] = self.timestep_shift
+        for name, table in tables.items():
+            for label in table:
+                if label not in self.granularities:
+                    raise SgaError(
+                        f"{name} = {_as_text(table)}: {label!r} is none of the granularities; "
+                        f"write it for yours: {','.join(f'{label}:0' for label in self.granularities)}"
+                    )
+        for label, weight in self.loss_weight.items():
+            if weight < 0:
+                raise SgaError(f"sga_loss_weight = {label}:{weight:g}: lambda_k must be at least 0")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything differs from stock sd-scripts."""
+        return self.enabled and (self.tuples or self.modulation)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object], enabled: bool = True) -> "SgaConfig":
+        """Build from TOML keys and command line, merged as by read_options. Raises SgaError naming the option."""
+        names = option_names()
+        for key in options:
+            if key.startswith("sga") and key not in names:
+                close = difflib.get_close_matches(key, names, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+                raise SgaError(f"unknown option {key}: {hint}")
+        values: dict[str, Any] = {"enabled": enabled}
+        for key, option in names.items():
+            if key in options:
+                try:
+                    values[option.name] = option.metadata["parse"](options[key])
+                except SgaError as error:
+                    raise SgaError(f"{key} = {options[key]!r}: {error}") from None
+        return cls(**values)
+
+    def metadata(self) -> dict[str, str]:
+        """The settings as `ss_sga_*` strings for a saved model's header."""
+        texts = {f"ss_{key}": _as_text(getattr(self, option.name)) for key, option in option_names().items()}
+        return {key: text for key, text in texts.items() if text}
+
+
+def option_names() -> dict[str, Any]:
+    """Option name -> dataclass field."""
+    return {"sga" if f.name == "enabled" else f"sga_{f.name}": f for f in fields(SgaConfig)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell a host's parser of our options. Defaults stay None: SgaConfig has been built from the same words."""
+    group = parser.add_argument_group("SGA (sga_kohya)", "Semantic Granularity Alignment; see sga_kohya's README")
+    for key, option in option_names().items():
+        # A bare --sga or --sga_tuples means true, as for the host's own switches.
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if option.metadata["parse"] is _boolean else {}
+        group.add_argument(f"--{key}", default=None, help=option.metadata["help"], **switch)
+    group.add_argument("--sd_scripts", default=None, help="folder of the sd-scripts checkout")

@@ -1,0 +1,6 @@
+"""Door to flux_train_network.py of sd-scripts: FLUX.1 LoRA, DoRA and other adapters."""
+
+from sga_kohya.launch import run
+
+if __name__ == "__main__":
+    run("flux_train_network.py")

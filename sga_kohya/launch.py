@@ -1,0 +1,72 @@
+"""Run a training script of sd-scripts with SGA in it.
+
+The generic door: `python -m sga_kohya.launch PATH/TO/flux_train_network.py --config_file …`, also under
+`accelerate launch -m`. Doors named after a script (`-m sga_kohya.flux_train_network`) find the checkout themselves.
+"""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.options import read_options
+from sga_kohya.seams.checkout import find_checkout
+from sga_kohya.seams.checks import check
+
+# Each script we have a door for, and the network trainer of its family if it is a full fine-tune.
+SCRIPTS = {"flux_train_network.py": None, "flux_train.py": "flux_train_network.py"}
+
+
+def run(script: str, argv: Sequence[str] | None = None) -> None:
+    """Run one of SCRIPTS. argv: its arguments, by default the command line's. Exits with code 2 on a user's error."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _run(script, argv)
+    except SgaError as error:
+        print(f"sga_kohya: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The generic door. Skips to the first argument that is a known script; launchers put their own flags before it."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
+    if place is None:
+        known = ", ".join(SCRIPTS)
+        print(f"sga_kohya: error: name the script to run, one of {known}; got {' '.join(argv)!r}", file=sys.stderr)
+        sys.exit(2)
+    script = Path(argv[place])
+    rest = argv[place + 1 :]
+    # A path says which checkout is meant, unless the command line names one.
+    folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
+    run(script.name, [*folder, *rest])
+
+
+def _run(script: str, argv: list[str]) -> None:
+    options = read_options(argv)
+    config = SgaConfig.from_options(options)
+    trainer = SCRIPTS[script]
+    if trainer is not None and options.get("network_module"):
+        print(f"sga_kohya: network_module is set, so this runs {trainer} instead of {script}", flush=True)
+        script = trainer
+    checkout = find_checkout(options.get("sd_scripts"))
+    path = checkout.script(script)
+    if not _asks_for_help(argv):
+        check(options, config)
+    # Only now, because it imports torch: what words and files alone get wrong was said at once.
+    from sga_kohya.seams.install import install_for
+
+    with install_for(config, checkout):
+        sys.argv = [str(path), *argv]
+        runpy.run_path(str(path), run_name="__main__")
+
+
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the run only prints or writes settings and needs no data."""
+    return any(word.partition("=")[0] in ("-h", "--help", "--output_config", "--show_timesteps") for word in argv)
+
+
+if __name__ == "__main__":
+    main()

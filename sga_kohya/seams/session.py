@@ -1,0 +1,45 @@
+"""What the seams share during one run: the settings, the sub-batch in hand, and which seams the host has reached."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.tuples.accelerator import TupleAccelerator
+from sga_kohya.tuples.step import SubBatch
+
+if TYPE_CHECKING:
+    from sga_kohya.seams.dataset import HostDatasetGroup
+
+
+@dataclass
+class Session:
+    """expected: names of the seams that must have been reached when the first optimizer step ends."""
+
+    config: SgaConfig
+    expected: frozenset[str] = frozenset()
+    fired: set[str] = field(default_factory=set)
+    accelerator: TupleAccelerator | None = None
+    dataset: "HostDatasetGroup | None" = None
+
+    @property
+    def current(self) -> SubBatch | None:
+        """The sub-batch being trained on; None in validation, sampling and everything else outside a training step."""
+        return self.accelerator.current if self.accelerator is not None else None
+
+    def fire(self, name: str) -> None:
+        """Note that the host reached a seam."""
+        self.fired.add(name)
+
+    def verify(self) -> None:
+        """After the first optimizer step: every seam that should have been reached was. Raises SgaError if not."""
+        missed = sorted(self.expected - self.fired)
+        if missed:
+            raise SgaError(
+                f"the first step ended and sd-scripts never reached the seams {', '.join(missed)}: this "
+                "run would not be SGA. Use a tested version of sd-scripts, or train without it by --sga=false"
+            )
+
+    def metadata(self) -> dict[str, str]:
+        """`ss_sga_*` entries for a saved model."""
+        return {**self.config.metadata(), **(self.dataset.metadata() if self.dataset is not None else {})}

@@ -1,0 +1,136 @@
+"""From groups to tuple steps: whole groups, one set of granularities a step, every epoch new, few sub-batches.
+
+Pure Python and seeded: the same seed and epoch give the same plan in every worker and on every rank.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sga_kohya.tuples.step import Group, Slice, SubBatch, TupleStep
+
+# weight(label, present, samples, samples_of_level) -> factor of a sub-batch's mean loss; see weights.sub_batch_weight.
+Weight = Callable[[str | None, int, int, int], float]
+
+# Only groups that agree in both can share a step: one K a step, and one batch size.
+_Kind = tuple[frozenset[str | None], frozenset[int]]
+
+
+def form_groups(slices: Iterable[tuple[Slice, str | None]]) -> list[Group]:
+    """Join slices that share a group name; a slice named None is a group of its own.
+
+    A slice that occurs r times (repeats, several datasets) makes r copies of its group; copy j takes the j-th
+    occurrence of each slice that has so many, so that nothing is dropped and nothing is used twice.
+    """
+    copies: dict[tuple[str, int], list[Slice]] = defaultdict(list)
+    seen: dict[tuple[str, str], int] = defaultdict(int)
+    alone: list[Group] = []
+    for item, name in slices:
+        if name is None:
+            alone.append((item,))
+        else:
+            copies[name, seen[name, item.key]].append(item)
+            seen[name, item.key] += 1
+    return [tuple(members) for members in copies.values()] + alone
+
+
+def granularities(group: Group) -> frozenset[str | None]:
+    """The set whose size is K."""
+    return frozenset(item.granularity for item in group)
+
+
+@dataclass
+class Planner:
+    """Plans epochs of tuple steps. batch_sizes: of each dataset. groups_per_step: None for the batch size."""
+
+    groups: Sequence[Group]
+    batch_sizes: Sequence[int]
+    weight: Weight
+    groups_per_step: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._kinds: Mapping[_Kind, list[Group]] = defaultdict(list)
+        for group in self.groups:
+            self._kinds[granularities(group), frozenset(item.dataset for item in group)].append(group)
+
+    def __len__(self) -> int:
+        """Tuple steps of an epoch, the same every epoch: full steps and at most one partial step of each kind."""
+        return sum(-(-len(groups) // self._size(kind)) for kind, groups in self._kinds.items())
+
+    def epoch(self, number: int) -> list[TupleStep]:
+        """The steps of one epoch, in order."""
+        rng = random.Random(f"{self.seed}/{number}")
+        steps = [
+            self._sub_batches(chosen, rng)
+            for kind, groups in self._kinds.items()
+            for chosen in pack(groups, self._size(kind), rng)
+        ]
+        rng.shuffle(steps)
+        return steps
+
+    def _size(self, kind: _Kind) -> int:
+        return self.groups_per_step or max(self.batch_sizes[dataset] for dataset in kind[1])
+
+    def _sub_batches(self, groups: Sequence[Group], rng: random.Random) -> TupleStep:
+        """Split a step's slices by granularity, dataset and bucket, in random order of presentation."""
+        cells: dict[tuple, list[Slice]] = defaultdict(list)
+        for group in groups:
+            for item in group:
+                cells[item.granularity, item.dataset, item.bucket].append(item)
+        of_level: dict[str | None, int] = defaultdict(int)
+        for (label, _, _), members in cells.items():
+            of_level[label] += len(members)
+        parts = [part for members in cells.values() for part in self._chunks(members)]
+        rng.shuffle(parts)
+        return tuple(
+            SubBatch(
+                dataset=part[0].dataset,
+                keys=tuple(item.key for item in part),
+                granularities=tuple(item.granularity for item in part),
+                weight=self.weight(part[0].granularity, len(of_level), len(part), of_level[part[0].granularity]),
+                last=index == len(parts) - 1,
+            )
+            for index, part in enumerate(parts)
+        )
+
+    def _chunks(self, members: list[Slice]) -> list[list[Slice]]:
+        size = self.batch_sizes[members[0].dataset]
+        return [members[start : start + size] for start in range(0, len(members), size)]
+
+
+def pack(groups: Sequence[Group], size: int, rng: random.Random) -> list[list[Group]]:
+    """Partition groups into ceil(len / size) steps of at most size groups, those whose buckets agree together.
+
+    Groups with equal buckets fill steps of their own; the rest is joined greedily, each time the group that adds the
+    fewest new sub-batches.
+    """
+    alike: dict[frozenset, list[Group]] = defaultdict(list)
+    for group in rng.sample(groups, len(groups)):
+        alike[_buckets(group)].append(group)
+    steps = []
+    for members in alike.values():
+        while len(members) >= size:
+            steps.append([members.pop() for _ in range(size)])
+    rest = {buckets: members for buckets, members in alike.items() if members}
+    while rest:
+        steps.append(_greedy_step(rest, size))
+    return steps
+
+
+def _greedy_step(rest: dict[frozenset, list[Group]], size: int) -> list[Group]:
+    """Take up to size groups out of rest. Dictionaries keep the shuffled order, so ties fall differently each epoch."""
+    step: list[Group] = []
+    covered: frozenset = frozenset()
+    while rest and len(step) < size:
+        buckets = min(rest, key=lambda candidate: len(candidate - covered) if step else 0)
+        step.append(rest[buckets].pop())
+        covered |= buckets
+        if not rest[buckets]:
+            del rest[buckets]
+    return step
+
+
+def _buckets(group: Group) -> frozenset:
+    return frozenset((item.granularity, item.dataset, item.bucket) for item in group)
