@@ -126,7 +126,7 @@ class SgaConfig:
         """Build from TOML keys and command line, merged as by read_options. Raises SgaError naming the option."""
         names = option_names()
         for key in options:
-            if key.startswith("sga") and key not in names:
+            if key.startswith("sga_") and key not in names:
                 close = difflib.get_close_matches(key, names, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
                 raise SgaError(f"unknown option {key}: {hint}")

@@ -45,7 +45,7 @@ class Manifest:
         """Raises SgaError naming the line that cannot be read."""
         self.path = path
         self.rows: dict[Path, tuple[str, str]] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip():
                 self._add(line, number)
 

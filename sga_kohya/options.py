@@ -39,5 +39,5 @@ def _read_toml(name: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
         # The host merges all sections into one; a table that is the value of one of our options is no section.
-        flat.update(value if isinstance(value, dict) and not key.startswith("sga") else {key: value})
+        flat.update(value if isinstance(value, dict) and not key.startswith("sga_") else {key: value})
     return flat

@@ -1,0 +1,189 @@
+"""sga_kohya.hsd: Algorithm 1 on one photo, with detections that the test chooses, and the model-free detector."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, register_detector
+from sga_kohya.hsd.decompose import Group, decompose, distinct, render
+from sga_kohya.hsd.detect import make_detector
+
+LEVELS = (LevelConfig("macro", 512, tau_up=1.0), LevelConfig("meso", 512), LevelConfig("micro", 512))
+
+
+class Fixed:
+    """Answers with the boxes it was given, whatever it sees."""
+
+    name = "fixed"
+
+    def __init__(self, **boxes: Sequence[tuple[Box, float]]) -> None:
+        self.boxes: Mapping[str, Sequence[tuple[Box, float]]] = boxes
+
+    def detect(self, images: Sequence[np.ndarray], level: str) -> list[list[Detection]]:
+        return [[Detection(box, score, level) for box, score in self.boxes.get(level, ())] for _ in images]
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def one_group(image: np.ndarray, detector: Fixed, config: HsdConfig) -> Group:
+    ((group,),) = decompose([image], detector, config)
+    return group
+
+
+def levels_kept(group: Group) -> list[str]:
+    return [piece.level for piece in group.kept]
+
+
+def test_three_levels_of_one_photo():
+    detector = Fixed(meso=[(Box(100, 100, 612, 612), 0.9)], micro=[(Box(300, 300, 556, 556), 0.8)])
+    macro, meso, micro = one_group(noise(1024, 1024), detector, HsdConfig(LEVELS)).slices
+    assert (macro.box, macro.size, macro.scale, macro.score) == (Box(0, 0, 1024, 1024), (512, 512), 0.5, None)
+    assert (meso.box, meso.size, meso.scale, meso.score) == (Box(100, 100, 612, 612), (512, 512), 1.0, 0.9)
+    assert (micro.box, micro.size, micro.scale) == (Box(300, 300, 556, 556), (512, 512), 2.0)
+
+
+def test_a_slice_that_needs_too_much_upscale_is_discarded_with_its_reason():
+    detector = Fixed(micro=[(Box(0, 0, 127, 127), 1.0)])
+    group = one_group(noise(1024, 1024), detector, HsdConfig(LEVELS))
+    assert levels_kept(group) == ["macro"]
+    assert group.slices[1].reason == "too small: 127x127 takes 2.02x to reach 256x256, above tau_up 2"
+    assert group.slices[1].size is None
+
+
+def test_a_small_slice_takes_a_smaller_size_rather_than_too_much_upscale():
+    detector = Fixed(micro=[(Box(0, 0, 255, 255), 1.0)])
+    micro = one_group(noise(1024, 1024), detector, HsdConfig(LEVELS)).slices[1]
+    assert (micro.box, micro.size) == (Box(0, 0, 255, 255), (448, 448))
+    assert micro.scale == pytest.approx(448 / 255)
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "scale"), [(512, 512, 1.0), (600, 512, 0.8533), (511, 448, 0.8767), (300, 256, 0.8533)]
+)
+def test_the_macro_slice_takes_the_largest_size_that_fits(side, size, scale):
+    (macro,) = one_group(noise(side, side), Fixed(), HsdConfig(LEVELS)).slices
+    assert macro.size == (size, size)
+    assert macro.scale == pytest.approx(scale, abs=1e-4)
+
+
+def test_a_tiny_photo_yields_only_a_reason():
+    (macro,) = one_group(noise(400, 200), Fixed(micro=[(Box(0, 0, 150, 150), 1.0)]), HsdConfig(LEVELS)).slices
+    assert macro.reason == "too small: 400x200 takes 1.28x to reach 256x256, above tau_up 1"
+
+
+def test_duplicates_within_a_level_are_judged_by_containment():
+    face, loose, other = Box(10, 10, 40, 40), Box(0, 0, 100, 100), Box(200, 0, 240, 40)
+    detections = [Detection(box, score, "micro") for box, score in ((loose, 0.5), (face, 0.9), (other, 0.1))]
+    assert [d.box for d in distinct(detections, 0.6)] == [face, other], "IoU of face and loose is only 0.09"
+
+
+def test_max_slices_limits_a_level():
+    boxes = [(Box(x, 0, x + 300, 300), 1 - x / 2000) for x in (0, 350, 700)]
+    config = HsdConfig((LEVELS[0], LEVELS[1], LevelConfig("micro", 512, max_slices=2)))
+    assert [s.box.x0 for s in one_group(noise(1024, 1024), Fixed(micro=boxes), config).slices[1:]] == [0, 350]
+
+
+def test_the_coarser_of_a_redundant_pair_goes():
+    detector = Fixed(meso=[(Box(0, 0, 400, 400), 1.0)], micro=[(Box(0, 0, 400, 380), 1.0)])
+    group = one_group(noise(1024, 1024), detector, HsdConfig(LEVELS))
+    assert levels_kept(group) == ["macro", "micro"]
+    assert group.slices[1].reason == "redundant: IoU 0.95 with micro is above 0.7"
+
+
+def test_what_is_suppressed_suppresses_nothing():
+    levels = (*LEVELS, LevelConfig("nano", 512))
+    pairs = {("meso", "micro"): 0.5, ("micro", "nano"): 0.5}
+    boxes = {"meso": (0, 0, 600, 600), "micro": (0, 0, 500, 500), "nano": (0, 0, 400, 400)}
+    detector = Fixed(**{level: [(Box(*box), 1.0)] for level, box in boxes.items()})
+    group = one_group(noise(1024, 1024), detector, HsdConfig(levels, redundant_iou=pairs))
+    assert levels_kept(group) == ["macro", "meso", "nano"]
+
+
+def test_a_close_up_suppresses_the_macro_slice_only_when_it_survives_itself():
+    config = HsdConfig(LEVELS, redundant_iou={("macro", "meso"): 0.8})
+    close_up = Fixed(meso=[(Box(0, 0, 1000, 1000), 1.0)])
+    assert levels_kept(one_group(noise(1024, 1024), close_up, config)) == ["meso"]
+    strict = HsdConfig(
+        (LEVELS[0], LevelConfig("meso", 1024, ((1024, 1024),), tau_up=1.0)), redundant_iou={("macro", "meso"): 0.8}
+    )
+    small = Fixed(meso=[(Box(0, 0, 590, 590), 1.0)])
+    assert levels_kept(one_group(noise(600, 600), small, strict)) == ["macro"]
+
+
+def test_tau_down_cuts_at_the_photo_s_own_scale():
+    levels = (LEVELS[0], LevelConfig("meso", 512, tau_down=1.5))
+    cut = one_group(noise(1024, 1024), Fixed(meso=[(Box(100, 100, 800, 800), 1.0)]), HsdConfig(levels)).slices[1]
+    assert (cut.box, cut.scale) == (Box(194, 194, 706, 706), 1.0)
+    beyond = one_group(noise(1024, 1024), Fixed(meso=[(Box(100, 100, 900, 900), 1.0)]), HsdConfig(levels)).slices[1]
+    assert (beyond.box, beyond.scale) == (Box(100, 100, 900, 900), 0.64)
+
+
+def test_finer_boxes_are_placed_in_source_pixels_and_kept_inside_the_macro_frame():
+    # 1024x600 is cut to a frame; detections count from that frame's corner and may overshoot it.
+    detector = Fixed(meso=[(Box(-50, 0, 400, 400), 1.0), (Box(700, 300, 2000, 2000), 0.5)])
+    config = HsdConfig((LevelConfig("macro", sizes=((512, 512),), tau_up=1.0), LevelConfig("meso", 512, max_slices=2)))
+    macro, *finer = one_group(noise(1024, 600), detector, config).slices
+    assert macro.box == Box(212, 0, 812, 600)
+    assert len(finer) == 1, "the second lies outside the frame"
+    assert finer[0].box.x0 == 212 and finer[0].box.inside(macro.box)
+
+
+def test_render_copies_pre_sized_pixels_and_hits_the_size_otherwise():
+    image = noise(512, 512)
+    (macro,) = one_group(image, Fixed(), HsdConfig(LEVELS)).slices
+    assert np.array_equal(render(image, macro), image)
+    large = noise(1300, 900)
+    (macro,) = one_group(large, Fixed(), HsdConfig(LEVELS)).slices
+    assert render(large, macro).shape[1::-1] == macro.size
+    (tiny,) = one_group(noise(100, 100), Fixed(), HsdConfig(LEVELS)).slices
+    with pytest.raises(ValueError, match="discarded"):
+        render(image, tiny)
+
+
+def test_the_heuristic_finds_the_one_object_and_is_deterministic():
+    image = np.full((400, 600, 3), 120, np.uint8)
+    image[250:330, 400:480] = (220, 40, 30)
+    detector = make_detector(HsdConfig())
+    for level in ("meso", "micro"):
+        best = detector.detect([image], level)[0][0]
+        assert Box(400, 250, 480, 330).inside(best.box), best
+        assert detector.detect([image[::-1].copy(), image], level)[1][0] == best, "independent of its batch"
+    meso, micro = (detector.detect([image], level)[0][0].box for level in ("meso", "micro"))
+    assert micro.area < meso.area / 2
+
+
+def test_the_heuristic_prefers_the_middle():
+    image = np.full((400, 600, 3), 120, np.uint8)
+    for x in (20, 270):
+        image[170:230, x : x + 60] = (220, 40, 30)
+    (found,) = make_detector(HsdConfig()).detect([image], "micro")
+    assert Box(270, 170, 330, 230).inside(found[0].box)
+
+
+def test_the_heuristic_finds_nothing_in_nothing():
+    blank = np.full((300, 300, 3), 255, np.uint8)
+    assert make_detector(HsdConfig()).detect([blank], "micro") == [[]]
+
+
+def test_the_heuristic_sees_faces_and_animals_in_real_photos():
+    data = pytest.importorskip("skimage.data")
+    detector = make_detector(HsdConfig())
+    face, eye = Box(190, 70, 270, 170), (180, 115)
+    found = detector.detect([data.astronaut(), data.chelsea()], "micro")
+    assert face.inside(found[0][0].box)
+    cat = found[1][0].box
+    assert cat.x0 <= eye[0] < cat.x1 and cat.y0 <= eye[1] < cat.y1
+
+
+def test_one_s_own_detector_plugs_in_by_name(monkeypatch):
+    from sga_kohya.hsd import detect
+
+    monkeypatch.setattr(detect, "DETECTORS", detect.DETECTORS.copy())
+    monkeypatch.setattr("sga_kohya.hsd.config.DETECTORS", detect.DETECTORS)
+    register_detector("fixed", lambda config: Fixed())
+    assert make_detector(HsdConfig(detector="fixed")).name == "fixed"
+    with pytest.raises(ValueError, match="already registered"):
+        register_detector("fixed", lambda config: Fixed())

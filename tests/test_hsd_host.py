@@ -1,0 +1,73 @@
+"""sga_kohya.hsd: the exported dataset.toml in the real sd-scripts. Skipped where no checkout is found."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sga_kohya.hsd import HsdConfig, LevelConfig, run
+
+CHECKOUT = Path(os.environ.get("SD_SCRIPTS_DIR") or "~/.cache/sga_kohya/sd-scripts").expanduser()
+
+# As train_network.py reads --dataset_config; prints what it made of every image.
+READ_DATASET = """
+import json, pickle, sys
+sys.path.insert(0, sys.argv[1])
+import train_network
+from library import config_util
+
+args = train_network.setup_parser().parse_args(["--dataset_config", sys.argv[2]])
+generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
+blueprint = generator.generate(config_util.load_user_config(args.dataset_config), args)
+group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+pickle.dumps([subset.custom_attributes for dataset in group.datasets for subset in dataset.subsets])
+found = [
+    {
+        "path": info.absolute_path,
+        "bucket": info.bucket_reso,
+        "resized": info.resized_size,
+        "caption": info.caption,
+        "attributes": dataset.image_to_subset[key].custom_attributes,
+    }
+    for dataset in group.datasets
+    for key, info in dataset.image_data.items()
+]
+print("FOUND", json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(
+    not (CHECKOUT / "library" / "config_util.py").is_file(),
+    reason=f"no sd-scripts checkout at {CHECKOUT}: set SD_SCRIPTS_DIR to one",
+)
+def test_sd_scripts_keeps_every_exported_size(tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    random = np.random.default_rng(0)
+    # Large, small, wide, tall, and one that already is a bucket.
+    for width, height in ((1500, 1000), (300, 451), (1600, 500), (500, 1600), (512, 512), (333, 777)):
+        coarse = random.integers(0, 256, (height // 50, width // 50, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((width, height)).save(photos / f"p{width}x{height}.png")
+    levels = (LevelConfig("macro", 768, tau_up=1.0), LevelConfig("meso", 768), LevelConfig("micro", 512))
+    run(photos, out, HsdConfig(levels))
+    rows = map(json.loads, (out / "sga_manifest.jsonl").read_text(encoding="utf-8").splitlines())
+    exported = {str(out / row["file"]): row for row in rows if row["file"]}
+    assert {row["granularity"] for row in exported.values()} == {"macro", "meso", "micro"}
+
+    command = [sys.executable, "-c", READ_DATASET, str(CHECKOUT), str(out / "dataset.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))
+    found = {entry["path"]: entry for entry in json.loads(line.removeprefix("FOUND "))}
+
+    assert found.keys() == exported.keys()
+    for path, entry in found.items():
+        with Image.open(path) as image:
+            assert entry["bucket"] == entry["resized"] == list(image.size), path
+        assert entry["attributes"] == {"granularity": exported[path]["granularity"]}
+        assert entry["caption"]
