@@ -30,6 +30,7 @@ class TupleAccelerator(Accelerator):
         self.current: SubBatch | None = None
         self.after_step: Callable[[], None] = lambda: None
         self._handed_out: tuple[SubBatch, bool] | None = None
+        self._prepared_models: list[torch.nn.Module] = []
 
     def prepare_data_loader(
         self, data_loader: DataLoader, device_placement: bool | None = None, slice_fn_for_dispatch: Any = None
@@ -61,7 +62,9 @@ class TupleAccelerator(Accelerator):
         frozen = not any(parameter.requires_grad for parameter in model.parameters())
         if frozen and self.distributed_type == DistributedType.MULTI_CPU:
             evaluation_mode = True
-        return super().prepare_model(model, device_placement, evaluation_mode)
+        prepared = super().prepare_model(model, device_placement, evaluation_mode)
+        self._prepared_models.append(prepared)
+        return prepared
 
     @contextlib.contextmanager
     def accumulate(self, *models: torch.nn.Module) -> Iterator[None]:
@@ -74,7 +77,9 @@ class TupleAccelerator(Accelerator):
         self.sync_gradients = self._closes_step(self.current, ends_epoch)
         with contextlib.ExitStack() as stack:
             if not self.sync_gradients:
-                for model in models:
+                # All prepared models, not only those given: some scripts of sd-scripts give the module from before it
+                # was wrapped, and ranks whose steps have different numbers of sub-batches would wait for each other.
+                for model in self._prepared_models:
                     stack.enter_context(self.no_sync(model))
             try:
                 yield

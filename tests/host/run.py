@@ -1,0 +1,198 @@
+"""Run one real sd-scripts script on the tiny stack, through the stock door or ours, and record what happens.
+
+    python tests/host/run.py --checkout DIR --script flux_train_network.py --door sga --record FILE.pt -- <arguments>
+
+The recorder knows neither the host's loops nor our seams. It acts when the script creates its accelerator, after any
+door has installed itself, and wraps what the script then sees. FILE.rank0.pt holds a list of dicts in order:
+
+    batch      what a prepared data loader yielded; `loader` 0 is the training one, `shape` of pixels or cached latents
+    timesteps  what the script got from get_noisy_model_input_and_timesteps, and the `loader` of the batch at hand;
+               `grad`: gradient mode, which the host leaves on in validation too
+    backward   `loss` as the script passed it, unscaled, and `grads`: its gradient for each trainable parameter
+    step       `grads` as handed to the optimizer, for each trainable parameter
+    end        `weights`: the trainable parameters when training ends
+"""
+
+import argparse
+import functools
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "ACCELERATE_USE_CPU": "true",
+    "TOKENIZERS_PARALLELISM": "false",  # it warns when data loader workers fork
+    "OMP_NUM_THREADS": "1",
+}
+TIMESTEP_OWNERS = ("library.flux_train_utils", "library.sd3_train_utils", "library.lumina_train_util")
+TIMESTEPS = "get_noisy_model_input_and_timesteps"
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.undo: list[Callable[[], None]] = []
+        self.loaders = 0
+        self.current_loader: int | None = None
+
+    def install(self) -> None:
+        from accelerate import Accelerator
+        from accelerate.optimizer import AcceleratedOptimizer
+
+        original_init, original_step = Accelerator.__init__, AcceleratedOptimizer.step
+
+        @functools.wraps(original_init)
+        def init(accelerator, *args, **kwargs):
+            original_init(accelerator, *args, **kwargs)
+            self.attach(accelerator)
+
+        @functools.wraps(original_step)
+        def step(optimizer, *args, **kwargs):
+            if optimizer.gradient_state.sync_gradients:
+                grads = [None if p.grad is None else p.grad.detach().clone() for p in trainable([optimizer])]
+                self.events.append({"kind": "step", "grads": grads})
+            return original_step(optimizer, *args, **kwargs)
+
+        Accelerator.__init__, AcceleratedOptimizer.step = init, step
+
+    def attach(self, accelerator: Any) -> None:
+        """Shadow methods on the instance, so that a subclass with its own scaling is seen from outside."""
+        import torch
+
+        prepare, backward, end_training = accelerator.prepare, accelerator.backward, accelerator.end_training
+
+        def recorded_prepare(*args, **kwargs):
+            prepared = prepare(*args, **kwargs)
+            for given, result in zip(args, prepared if isinstance(prepared, tuple) else (prepared,), strict=True):
+                if isinstance(given, torch.utils.data.DataLoader):
+                    self.watch_loader(result)
+            return prepared
+
+        def recorded_backward(loss, *args, **kwargs):
+            params = trainable(accelerator._optimizers)
+            grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+            self.events.append({"kind": "backward", "loss": loss.detach().clone(), "grads": list(grads)})
+            return backward(loss, *args, **kwargs)
+
+        def recorded_end(*args, **kwargs):
+            for restore in reversed(self.undo):  # a door that undoes its patches must find its own functions
+                restore()
+            weights = [parameter.detach().clone() for parameter in trainable(accelerator._optimizers)]
+            self.events.append({"kind": "end", "weights": weights})
+            return end_training(*args, **kwargs)
+
+        accelerator.prepare, accelerator.backward = recorded_prepare, recorded_backward
+        accelerator.end_training = recorded_end
+        for name in TIMESTEP_OWNERS:
+            if hasattr(owner := sys.modules.get(name), TIMESTEPS):
+                self.watch_timesteps(owner)
+
+    def watch_loader(self, loader: Any) -> None:
+        number, kind = self.loaders, type(loader)
+        self.loaders += 1
+
+        def recorded_iter(this) -> Iterator[Any]:
+            for batch in kind.__iter__(this):
+                self.current_loader = number
+                self.events.append({"kind": "batch", "loader": number, **describe(batch)})
+                yield batch
+
+        # A subclass instead of a proxy: the host and accelerate ask for the type and for attributes of a loader.
+        # Through `object`, because accelerate's loaders hide their class behind a property.
+        watched = type(kind.__name__, (kind,), {"__iter__": recorded_iter, "__slots__": ()})
+        object.__dict__["__class__"].__set__(loader, watched)
+
+    def watch_timesteps(self, owner: Any) -> None:
+        import torch
+
+        original = getattr(owner, TIMESTEPS)
+
+        @functools.wraps(original)
+        def recorded(*args, **kwargs):
+            noisy, timesteps, sigmas = original(*args, **kwargs)
+            self.events.append(
+                {
+                    "kind": "timesteps",
+                    "loader": self.current_loader,
+                    "timesteps": timesteps.detach().clone(),
+                    "sigmas": sigmas.detach().flatten().clone(),
+                    "shape": tuple(noisy.shape),
+                    "grad": torch.is_grad_enabled(),
+                }
+            )
+            return noisy, timesteps, sigmas
+
+        setattr(owner, TIMESTEPS, recorded)
+        self.undo.append(lambda: setattr(owner, TIMESTEPS, original))
+
+    def save(self, path: Path) -> None:
+        import torch
+
+        torch.save(self.events, path.with_suffix(f".rank{os.environ.get('RANK', 0)}.pt"))
+
+
+def trainable(optimizers: list[Any]) -> list[Any]:
+    return [p for o in optimizers for group in o.param_groups for p in group["params"] if p.requires_grad]
+
+
+def describe(batch: dict[str, Any]) -> dict[str, Any]:
+    """What identifies a batch, without its pixels. image_keys are there only where the host gives them."""
+    pixels = batch["images"] if batch.get("images") is not None else batch["latents"]
+    wanted = ("captions", "loss_weights", "custom_attributes", "image_keys")
+    return {"shape": tuple(pixels.shape), **{key: batch[key] for key in wanted if key in batch}}
+
+
+def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkout", type=Path, required=True)
+    parser.add_argument("--script", help="a script of the checkout")
+    parser.add_argument("--door", choices=["stock", "sga"], default="stock")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--write_models", type=Path, help="write the tiny models to this folder instead")
+    own, script_args = split_at_dashes(sys.argv[1:])
+    options = parser.parse_args(own)
+
+    os.environ.update(OFFLINE)
+    import tiny_flux
+    import torch
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # this folder out (its module names are common words), the checkout first, sga_kohya last
+    checkout, repository = options.checkout.resolve(), Path(__file__).resolve().parents[2]
+    sys.path[:] = [str(checkout), *sys.path[1:], str(repository)]
+    tiny_flux.shrink_host()
+    if options.write_models:
+        tiny_flux.write_models(options.write_models)
+        return
+
+    recorder = Recorder()
+    if options.record:
+        recorder.install()
+    try:
+        if options.door == "stock":
+            script = str(checkout / options.script)
+            sys.argv = [script, *script_args]
+            runpy.run_path(script, run_name="__main__")
+        else:
+            from sga_kohya.launch import run
+
+            run(options.script, ["--sd_scripts", str(checkout), *script_args])
+    finally:
+        if options.record:
+            recorder.save(options.record)
+
+
+if __name__ == "__main__":
+    main()
