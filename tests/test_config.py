@@ -1,0 +1,98 @@
+"""Options from the command line and TOML, and the errors for bad ones."""
+
+import argparse
+
+import pytest
+
+from sga_kohya.config import SgaConfig, add_arguments
+from sga_kohya.errors import SgaError
+from sga_kohya.options import read_options
+
+
+def parsed(*argv: str) -> SgaConfig:
+    return SgaConfig.from_options(read_options(argv))
+
+
+def test_defaults_are_the_paper_s():
+    config = SgaConfig()
+    assert config.timestep_shift == {"macro": 0.5, "meso": 0.0, "micro": -0.5}
+    assert (config.tuples, config.modulation, config.tuple_reduction) == (True, True, "mean")
+    assert config.active
+
+
+def test_words_of_the_command_line():
+    config = parsed("--sga_tuples=false", "--sga_modulation", "--sga_timestep_shift", "macro:1,micro:-2")
+    assert (config.tuples, config.modulation) == (False, True)
+    assert config.timestep_shift == {"macro": 1.0, "micro": -2.0}
+    assert not parsed("--sga=false").active
+    assert not parsed("--sga_tuples=off", "--sga_modulation=no").active
+
+
+def test_the_toml_is_flattened_as_the_host_does_and_the_command_line_wins(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        "seed = 1\nsga_groups_per_step = 4\n[sga_timestep_shift]\nmacro = 0.25\n"
+        "[train]\nsga_tuple_reduction = 'sum'\nnetwork_module = 'x'\n[sga]\nsga_modulation = false\n"
+    )
+    for name in (str(path), str(path.with_suffix(""))):
+        options = read_options(["--config_file", name, "--sga_groups_per_step=8"])
+        config = SgaConfig.from_options(options)
+        assert (options["seed"], options["network_module"]) == (1, "x")
+        assert (config.groups_per_step, config.tuple_reduction, config.modulation) == (8, "sum", False)
+        assert config.timestep_shift == {"macro": 0.25}
+
+
+def test_lists_and_switches():
+    options = read_options(["--network_args", "algo=lora", "dora_wd=True", "--sdpa", "--lr=1e-4"])
+    assert options == {"network_args": ["algo=lora", "dora_wd=True"], "sdpa": True, "lr": "1e-4"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--sga_tuple=false"], "unknown option sga_tuple: did you mean sga_tuples"),
+        (["--sga_tuples=maybe"], "sga_tuples = 'maybe': write true or false"),
+        (["--sga_timestep_shift", "macro=1"], "macro=1.*macro:0.5,meso:0,micro:-0.5"),
+        (["--sga_timestep_shift", "macro:inf"], "finite"),
+        (["--sga_timestep_shift", "makro:1"], "'makro' is none of the granularities"),
+        (["--sga_loss_weight", "macro:-1"], "macro:-1.*at least 0"),
+        (["--sga_tuple_reduction", "median"], "'median'.*mean, sum, constant"),
+        (["--sga_groups_per_step", "0"], "'0'.*whole number from 1"),
+        (["--sga_granularities", "one"], "'one'.*two or more"),
+        (["--sga_granularities", "a,b"], "'macro' is none of the granularities.*a:0,b:0"),
+        (["--sga_manifest", "/nowhere.jsonl"], "/nowhere.jsonl.*no such file"),
+        (["--config_file", "/nowhere"], "/nowhere.toml does not exist"),
+    ],
+)
+def test_errors_name_the_value_and_the_remedy(argv, message):
+    with pytest.raises(SgaError, match=message):
+        parsed(*argv)
+
+
+def test_broken_toml_is_named(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("a = = 1")
+    with pytest.raises(SgaError, match="run.toml: not valid TOML"):
+        read_options(["--config_file", str(path)])
+
+
+def test_labels_of_one_s_own():
+    config = parsed("--sga_granularities=body,face", "--sga_timestep_shift=body:0.3,face:-0.3")
+    assert config.granularities == ("body", "face")
+
+
+def test_the_host_s_parser_accepts_every_option():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--sga", "--sga_tuples=false", "--sga_modulation", "--sga_loss_weight", "macro:2"])
+    assert (args.sga, args.sga_tuples, args.sga_loss_weight) == ("true", "false", "macro:2")
+    assert args.sga_groups_per_step is None
+
+
+def test_metadata_is_text_and_leaves_out_what_is_not_set():
+    metadata = parsed("--sga_loss_weight=micro:0.5").metadata()
+    assert metadata["ss_sga_timestep_shift"] == "macro:0.5,meso:0,micro:-0.5"
+    assert metadata["ss_sga_loss_weight"] == "micro:0.5"
+    assert metadata["ss_sga_tuples"] == "true"
+    assert "ss_sga_manifest" not in metadata
+    assert all(isinstance(value, str) for value in metadata.values())

@@ -1,0 +1,123 @@
+"""The doors as a user meets them: errors at once, in one line, and the generic door behind a GUI's arguments."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sga_kohya import launch
+
+from . import stub_host
+
+SCRIPT = "import sys; from library.config_util import add_config_arguments as f; print(f.__module__, sys.argv[1:])"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return stub_host.write(tmp_path / "sd-scripts", flux_train_network=SCRIPT, flux_train=SCRIPT)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    (tmp_path / "photos").mkdir()
+    return [f"--train_data_dir={tmp_path / 'photos'}"]
+
+
+def door(module: str, *argv: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"sga_kohya.{module}", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def error(module: str, *argv: str) -> str:
+    result = door(module, *argv)
+    assert result.returncode == 2
+    assert result.stderr.startswith("sga_kohya: error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_the_script_runs_with_our_seams_and_its_own_arguments(checkout, data):
+    result = door("flux_train_network", f"--sd_scripts={checkout}", *data, "--seed", "1")
+    assert result.returncode == 0, result.stderr
+    assert "'--seed', '1'" in result.stdout
+
+
+def test_without_data_there_is_one_clear_error(checkout, tmp_path):
+    here = f"--sd_scripts={checkout}"
+    assert "no training data: give --dataset_config" in error("flux_train_network", here)
+    assert "nope.toml does not exist" in error("flux_train_network", here, "--dataset_config=nope.toml")
+    assert "--train_data_dir nope: " in error("flux_train_network", here, "--train_data_dir=nope")
+    dataset = tmp_path / "d.toml"
+    dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/nowhere/1_macro"\n')
+    assert "image_dir /nowhere/1_macro" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text("= broken")
+    assert "not valid TOML" in error("flux_train_network", here, f"--dataset_config={dataset}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sga_tuples=perhaps"], "sga_tuples = 'perhaps': write true or false"),
+        (["--sga_tuple=false"], "did you mean sga_tuples"),
+        (["--fused_backward_pass"], "--fused_backward_pass excludes tuples: it steps the optimizer inside backward"),
+        (["--blockwise_fused_optimizers"], "excludes tuples"),
+        (["--deepspeed"], "its engine counts batches"),
+        (["--skip_until_initial_step"], "break tuple steps apart"),
+        (["--fp8_base", "--network_args", "algo=lora", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
+        (["--fp8_base_unet", "--network_args", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
+        (["--sd_scripts=/nowhere"], "--sd_scripts /nowhere: this is no sd-scripts checkout"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_loaded(checkout, data, options, message):
+    assert message in error("flux_train_network", f"--sd_scripts={checkout}", *data, *options)
+
+
+@pytest.mark.parametrize("off", ["--sga_tuples=false", "--sga=false"])
+def test_what_excludes_tuples_is_allowed_without_them(checkout, data, off):
+    assert launch_checks(["--fused_backward_pass", off, *data]) is None
+    assert launch_checks(["--fused_backward_pass=false", *data]) is None
+
+
+def launch_checks(argv: list[str]) -> None:
+    from sga_kohya.config import SgaConfig
+    from sga_kohya.options import read_options
+    from sga_kohya.seams.checks import check
+
+    options = read_options(argv)
+    check(options, SgaConfig.from_options(options))
+
+
+def test_the_full_fine_tune_door_hands_over_an_adapter(checkout, data, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('[network]\nnetwork_module = "lycoris.kohya"\n')
+    result = door("flux_train", f"--sd_scripts={checkout}", *data, f"--config_file={config}")
+    assert "network_module is set, so this runs flux_train_network.py instead of flux_train.py" in result.stdout
+    assert "instead" not in door("flux_train", f"--sd_scripts={checkout}", *data).stdout
+
+
+def test_the_generic_door_skips_a_gui_s_own_arguments(checkout, data):
+    """kohya_ss: its field of extra accelerate arguments ends up before the script's path."""
+    flags = ["--dynamo_backend", "no", "--num_processes", "1", "--mixed_precision", "bf16"]
+    result = door("launch", *flags, str(checkout / "flux_train_network.py"), *data)
+    assert result.returncode == 0, result.stderr
+    assert "num_processes" not in result.stdout and "--train_data_dir" in result.stdout
+
+
+def test_the_generic_door_wants_a_script_it_knows():
+    assert "flux_train_network.py, flux_train.py" in error("launch", "--num_processes", "1", "make_captions.py")
+
+
+def test_help_asks_for_no_data(checkout):
+    assert door("flux_train_network", f"--sd_scripts={checkout}", "--help").returncode == 0
+
+
+def test_every_door_names_a_script_and_every_script_has_a_door():
+    folder = Path(launch.__file__).parent
+    doors = {p.name for p in folder.glob("*.py") if "from sga_kohya.launch import run" in p.read_text()}
+    assert doors == set(launch.SCRIPTS)
+
+
+def test_the_console_command_lists_what_there_is():
+    result = subprocess.run([sys.executable, "-m", "sga_kohya"], capture_output=True, text=True)
+    assert result.returncode == 0 and "flux_train_network" in result.stdout and "hsd" in result.stdout
+    assert subprocess.run([sys.executable, "-m", "sga_kohya", "nope"], capture_output=True).returncode == 2

@@ -1,0 +1,166 @@
+"""The planner: every slice once an epoch, groups whole, one K a step, weights as Eq. 6 wants."""
+
+import pickle
+from collections import Counter, defaultdict
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sga_kohya.equations.weights import sub_batch_weight
+from sga_kohya.tuples.plan import Planner, form_groups, granularities, pack
+from sga_kohya.tuples.step import Slice
+
+LEVELS = ("macro", "meso", "micro")
+
+
+def weight(label, present, samples, samples_of_level, lambdas=None, reduction="mean"):
+    return sub_batch_weight((lambdas or {}).get(label, 1.0), present, 3, samples, samples_of_level, reduction)
+
+
+@st.composite
+def planners(draw):
+    slices = []
+    for number in range(draw(st.integers(1, 25))):
+        levels = draw(st.sets(st.sampled_from(LEVELS), min_size=1))
+        for level in sorted(levels):
+            for copy in range(draw(st.integers(1, 2))):
+                dataset = draw(st.integers(0, 1))
+                bucket = draw(st.sampled_from(["tall", "wide"]))
+                repeats = draw(st.sampled_from([1, 1, 1, 2]))
+                slices += [(Slice(dataset, f"{number}/{level}/{copy}", level, bucket), str(number))] * repeats
+    slices += [(Slice(0, f"reg/{i}", None, "wide"), None) for i in range(draw(st.integers(0, 3)))]
+    return slices, Planner(
+        form_groups(slices),
+        batch_sizes=[draw(st.integers(1, 4)), draw(st.integers(1, 4))],
+        weight=weight,
+        groups_per_step=draw(st.sampled_from([None, 1, 3])),
+        seed=draw(st.integers(0, 5)),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(planners(), st.integers(0, 3))
+def test_every_slice_exactly_once_an_epoch(made, epoch):
+    slices, planner = made
+    steps = planner.epoch(epoch)
+    assert len(steps) == len(planner)
+    trained = Counter((part.dataset, key) for step in steps for part in step for key in part.keys)
+    assert trained == Counter((item.dataset, item.key) for item, _ in slices)
+
+
+@settings(max_examples=150, deadline=None)
+@given(planners(), st.integers(0, 3))
+def test_steps_have_one_set_of_granularities_and_whole_groups(made, epoch):
+    slices, planner = made
+    kinds_of_copies = defaultdict(set)
+    for group in planner.groups:
+        for item in group:
+            kinds_of_copies[item.key].add(granularities(group))
+    for step in planner.epoch(epoch):
+        kind = frozenset(label for part in step for label in part.granularities)
+        for part in step:
+            assert len(set(part.granularities)) == 1
+            assert len(part.keys) == len(part.granularities) <= planner.batch_sizes[part.dataset]
+            assert all(kind in kinds_of_copies[key] for key in part.keys)
+        assert [part.last for part in step] == [False] * (len(step) - 1) + [True]
+
+
+@settings(max_examples=100, deadline=None)
+@given(planners())
+def test_weights_of_a_step_sum_to_one(made):
+    _, planner = made
+    for step in planner.epoch(0):
+        assert sum(part.weight for part in step) == pytest.approx(1.0)
+        for label in {part.granularities[0] for part in step}:
+            share = sum(part.weight for part in step if part.granularities[0] == label)
+            assert share == pytest.approx(1 / len({part.granularities[0] for part in step}))
+
+
+@settings(max_examples=50, deadline=None)
+@given(planners(), st.integers(0, 3))
+def test_the_same_plan_in_every_worker_and_rank(made, epoch):
+    _, planner = made
+    copy = pickle.loads(pickle.dumps(planner))
+    copy.epoch(epoch + 1)  # what a process planned before must not matter
+    assert copy.epoch(epoch) == planner.epoch(epoch)
+
+
+def kohya_groups(count: int, kinds=(LEVELS,)) -> list:
+    return form_groups(
+        (Slice(0, f"{number}/{level}", level, number % 3), str(number))
+        for number in range(count)
+        for level in kinds[number % len(kinds)]
+    )
+
+
+def test_no_group_is_split():
+    planner = Planner(kohya_groups(20, (LEVELS, ("macro", "micro"), ("meso",))), [4], weight, seed=3)
+    for epoch in range(5):
+        for step in planner.epoch(epoch):
+            members = defaultdict(set)
+            for part in step:
+                for key in part.keys:
+                    members[key.split("/")[0]].add(part.granularities[0])
+            kinds = {frozenset(levels) for levels in members.values()}
+            assert len(kinds) == 1
+
+
+def test_every_epoch_is_new_and_groups_meet_others():
+    planner = Planner(kohya_groups(40), [4], weight)
+    plans = [planner.epoch(epoch) for epoch in range(10)]
+    assert len({repr(plan) for plan in plans}) == 10
+    partners = defaultdict(set)
+    for plan in plans:
+        for step in plan:
+            stems = {key.split("/")[0] for part in step for key in part.keys}
+            for stem in stems:
+                partners[stem] |= stems - {stem}
+    assert min(map(len, partners.values())) > 5, "the same groups meet every epoch"
+
+
+def test_groups_whose_buckets_agree_share_a_step():
+    # 12 groups in 3 buckets, 4 a step: 3 steps of 3 full sub-batches, none of them mixed.
+    planner = Planner(kohya_groups(12), [4], weight)
+    assert [len(step) for step in planner.epoch(0)] == [3, 3, 3]
+
+
+def test_the_rest_is_packed_well():
+    import random
+
+    rng = random.Random(0)
+    sizes = {"macro": [0.15, 0.45, 0.15, 0.2, 0.05], "meso": [0.35, 0.35, 0.2, 0.1], "micro": [0.7, 0.2, 0.1]}
+    kinds = [LEVELS] * 7 + [("macro", "meso"), ("macro", "micro"), ("macro",)]
+    groups = form_groups(
+        (Slice(0, f"{n}/{level}", level, rng.choices(range(len(sizes[level])), sizes[level])[0]), str(n))
+        for n in range(300)
+        for level in rng.choice(kinds)
+    )
+    for batch_size, limit in ((2, 1.09), (4, 1.27), (8, 1.6)):
+        planner = Planner(groups, [batch_size], weight)
+        counts = Counter((i.granularity, i.bucket) for group in groups for i in group)
+        bucketing = sum(-(-count // batch_size) for count in counts.values())
+        ours = sum(len(step) for step in planner.epoch(0))
+        assert ours / bucketing < limit, f"{ours} sub-batches where plain bucketing needs {bucketing}"
+
+
+def test_pack_makes_the_fewest_steps():
+    import random
+
+    for count, size in ((10, 4), (8, 8), (3, 5), (1, 1)):
+        packed = pack(kohya_groups(count), size, random.Random(0))
+        assert len(packed) == -(-count // size)
+        assert max(map(len, packed)) <= size
+
+
+def test_repeats_make_copies_of_a_group():
+    slices = [(Slice(0, "a/macro", "macro", 0), "a")] * 2 + [(Slice(0, "a/micro", "micro", 0), "a")] * 3
+    assert sorted(len(group) for group in form_groups(slices)) == [1, 2, 2]
+
+
+def test_loss_weights_and_reduction_reach_the_sub_batches():
+    groups = kohya_groups(1, (("macro", "micro"),))
+    scaled = partial(weight, lambdas={"macro": 2.0}, reduction="sum")
+    (step,) = Planner(groups, [4], scaled).epoch(0)
+    assert {part.granularities[0]: part.weight for part in step} == {"macro": 2.0, "micro": 1.0}

@@ -1,0 +1,264 @@
+"""Seams on a stub host: replaced at the owner, all or nothing, once, undone exactly; and what each replacement does."""
+
+import argparse
+import sys
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import sga_kohya
+from sga_kohya import SgaConfig, SgaError
+from sga_kohya.equations.timesteps import shift_logit
+from sga_kohya.seams import timesteps as timesteps_seam
+from sga_kohya.seams.checkout import Checkout, find_checkout
+from sga_kohya.seams.host import Seam, install
+from sga_kohya.seams.install import install_for
+from sga_kohya.seams.session import Session
+from sga_kohya.tuples.step import SubBatch
+
+from . import stub_host
+
+SCHEDULER = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000))
+NAMES = {
+    "library.accelerator_setup": ("Accelerator", "prepare_accelerator"),
+    "library.train_util": ("prepare_accelerator", "get_sai_model_spec"),
+    "library.model_io": ("get_sai_model_spec",),
+    "library.config_util": ("add_config_arguments", "generate_dataset_group_by_blueprint"),
+    "library.flux_train_utils": ("get_noisy_model_input_and_timesteps",),
+    "library.by_name": ("sample",),
+}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    with stub_host.importable():
+        stub_host.write(tmp_path)
+        sys.path.insert(0, str(tmp_path))
+        import_module("library.by_name")  # a by-name importer that is loaded before we come
+        yield Checkout(tmp_path)
+        sga_kohya.uninstall()
+
+
+def snapshot() -> dict:
+    return {(module, name): getattr(import_module(module), name) for module, names in NAMES.items() for name in names}
+
+
+def test_replaced_at_the_owner_in_the_facade_and_by_name(checkout):
+    before = snapshot()
+    with install_for(SgaConfig(), checkout):
+        inside = snapshot()
+        assert all(inside[key] is not before[key] for key in before)
+        for module in ("library.accelerator_setup", "library.train_util"):
+            assert inside[module, "prepare_accelerator"] is inside["library.train_util", "prepare_accelerator"]
+        owner = inside["library.flux_train_utils", "get_noisy_model_input_and_timesteps"]
+        assert inside["library.by_name", "sample"] is owner
+        assert owner.__wrapped__ is before["library.by_name", "sample"]
+        assert import_module("library.train_util").untouched() == "stock"
+    assert all(value is before[key] for key, value in snapshot().items())
+
+
+def test_installing_twice_is_once(checkout):
+    before = snapshot()
+    install_for(SgaConfig(), checkout)
+    second = install_for(SgaConfig(), checkout)
+    wrapped = snapshot()["library.model_io", "get_sai_model_spec"]
+    assert wrapped.__wrapped__ is before["library.model_io", "get_sai_model_spec"]
+    second.uninstall()
+    second.uninstall()
+    assert all(value is before[key] for key, value in snapshot().items())
+
+
+@pytest.mark.parametrize(
+    ("config", "untouched"),
+    [
+        (SgaConfig(enabled=False), {"library.train_util", "library.flux_train_utils", "library.accelerator_setup"}),
+        (SgaConfig(tuples=False, modulation=False), {"library.train_util", "library.flux_train_utils"}),
+        (SgaConfig(modulation=False), {"library.flux_train_utils"}),
+    ],
+)
+def test_what_is_off_is_not_replaced(checkout, config, untouched):
+    before = snapshot()
+    with install_for(config, checkout):
+        inside = snapshot()
+        assert all(inside[key] is before[key] for key in before if key[0] in untouched)
+        assert inside["library.config_util", "add_config_arguments"].__wrapped__
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"library__flux_train_utils": "def other(): pass"}, "flux_train_utils.get_noisy.*is missing"),
+        (
+            {"library__flux_train_utils": "def get_noisy_model_input_and_timesteps(args, latents): pass"},
+            r"seam 'timesteps'.*its parameters are \(args, latents\)",
+        ),
+        (
+            {"library__model_io": "import nowhere", "library__train_util": "import nowhere"},
+            "needs the package 'nowhere'",
+        ),
+        (
+            {"library__accelerator_setup": "def prepare_accelerator(args): pass"},
+            "library.accelerator_setup does not import Accelerator",
+        ),
+    ],
+)
+def test_a_changed_host_is_one_error_and_nothing_is_touched(tmp_path, changes, message):
+    with stub_host.importable():
+        stub_host.write(tmp_path, library__by_name=None, **changes)
+        sys.path.insert(0, str(tmp_path))
+        original = import_module("library.config_util").add_config_arguments
+        with pytest.raises(SgaError, match=message):
+            install_for(SgaConfig(), Checkout(tmp_path))
+        assert import_module("library.config_util").add_config_arguments is original
+
+
+def test_a_replacement_that_fails_undoes_the_others(checkout):
+    def explode(original, session):
+        raise RuntimeError("no")
+
+    before = snapshot()
+    good = Seam("good", "library.model_io.get_sai_model_spec", (), lambda original, session: lambda: None)
+    bad = Seam("bad", "library.config_util.add_config_arguments", (), explode)
+    with pytest.raises(RuntimeError):
+        install([good, bad], Session(SgaConfig()), checkout)
+    assert all(value is before[key] for key, value in snapshot().items())
+
+
+def test_another_package_named_library_is_refused(checkout, tmp_path):
+    other = stub_host.write(tmp_path / "other")
+    with pytest.raises(SgaError, match="named `library` is loaded from .* instead of"):
+        install_for(SgaConfig(), Checkout(other))
+
+
+def test_the_parser_learns_our_options(checkout):
+    parser = argparse.ArgumentParser()
+    with install_for(SgaConfig(), checkout):
+        import_module("library.config_util").add_config_arguments(parser)
+    assert parser.parse_args(["--dataset_config", "x", "--sga_tuples=false"]).sga_tuples == "false"
+
+
+def test_saved_models_say_how_they_were_made(checkout):
+    with install_for(SgaConfig(groups_per_step=3), checkout):
+        spec = import_module("library.train_util").get_sai_model_spec
+        metadata = spec(None, SimpleNamespace(title="t"), False, True, False)
+    assert metadata["modelspec.title"] == "t"
+    assert metadata["ss_sga_groups_per_step"] == "3"
+
+
+def test_a_dataset_class_of_one_s_own_is_refused(checkout):
+    args = argparse.Namespace(gradient_accumulation_steps=1)
+    with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="--dataset_class"):
+        import_module("library.train_util").prepare_accelerator(args)
+
+
+def test_a_seam_that_never_fired_is_an_error():
+    session = Session(SgaConfig(), expected=frozenset({"dataset", "timesteps"}))
+    session.fire("dataset")
+    with pytest.raises(SgaError, match="never reached the seams timesteps"):
+        session.verify()
+    session.fire("timesteps")
+    session.verify()
+
+
+class TestTimesteps:
+    """The replacement around a stub of the host's sampling, at float32 and bfloat16."""
+
+    def draw(self, granularities, dtype=torch.float32, table=None, shape=(4, 8, 8), options=None, **args):
+        config = SgaConfig(timestep_shift=table or {"macro": 0.5, "micro": -0.5})
+        session = Session(config)
+        session.accelerator = SimpleNamespace(current=granularities and SubBatch(0, (), granularities))
+        host = import_module("library.flux_train_utils").get_noisy_model_input_and_timesteps
+        if options:
+            plain = host
+
+            def host(*given, timestep_sampling_offset=None):
+                return plain(*given)
+
+        moved = timesteps_seam._replace(host, session)
+        latents, noise = torch.randn(2, len(granularities or "ab"), *shape, generator=torch.Generator().manual_seed(5))
+        args = SimpleNamespace(**{"ip_noise_gamma": 0.0, "bf16_sigmas": False} | args)
+        torch.manual_seed(1)
+        result = moved(args, SCHEDULER, latents.to(dtype), noise.to(dtype), torch.device("cpu"), dtype, **options or {})
+        torch.manual_seed(1)
+        stock = host(args, SCHEDULER, latents.to(dtype), noise.to(dtype), torch.device("cpu"), dtype)
+        return result, stock, latents, noise, session
+
+    def test_each_sample_moves_by_its_own_delta(self, checkout):
+        granularities = ("macro", "meso", None, "micro")
+        (noisy, timesteps, sigmas), stock, latents, noise, session = self.draw(granularities)
+        expected = shift_logit(stock[2].flatten(), torch.tensor([0.5, 0.0, 0.0, -0.5]))
+        torch.testing.assert_close(sigmas.flatten(), expected)
+        torch.testing.assert_close(timesteps, expected * 1000)
+        torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * noise)
+        assert session.fired == {"timesteps"}
+
+    def test_five_dimensional_latents(self, checkout):
+        (noisy, _, sigmas), _, latents, noise, _ = self.draw(("macro",), shape=(4, 1, 8, 8))
+        torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * noise)
+
+    @pytest.mark.parametrize("granularities", [None, ("meso", None)])
+    def test_without_delta_it_is_the_host_s_result_bit_for_bit(self, checkout, granularities):
+        result, stock, *_, session = self.draw(granularities, dtype=torch.bfloat16, bf16_sigmas=True)
+        assert all(map(torch.equal, result, stock))
+        assert session.fired == ({"timesteps"} if granularities else set())
+
+    def test_bfloat16_rounds_once(self, checkout):
+        (noisy, timesteps, sigmas), _, latents, noise, _ = self.draw(("macro", "micro"), torch.bfloat16)
+        assert noisy.dtype == timesteps.dtype == torch.bfloat16 and sigmas.dtype == torch.float32
+        exact = (1 - sigmas) * latents.bfloat16() + sigmas * noise.bfloat16()
+        torch.testing.assert_close(noisy, exact.bfloat16(), rtol=0.008, atol=1e-3)
+
+    def test_the_host_s_extra_noise_is_kept(self, checkout):
+        (noisy, _, sigmas), stock, latents, _, _ = self.draw(("macro",) * 3, ip_noise_gamma=0.3)
+        seen = (stock[0] - (1 - stock[2]) * latents) / stock[2]
+        torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * seen, rtol=1e-4, atol=1e-5)
+
+    def test_upstream_s_own_offset_wins_where_it_is_set(self, checkout):
+        offset = {"timestep_sampling_offset": torch.tensor([0.7, 0.0])}
+        (_, _, sigmas), stock, *_ = self.draw(("macro", "macro"), options=offset)
+        torch.testing.assert_close(sigmas.flatten()[0], stock[2].flatten()[0])
+        torch.testing.assert_close(sigmas.flatten()[1], shift_logit(stock[2].flatten()[1], 0.5))
+
+
+class TestFindCheckout:
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("SD_SCRIPTS_DIR", raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        (tmp_path / "cwd").mkdir()
+        monkeypatch.chdir(tmp_path / "cwd")
+
+    def test_order(self, tmp_path, monkeypatch):
+        named, environment, default = (
+            stub_host.write(tmp_path / name) for name in ("a", "b", "home/.cache/sga_kohya/sd-scripts")
+        )
+        assert find_checkout().root == default
+        monkeypatch.chdir(stub_host.write(tmp_path / "c"))
+        assert find_checkout().root == tmp_path / "c"
+        monkeypatch.setenv("SD_SCRIPTS_DIR", str(environment))
+        assert find_checkout().root == environment
+        assert find_checkout(str(named)).root == named
+
+    def test_none(self):
+        with pytest.raises(SgaError, match="sd-scripts was not found.*git clone --branch v0.11.1"):
+            find_checkout()
+
+    def test_what_was_named_is_no_checkout(self, tmp_path, monkeypatch):
+        with pytest.raises(SgaError, match="--sd_scripts .*no sd-scripts checkout"):
+            find_checkout(str(tmp_path))
+        monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path))
+        with pytest.raises(SgaError, match="SD_SCRIPTS_DIR .*no sd-scripts checkout"):
+            find_checkout()
+
+    def test_too_old(self, tmp_path):
+        root = stub_host.write(tmp_path / "old", library__flux_train_utils=None, library__by_name=None)
+        with pytest.raises(SgaError, match="v0.9.1 or older"):
+            find_checkout(str(root))
+
+    def test_a_script_this_version_lacks(self, tmp_path):
+        checkout = find_checkout(str(stub_host.write(tmp_path / "a")))
+        assert checkout.script("flux_train_network.py").is_file()
+        with pytest.raises(SgaError, match="has no flux_train.py"):
+            checkout.script("flux_train.py")
