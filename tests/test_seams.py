@@ -147,6 +147,12 @@ def test_saved_models_say_how_they_were_made(checkout):
     assert metadata["ss_sga_groups_per_step"] == "3"
 
 
+def test_a_dataset_without_images_is_an_error(checkout):
+    empty = SimpleNamespace(datasets=[SimpleNamespace(image_data={})])
+    with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="has no images"):
+        import_module("library.config_util").generate_dataset_group_by_blueprint(empty)
+
+
 def test_a_dataset_class_of_one_s_own_is_refused(checkout):
     args = argparse.Namespace(gradient_accumulation_steps=1)
     with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="--dataset_class"):

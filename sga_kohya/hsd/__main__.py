@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--detector", default="heuristic", help=f"what finds the finer slices: {', '.join(sorted(DETECTORS))}")
     add("--per_level", type=int, default=1, help="slices of each finer level, at most, per region")
-    add("--tau_up", type=float, default=2.0, help="drop finer slices that need more upscale than this")
+    add("--tau_up", type=float, default=2.0, help="largest upscale; finer crops that need more take a smaller size")
     add("--tau_down", type=float, default=1.0, help="cut, not downsample, crops up to this much too large")
     add(
         "--iou",

@@ -28,6 +28,8 @@ def _replace(original: Callable, session: Session) -> Callable:
     @functools.wraps(original)
     def generate_dataset_group_by_blueprint(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         group, validation = original(*args, **kwargs)
+        if not any(dataset.image_data for dataset in group.datasets):
+            raise SgaError("the dataset has no images: put .png, .jpg or .webp files into the folders it names")
         wrapper = TupleDatasetGroup if session.config.tuples else StockOrderGroup
         session.dataset = wrapper(group, session.config)
         session.fire("dataset")

@@ -270,6 +270,23 @@ def test_a_plain_dataset_still_trains_and_is_told_why_nothing_changes(run_host, 
     assert len(slices(run.of("batch"))) == 6
 
 
+def test_caches_workers_checkpointing_validation_and_flips_compose(run_host, tiny_models, tmp_path):
+    dataset = write_dataset(tmp_path / "data", [LEVELS] * 4)
+    names = [
+        "cache_latents",
+        "cache_latents_to_disk",
+        "cache_text_encoder_outputs",
+        "gradient_checkpointing",
+        "flip_aug",
+    ]
+    workers = {"max_data_loader_n_workers": 2, "persistent_data_loader_workers": True}
+    options = {**dict.fromkeys(names, True), **workers, "validation_split": 0.25, "max_train_epochs": 2}
+    run = run_host(LORA, "sga", lora_args(tiny_models, dataset, tmp_path, **options), record=True)
+    trained = Counter(slices([batch for batch in run.of("batch") if batch["loader"] == 0]))
+    assert set(trained.values()) == {2}, "each training slice once in each of the two epochs"
+    assert all(math.isfinite(event["loss"]) for event in run.of("backward"))
+
+
 def test_smoke_on_every_version(run_host, tiny_models, dataset, tmp_path, other_checkout):
     options = {"max_train_epochs": 2, "max_data_loader_n_workers": 1}
     arguments = lora_args(tiny_models, dataset, tmp_path, **options)
