@@ -4,7 +4,7 @@ Pure Python and seeded: the same seed and epoch give the same plan in every work
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +12,12 @@ from sga_kohya.tuples.step import Group, Slice, SubBatch, TupleStep
 
 # weight(label, present, samples, samples_of_level) -> factor of a sub-batch's mean loss; see weights.sub_batch_weight.
 Weight = Callable[[str | None, int, int, int], float]
+
+# Enough to gain what can be gained; the limits keep a plan of 100,000 groups within two seconds.
+_EXCHANGES_PER_STEP = 200
+_MOST_EXCHANGES = 40_000
+_SMALLEST_WINDOW = 8
+_MOST_COMPARISONS = 500_000
 
 # Only groups that agree in both can share a step: one K a step, and one batch size.
 _Kind = tuple[frozenset[str | None], frozenset[int]]
@@ -103,8 +109,7 @@ class Planner:
 def pack(groups: Sequence[Group], size: int, rng: random.Random) -> list[list[Group]]:
     """Partition groups into ceil(len / size) steps of at most size groups, those whose buckets agree together.
 
-    Groups with equal buckets fill steps of their own; the rest is joined greedily, each time the group that adds the
-    fewest new sub-batches.
+    Groups with equal buckets fill steps of their own; the rest is joined greedily and improved by exchanges.
     """
     alike: dict[frozenset, list[Group]] = defaultdict(list)
     for group in rng.sample(groups, len(groups)):
@@ -113,23 +118,60 @@ def pack(groups: Sequence[Group], size: int, rng: random.Random) -> list[list[Gr
     for members in alike.values():
         while len(members) >= size:
             steps.append([members.pop() for _ in range(size)])
-    rest = {buckets: members for buckets, members in alike.items() if members}
-    while rest:
-        steps.append(_greedy_step(rest, size))
+    mixed = _join_rest({buckets: members for buckets, members in alike.items() if members}, size, rng)
+    _exchange(mixed, rng)
+    return steps + mixed
+
+
+def _join_rest(rest: dict[frozenset, list[Group]], size: int, rng: random.Random) -> list[list[Group]]:
+    """Steps of unlike groups: start with the next in line, then again and again take the one that fits best.
+
+    Candidates stand in an order in which those that share buckets are near each other, new each epoch, so that a window
+    of them serves where there are too many to look at all.
+    """
+    cells = sorted({bucket for buckets in rest for bucket in buckets}, key=repr)
+    rank = dict(zip(cells, rng.sample(range(len(cells)), len(cells)), strict=True))
+    line = deque(sorted(rest, key=lambda buckets: sorted(rank[bucket] for bucket in buckets)))
+    window = max(_SMALLEST_WINDOW, _MOST_COMPARISONS // max(len(line), 1))
+    steps = []
+    while line:
+        step: list[Group] = []
+        covered: frozenset = frozenset()
+        while line and len(step) < size:
+            best = min(range(min(len(line), window)), key=lambda i: len(line[i] - covered)) if step else 0
+            covered |= line[best]
+            step.append(rest[line[best]].pop())
+            if not rest[line[best]]:
+                del line[best]
+        steps.append(step)
     return steps
 
 
-def _greedy_step(rest: dict[frozenset, list[Group]], size: int) -> list[Group]:
-    """Take up to size groups out of rest. Dictionaries keep the shuffled order, so ties fall differently each epoch."""
-    step: list[Group] = []
-    covered: frozenset = frozenset()
-    while rest and len(step) < size:
-        buckets = min(rest, key=lambda candidate: len(candidate - covered) if step else 0)
-        step.append(rest[buckets].pop())
-        covered |= buckets
-        if not rest[buckets]:
-            del rest[buckets]
-    return step
+def _exchange(steps: list[list[Group]], rng: random.Random) -> None:
+    """Swap random pairs of groups between steps where that does not add sub-batches, in place.
+
+    Swaps that change nothing are made too: they lead out of dead ends, and let other groups meet.
+    """
+    if len(steps) < 2:
+        return
+    counts = [Counter(bucket for group in step for bucket in _buckets(group)) for step in steps]
+    for _ in range(min(_EXCHANGES_PER_STEP * len(steps), _MOST_EXCHANGES)):
+        here, there = rng.sample(range(len(steps)), 2)
+        i, j = rng.randrange(len(steps[here])), rng.randrange(len(steps[there]))
+        leaving, coming = _buckets(steps[here][i]), _buckets(steps[there][j])
+        gives, takes = leaving - coming, coming - leaving
+        gain = _swap_gain(counts[here], gives, takes) + _swap_gain(counts[there], takes, gives)
+        if gain >= 0:
+            steps[here][i], steps[there][j] = steps[there][j], steps[here][i]
+            counts[here].update(takes)
+            counts[here].subtract(gives)
+            counts[there].update(gives)
+            counts[there].subtract(takes)
+
+
+def _swap_gain(counts: Counter, gives: frozenset, takes: frozenset) -> int:
+    """Sub-batches a step saves when it gives up one slice of each bucket in gives for one of each in takes."""
+    return sum(counts[bucket] == 1 for bucket in gives) - sum(counts[bucket] == 0 for bucket in takes)
 
 
 def _buckets(group: Group) -> frozenset:
