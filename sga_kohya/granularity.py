@@ -74,6 +74,13 @@ class Identifier:
         crowded = _stems_with_two_files_of_a_level(found)
         return [Identity(None, None) if c is None else Identity(c.granularity, _group(c, crowded)) for c in found]
 
+    def family(self, path: Path | str) -> str:
+        """What siblings have in common as far as the file alone tells: the manifest's group, else the bare stem."""
+        path = Path(path)
+        manifest = self._manifest_for(path.parent)
+        row = manifest.rows.get(path.resolve()) if manifest else None
+        return row[1] if row else self._from_suffix(path.stem)[1]
+
     def _candidate(self, path: Path, attributes: Mapping[str, object]) -> _Candidate | None:
         manifest = self._manifest_for(path.parent)
         row = manifest.rows.get(path.resolve()) if manifest else None

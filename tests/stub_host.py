@@ -23,6 +23,10 @@ def get_sai_model_spec(state_dict, args, sdxl, lora, textual_inversion):
 from library.accelerator_setup import prepare_accelerator
 from library.model_io import get_sai_model_spec
 
+def split_train_val(paths, sizes, is_training_dataset, validation_split, validation_seed):
+    cut = int(len(paths) * validation_split)
+    return (paths[cut:], sizes[cut:]) if is_training_dataset else (paths[:cut], sizes[:cut])
+
 def untouched():
     return "stock"
 """,

@@ -23,7 +23,7 @@ from . import stub_host
 SCHEDULER = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000))
 NAMES = {
     "library.accelerator_setup": ("Accelerator", "prepare_accelerator"),
-    "library.train_util": ("prepare_accelerator", "get_sai_model_spec"),
+    "library.train_util": ("prepare_accelerator", "get_sai_model_spec", "split_train_val"),
     "library.model_io": ("get_sai_model_spec",),
     "library.config_util": ("add_config_arguments", "generate_dataset_group_by_blueprint"),
     "library.flux_train_utils": ("get_noisy_model_input_and_timesteps",),
@@ -145,6 +145,27 @@ def test_saved_models_say_how_they_were_made(checkout):
         metadata = spec(None, SimpleNamespace(title="t"), False, True, False)
     assert metadata["modelspec.title"] == "t"
     assert metadata["ss_sga_groups_per_step"] == "3"
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_the_validation_split_keeps_siblings_together(checkout, seed):
+    folders = {"1_macro": range(20), "1_meso": range(5, 20), "1_micro": range(0, 20, 2)}
+    with install_for(SgaConfig(), checkout):
+        split = import_module("library.train_util").split_train_val
+        sides = {}
+        for training in (True, False):
+            sides[training] = {}
+            for folder, numbers in folders.items():
+                paths = [f"/d/{folder}/{number}.png" for number in numbers]
+                kept, sizes = split(paths, [(n, n) for n in numbers], training, 0.25, seed)
+                stems = [path.split("/")[-1].removesuffix(".png") for path in kept]
+                assert [str(size[0]) for size in sizes] == stems
+                sides[training][folder] = set(stems)
+    for folder, numbers in folders.items():
+        assert not sides[True][folder] & sides[False][folder]
+        assert sides[True][folder] | sides[False][folder] == {str(n) for n in numbers}
+    validating = set.union(*sides[False].values())
+    assert len(validating) == 5 and not validating & set.union(*sides[True].values())
 
 
 def test_a_dataset_without_images_is_an_error(checkout):

@@ -282,8 +282,10 @@ def test_caches_workers_checkpointing_validation_and_flips_compose(run_host, tin
     workers = {"max_data_loader_n_workers": 2, "persistent_data_loader_workers": True}
     options = {**dict.fromkeys(names, True), **workers, "validation_split": 0.25, "max_train_epochs": 2}
     run = run_host(LORA, "sga", lora_args(tiny_models, dataset, tmp_path, **options), record=True)
-    trained = Counter(slices([batch for batch in run.of("batch") if batch["loader"] == 0]))
+    batches = {loader: [b for b in run.of("batch") if b["loader"] == loader] for loader in (0, 1)}
+    trained, validated = (Counter(slices(batches[loader])) for loader in (0, 1))
     assert set(trained.values()) == {2}, "each training slice once in each of the two epochs"
+    assert {stem for stem, _ in trained}.isdisjoint(stem for stem, _ in validated) and len(validated) == 3
     assert all(math.isfinite(event["loss"]) for event in run.of("backward"))
 
 
