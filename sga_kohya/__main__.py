@@ -7,6 +7,8 @@ COMMANDS = {
     "hsd": "decompose a folder of photos into macro, meso and micro slices",
     "flux_train_network": "train a FLUX adapter with SGA",
     "flux_train": "fine-tune FLUX with SGA",
+    "demo": "see what SGA does, on this machine, without sd-scripts or a GPU",
+    "reference": "train a small model or a diffusers folder by Algorithm 2, without sd-scripts",
     "launch": "run the sd-scripts script whose path follows, with SGA",
 }
 

@@ -15,6 +15,8 @@ ALLOWED = {
     "tuples": BASE | {"equations", "tuples"},
     "seams": BASE | {"equations", "tuples", "seams"},
     "hsd": {"errors", "hsd"},
+    "reference": BASE | {"equations", "tuples"},
+    "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"seams"},
 }
 

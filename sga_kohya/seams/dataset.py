@@ -7,20 +7,18 @@ for the keys of a bucket, so caches, masks, flips, captions and everything else 
 
 import functools
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity
 from sga_kohya.seams.host import Seam
 from sga_kohya.seams.session import Session
 from sga_kohya.tuples.loader import EpochSampler, Item, TupleDataset
-from sga_kohya.tuples.plan import Planner, form_groups, granularities
+from sga_kohya.tuples.plan import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
 
 
@@ -50,7 +48,7 @@ class HostDatasetGroup(TupleDataset):
         self.planner = Planner(
             groups=form_groups(self._slices()),
             batch_sizes=[dataset.batch_size for dataset in group.datasets],
-            weight=functools.partial(_weight, config),
+            weight=eq_6(config),
             groups_per_step=config.groups_per_step,
             seed=group.datasets[0].seed if group.datasets else 0,
         )
@@ -60,11 +58,6 @@ class HostDatasetGroup(TupleDataset):
         if "group" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.__dict__["group"], name)
-
-    def metadata(self) -> dict[str, str]:
-        """What the data were, for a saved model's header."""
-        sizes = Counter(len(granularities(group)) for group in self.planner.groups)
-        return {"ss_sga_groups_by_k": ",".join(f"{size}:{sizes[size]}" for size in sorted(sizes))}
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [
@@ -132,17 +125,6 @@ def _identify(group: Any, config: SgaConfig) -> list[dict[str, Identity]]:
     for (index, key, info, _), identity in zip(images, known, strict=True):
         found[index][key] = Identity(None, None) if info.is_reg else identity
     return found
-
-
-def _weight(config: SgaConfig, label: str | None, present: int, samples: int, samples_of_level: int) -> float:
-    return sub_batch_weight(
-        config.loss_weight.get(label or "", 1.0),
-        present,
-        len(config.granularities),
-        samples,
-        samples_of_level,
-        config.tuple_reduction,
-    )
 
 
 SEAM = Seam(

@@ -20,16 +20,11 @@ _BINS = 20
 def describe(dataset: HostDatasetGroup, config: SgaConfig, args: argparse.Namespace) -> str:
     """The tuple plan of a run. args: the host's. Returns lines joined by newlines."""
     groups = dataset.planner.groups
-    lines = ["", "SGA tuple plan", *_groups(groups)]
+    by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
+    lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
     lines += [*_slices(groups, config, args), *_steps(dataset)]
     lines += [f"  warning: {text}" for text in _warnings(dataset, config)]
     return "\n".join([*lines, ""])
-
-
-def _groups(groups: list[Group]) -> Iterator[str]:
-    sizes = Counter(len(granularities(group)) for group in groups)
-    by_size = ", ".join(f"{sizes[size]} with K={size}" for size in sorted(sizes, reverse=True))
-    yield f"  groups    {len(groups)}: {by_size}"
 
 
 def _slices(groups: list[Group], config: SgaConfig, args: argparse.Namespace) -> Iterator[str]:

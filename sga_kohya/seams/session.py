@@ -42,4 +42,4 @@ class Session:
 
     def metadata(self) -> dict[str, str]:
         """`ss_sga_*` entries for a saved model."""
-        return {**self.config.metadata(), **(self.dataset.metadata() if self.dataset is not None else {})}
+        return {**self.config.metadata(), **(self.dataset.planner.metadata() if self.dataset is not None else {})}

@@ -7,10 +7,13 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from sga_kohya.config import SgaConfig
+from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.tuples.step import Group, Slice, SubBatch, TupleStep
 
-# weight(label, present, samples, samples_of_level) -> factor of a sub-batch's mean loss; see weights.sub_batch_weight.
+# (label, present, samples, samples_of_level) -> factor of a sub-batch's mean loss; see weights.sub_batch_weight.
 Weight = Callable[[str | None, int, int, int], float]
 
 # Enough to gain what can be gained; the limits keep a plan of 100,000 groups within two seconds.
@@ -39,6 +42,16 @@ def form_groups(slices: Iterable[tuple[Slice, str | None]]) -> list[Group]:
             copies[name, seen[name, item.key]].append(item)
             seen[name, item.key] += 1
     return [tuple(members) for members in copies.values()] + alone
+
+
+def eq_6(config: SgaConfig) -> Weight:
+    """The weights that make a step's accumulated gradient that of Eq. 6, or of the reduction the settings ask for."""
+    return partial(_weight, config)
+
+
+def _weight(config: SgaConfig, label: str | None, present: int, samples: int, samples_of_level: int) -> float:
+    weight, levels = config.loss_weight.get(label or "", 1.0), len(config.granularities)
+    return sub_batch_weight(weight, present, levels, samples, samples_of_level, config.tuple_reduction)
 
 
 def granularities(group: Group) -> frozenset[str | None]:
@@ -75,6 +88,15 @@ class Planner:
         ]
         rng.shuffle(steps)
         return steps
+
+    def groups_by_k(self) -> dict[int, int]:
+        """How many groups have K granularities, largest K first."""
+        counts = Counter(len(granularities(group)) for group in self.groups)
+        return {k: counts[k] for k in sorted(counts, reverse=True)}
+
+    def metadata(self) -> dict[str, str]:
+        """What the data were, for a saved model's header."""
+        return {"ss_sga_groups_by_k": ",".join(f"{k}:{count}" for k, count in self.groups_by_k().items())}
 
     def _size(self, kind: _Kind) -> int:
         return self.groups_per_step or max(self.batch_sizes[dataset] for dataset in kind[1])

@@ -1,0 +1,88 @@
+"""The command line: python -m sga_kohya.demo"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from sga_kohya.errors import SgaError
+
+MARK = ".sga-demo"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sga_kohya.demo",
+        description="Photos, slices, a baseline and an SGA run of equal cost, and a page that shows them. CPU only.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("sga-demo"), help="folder for everything the demo makes")
+    parser.add_argument("--quick", action="store_true", help="a fraction of it, to see that it works")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order, noise and samples")
+    return parser
+
+
+def prepare_folder(out: Path) -> Path:
+    """An empty folder; an earlier demo's is emptied. Raises SgaError rather than touch anything else."""
+    out = out.resolve()
+    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise SgaError(f"--out {out} holds something other than an earlier demo: name an empty or new folder")
+    for part in ("photos", "slices", "baseline", "sga"):
+        shutil.rmtree(out / part, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
+    return out
+
+
+def run(out: Path, quick: bool, seed: int) -> Path:
+    """Everything, in order. Returns the report's path."""
+    started = time.perf_counter()
+    # The demo is made for any machine: never a GPU, so that its numbers do not depend on one.
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    import torch
+
+    from sga_kohya.config import SgaConfig
+    from sga_kohya.demo import experiment, photos, report
+
+    torch.set_num_threads(1)  # on matrices this small a second thread costs more than it brings
+    size = experiment.QUICK if quick else experiment.FULL
+    copied = photos.copy_photos(out / "photos", size.photos)
+    print(f"1/4  {len(copied)} photos from scikit-image")
+    rows = experiment.slice_photos(out / "photos", out / "slices")
+    dataset, groups = out / "slices" / "dataset.toml", f"{experiment.SLICES_PER_STEP // len(experiment.LEVELS)}"
+    config = SgaConfig(groups_per_step=int(groups))
+    plan = experiment.plan_in_words(experiment.SliceDataset(dataset, config, seed=seed))
+    print(f"2/4  H-SD: {plan}", "3/4  baseline: stock batches, the same images and settings, --sga=false", sep="\n")
+    base_config = SgaConfig(enabled=False)
+    baseline = experiment.train("baseline", dataset, out / "baseline", base_config, "--sga=false", size, seed)
+    print("4/4  SGA: tuple steps and noise levels by granularity")
+    extra = f"--sga_groups_per_step {groups}"
+    sga = experiment.train("SGA", dataset, out / "sga", config, extra, size, seed)
+    path = out / "report.html"
+    facts = report.Facts(out, rows, plan, baseline, sga, seed, quick, started)
+    path.write_text(report.page(facts), encoding="utf-8")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for what the user can correct."""
+    args = build_parser().parse_args(argv)
+    warnings.filterwarnings("ignore", module="diffusers|transformers|torch")
+    try:
+        path = run(prepare_folder(args.out), args.quick, args.seed)
+    except SgaError as error:
+        print(f"sga_kohya.demo: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f'sga_kohya.demo: error: {error}; run pip install "sga-kohya[demo]"', file=sys.stderr)
+        return 2
+    print(f"\nOpen this in a browser: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

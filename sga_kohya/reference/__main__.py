@@ -1,0 +1,79 @@
+"""The command line: python -m sga_kohya.reference --dataset_config OUT/dataset.toml --out RUN --steps 500"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from sga_kohya.config import SgaConfig, add_arguments
+from sga_kohya.errors import SgaError
+from sga_kohya.options import read_options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sga_kohya.reference",
+        description="Train by Algorithm 2 of the paper on public libraries only: a small model from scratch, or a "
+        "DoRA on a local diffusers folder. Works under `accelerate launch -m`. --sga=false is the plain baseline.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--dataset_config", type=Path, required=True, help="dataset.toml, as `python -m sga_kohya.hsd` writes it")
+    add("--out", type=Path, required=True, help="folder of the run: model, checkpoints, samples, logs")
+    add("--arch", choices=["dit", "unet"], default="dit", help="FLUX transformer (default) or U-Net")
+    add("--model", type=Path, help="local diffusers folder to put a DoRA on; a small model from scratch if not given")
+    add("--vae", type=Path, help="local diffusers VAE folder; averaged pixels, or the model's VAE, if not given")
+    add("--steps", type=positive, help="train until this many optimizer steps")
+    add("--epochs", type=positive, help="train until every slice was seen this often; instead of --steps")
+    add("--batch_size", type=positive, help="groups (--sga=false: slices) a step; the TOML's if not given")
+    add("--lr", type=float, default=1e-3, help="AdamW's learning rate, constant (default: 1e-3)")
+    add("--seed", type=int, default=0, help="of weights, order, noise and samples (default: 0)")
+    add("--network_dim", type=positive, default=16, help="rank of the DoRA (default: 16)")
+    add("--network_alpha", type=float, default=16.0, help="its alpha (default: 16)")
+    add("--width", type=positive, default=128, help="layer width of a model from scratch (default: 128)")
+    add("--depth", type=positive, default=4, help="its blocks, or a U-Net's resolution levels (default: 4)")
+    add("--pool", type=positive, default=4, help="without a VAE, pixels are averaged over squares of this side")
+    add("--prediction", choices=["epsilon", "v_prediction"], help="of a U-Net; the model's own if not given")
+    add("--zero_terminal_snr", action="store_true", help="rescale a U-Net's noise schedule to end in pure noise")
+    add("--save_every", type=int, default=0, help="steps between checkpoints; one is always saved at the end")
+    add("--sample_every", type=int, default=0, help="steps between sample images; some are always drawn at the end")
+    add("--resume", nargs="?", const="latest", help="continue exactly: from this checkpoint folder, or the run's last")
+    add_arguments(parser)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for what the user can correct."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        config = SgaConfig.from_options(read_options(argv))
+        args = build_parser().parse_args(argv)
+        from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
+        from sga_kohya.reference.trainer import Trainer
+
+        trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)
+        spent = trainer.run()
+    except SgaError as error:
+        print(f"sga_kohya.reference: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f'sga_kohya.reference: error: {error}; run pip install "sga-kohya[demo]"', file=sys.stderr)
+        return 2
+    trainer.accelerator.print(
+        f"{spent.steps} steps, {spent.model_calls} model calls, {spent.slices} slices in {spent.seconds:.0f} s: "
+        f"weights in {args.out / 'model'}, samples in {args.out / 'samples'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""kohya folders as tuple steps: reads the dataset.toml and manifest that `python -m sga_kohya.hsd` writes.
+
+Images must have their final size already; each size is a bucket. Nothing is resized, cropped or flipped.
+"""
+
+import functools
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import toml
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.granularity import Identifier
+from sga_kohya.tuples.loader import EpochSampler, TupleDataset
+from sga_kohya.tuples.plan import Planner, eq_6, form_groups
+from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+class SliceDataset(TupleDataset):
+    """The slices of a dataset.toml. Item (epoch, i) is a tuple step, or without tuples one plain batch.
+
+    batch_size: instead of the TOML's. Raises SgaError naming the file or folder that cannot be used.
+    """
+
+    def __init__(self, dataset_config: Path, config: SgaConfig, batch_size: int | None = None, seed: int = 0):
+        super().__init__()
+        self.tuples = config.enabled and config.tuples
+        self.seed = seed
+        self.captions: dict[str, str] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.batch_sizes: list[int] = []
+        self.epoch, self.start = 0, 0
+        found: list[tuple[int, Path, dict[str, Any]]] = []
+        for number, (size, subsets) in enumerate(_read_toml(dataset_config)):
+            self.batch_sizes.append(batch_size or size)
+            for subset in subsets:
+                for path in _images(dataset_config, subset):
+                    self.captions[str(path)], self.sizes[str(path)] = _caption(path, subset), _size(path)
+                    found += [(number, path, subset.get("custom_attributes", {}))] * int(subset.get("num_repeats", 1))
+        if not found:
+            raise SgaError(f"{dataset_config}: its folders hold no images; make them by `python -m sga_kohya.hsd`")
+        identifier = Identifier(config.granularities, config.manifest)
+        identities = identifier.identify((path, attributes) for _, path, attributes in found)
+        named = [
+            (Slice(number, str(path), identity.granularity, self.sizes[str(path)]), identity.group)
+            for (number, path, _), identity in zip(found, identities, strict=True)
+        ]
+        self.slices = [item for item, _ in named]
+        self.planner = Planner(
+            groups=form_groups(named),
+            batch_sizes=self.batch_sizes,
+            weight=eq_6(config),
+            groups_per_step=config.groups_per_step,
+            seed=seed,
+        )
+
+    def __len__(self) -> int:
+        return len(self.planner) if self.tuples else len(self._plain(0))
+
+    def plan(self, epoch: int) -> list[TupleStep]:
+        return self.planner.epoch(epoch) if self.tuples else self._plain(epoch)
+
+    def load(self, sub_batch: SubBatch) -> dict[str, Any]:
+        """images: (B, 3, H, W), in [-1, 1]. captions: B strings."""
+        images = torch.stack([load_image(key) for key in sub_batch.keys])
+        return {"images": images, "captions": [self.captions[key] for key in sub_batch.keys]}
+
+    def sampler(self, loader: DataLoader) -> EpochSampler:
+        return _ResumableSampler(self)
+
+    def seek(self, epoch: int, start: int) -> None:
+        """Let the next pass over the loader begin at step `start` of the epoch."""
+        self.epoch, self.start = epoch, start
+
+    def check_sizes(self, multiple: int) -> None:
+        """Raises SgaError for a slice whose sides are not multiples of what the model divides them by."""
+        for path, (width, height) in self.sizes.items():
+            if width % multiple or height % multiple:
+                raise SgaError(
+                    f"{path} is {width}x{height}: this model needs sides that are multiples of {multiple}; "
+                    "make the slices by `python -m sga_kohya.hsd`, which writes exact sizes"
+                )
+
+    def _plain(self, epoch: int) -> list[TupleStep]:
+        """Stock practice: shuffled aspect-ratio buckets, every batch a step of its own."""
+        rng = random.Random(f"{self.seed}/{epoch}")
+        buckets: dict[Any, list[Slice]] = defaultdict(list)
+        for item in rng.sample(self.slices, len(self.slices)):
+            buckets[item.dataset, item.bucket].append(item)
+        steps: list[TupleStep] = []
+        for (number, _), members in buckets.items():
+            size = self.batch_sizes[number]
+            for batch in (members[at : at + size] for at in range(0, len(members), size)):
+                keys, labels = tuple(m.key for m in batch), tuple(m.granularity for m in batch)
+                steps.append((SubBatch(number, keys, labels),))
+        rng.shuffle(steps)
+        return steps
+
+
+class _ResumableSampler(EpochSampler):
+    """An EpochSampler that begins where the dataset was told to `seek`."""
+
+    def __init__(self, dataset: SliceDataset):
+        super().__init__(len(dataset), lambda: dataset.epoch)
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return self.length - self.dataset.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, start = self.dataset.epoch, self.dataset.start
+        return ((epoch, position) for position in range(start, self.length))
+
+
+@functools.lru_cache(maxsize=256)
+def load_image(path: str) -> Tensor:
+    """(3, H, W), in [-1, 1]."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+
+def _read_toml(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
+    """(batch size, subsets) of each dataset; a subset inherits from its dataset, that from `general`."""
+    try:
+        content = toml.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise SgaError(f"--dataset_config {path}: no such file; make it by `python -m sga_kohya.hsd`") from None
+    except (toml.TomlDecodeError, UnicodeDecodeError) as error:
+        raise SgaError(f"--dataset_config {path}: not valid TOML: {error}") from None
+    general = content.get("general", {})
+    datasets = [{**general, **dataset} for dataset in content.get("datasets", [])]
+    return [(int(d.get("batch_size", 1)), [{**d, **subset} for subset in d.get("subsets", [])]) for d in datasets]
+
+
+def _images(dataset_config: Path, subset: dict[str, Any]) -> list[Path]:
+    folder = Path(subset.get("image_dir", ""))
+    if not folder.is_dir():
+        raise SgaError(f"{dataset_config}: image_dir {folder} is no folder; run `python -m sga_kohya.hsd` again")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _caption(path: Path, subset: dict[str, Any]) -> str:
+    file = path.with_suffix(subset.get("caption_extension", ".caption"))
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else subset.get("class_tokens", "")
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels, from the file's header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise SgaError(f"{path}: not a readable image ({error}); remove it or make it again") from None

@@ -1,0 +1,317 @@
+"""The network, its latents and its text: built small from scratch, or a LyCORIS adapter on a local diffusers folder."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    UNet2DConditionModel,
+)
+from lycoris import LycorisNetwork
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sga_kohya.errors import SgaError
+
+if TYPE_CHECKING:
+    from sga_kohya.reference.runs import RunOptions
+
+PIPELINES = {"dit": ("FluxPipeline",), "unet": ("StableDiffusionPipeline", "StableDiffusionXLPipeline")}
+ADAPTED = ["FluxTransformerBlock", "FluxSingleTransformerBlock", "Transformer2DModel"]
+"""Module classes whose linear layers (attention and MLP) get an adapter."""
+WORDS_DIM, MAX_WORDS = 64, 16
+HEAD_DIM = 32
+
+Text = tuple[Tensor, Tensor | None]
+"""tokens (B, L, D) and the pooled embedding (B, P), None for models without one."""
+
+
+class Denoiser(nn.Module):
+    """The trained network: latents (B, C, H, W), timesteps (B,) in 0-1000 and text in, prediction (B, C, H, W) out."""
+
+    FILE = {True: "adapter.safetensors", False: "diffusion_pytorch_model.safetensors"}
+
+    def __init__(self, model: Any, pixels_per_latent: int):
+        super().__init__()
+        self.model = model
+        self.adapter: LycorisNetwork | None = None
+        self.pixels_per_latent = pixels_per_latent
+
+    def add_adapter(self, dim: int, alpha: float) -> None:
+        """Freeze the model and put a DoRA of that rank on its attention and MLP layers."""
+        self.model.requires_grad_(False)
+        LycorisNetwork.apply_preset({"target_module": ADAPTED, "target_name": [], "enable_conv": False})
+        self.adapter = LycorisNetwork(
+            self.model, lora_dim=dim, alpha=alpha, network_module="lora", weight_decompose=True, warn_on_unmatched=False
+        )
+        self.adapter.apply_to()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
+        kind = self._flux if isinstance(self.model, FluxTransformer2DModel) else self._unet
+        return kind(noisy, timesteps, tokens, pooled)
+
+    def save(self, folder: Path, metadata: dict[str, str]) -> None:
+        """Write what is trained: the adapter, or the model as its `from_pretrained` reads it."""
+        trained = self.adapter or self.model
+        if self.adapter is None:
+            self.model.save_config(folder)
+        weights = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
+        file = folder / self.FILE[self.adapter is not None]
+        save_file(weights, file.with_suffix(".part"), {"format": "pt", **metadata})
+        file.with_suffix(".part").replace(file)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        (self.adapter or self.model).load_state_dict(load_file(folder / self.FILE[self.adapter is not None]))
+
+    def _flux(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
+        height, width = noisy.shape[-2] // 2, noisy.shape[-1] // 2
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        positions = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).view(-1, 3)
+        prediction = self.model(
+            hidden_states=F.pixel_unshuffle(noisy, 2).flatten(2).transpose(1, 2),  # FLUX's order: 2x2 latents a token
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=timesteps / 1000,
+            img_ids=positions.to(noisy),
+            txt_ids=torch.zeros(tokens.shape[1], 3).to(noisy),
+            guidance=torch.ones_like(timesteps) if self.model.config.guidance_embeds else None,
+        ).sample
+        return F.pixel_shuffle(prediction.transpose(1, 2).unflatten(2, (height, width)), 2)
+
+    def _unet(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
+        added = None
+        if self.model.config.addition_embed_type == "text_time":  # SDXL: pooled text, original size, crop, target size
+            height, width = (side * self.pixels_per_latent for side in noisy.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width]).to(noisy).expand(len(noisy), -1)
+            added = {"text_embeds": pooled, "time_ids": sizes}
+        return self.model(noisy, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+
+
+class PooledPixels:
+    """Latents without a VAE: images averaged over factor x factor pixels, times two to be of about unit variance.
+
+    Of every codec: pixels in [-1, 1]; factor: pixels that a latent pixel's side covers; channels: of latents.
+    """
+
+    def __init__(self, factor: int):
+        self.factor, self.channels = factor, 3
+
+    def encode(self, images: Tensor) -> Tensor:
+        return 2 * F.avg_pool2d(images, self.factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return F.interpolate(latents / 2, scale_factor=float(self.factor), mode="bicubic").clamp(-1, 1)
+
+    def to(self, device: torch.device) -> None:
+        """There is nothing to move."""
+
+
+class VaeCodec:
+    """A diffusers VAE; latents are the mean of its posterior, scaled as its config says."""
+
+    def __init__(self, vae: Any):
+        self.vae = vae.requires_grad_(False).eval()
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels = vae.config.latent_channels
+        self.scale, self.shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
+
+    def encode(self, images: Tensor) -> Tensor:
+        return (self.vae.encode(images.to(self.vae.device)).latent_dist.mode() - self.shift) * self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
+
+    def to(self, device: torch.device) -> None:
+        self.vae.to(device)
+
+
+class HashedWords:
+    """Captions without a text encoder: every word is a fixed random vector seeded by its CRC-32. Nothing is trained."""
+
+    def __init__(self, dim: int = WORDS_DIM, pooled_dim: int | None = WORDS_DIM):
+        self.dim, self.pooled_dim = dim, pooled_dim
+
+    def __call__(self, captions: Sequence[str]) -> Text:
+        tokens = torch.stack([self._caption(caption) for caption in captions])
+        if self.pooled_dim is None:
+            return tokens, None
+        return tokens, torch.stack([self._word(caption, self.pooled_dim) for caption in captions])
+
+    def _caption(self, caption: str) -> Tensor:
+        words = caption.lower().replace(",", " ").split()[:MAX_WORDS]
+        rows = [self._word(word, self.dim) for word in words]
+        return torch.stack(rows + [torch.zeros(self.dim)] * (MAX_WORDS - len(rows)))
+
+    def _word(self, word: str, dim: int) -> Tensor:
+        return torch.randn(dim, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+
+    def to(self, device: torch.device) -> None:
+        """There is nothing to move."""
+
+
+class PipelineText:
+    """The text encoders of a diffusers pipeline; each caption is encoded once."""
+
+    def __init__(self, pipeline: Any):
+        self.pipeline = pipeline
+        self.known: dict[str, Text] = {}
+
+    def __call__(self, captions: Sequence[str]) -> Text:
+        for caption in captions:
+            if caption not in self.known:
+                self.known[caption] = self._encode(caption)
+        tokens, pooled = zip(*(self.known[caption] for caption in captions), strict=True)
+        return torch.cat(tokens), None if pooled[0] is None else torch.cat(pooled)
+
+    def to(self, device: torch.device) -> None:
+        for name in ("text_encoder", "text_encoder_2"):
+            if (encoder := getattr(self.pipeline, name, None)) is not None:
+                encoder.requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def _encode(self, caption: str) -> Text:
+        kind = type(self.pipeline).__name__
+        if kind == "FluxPipeline":
+            return self.pipeline.encode_prompt(caption, None)[:2]
+        options = {"device": None, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        found = self.pipeline.encode_prompt(caption, **options)
+        return found[0], found[2] if kind == "StableDiffusionXLPipeline" else None
+
+
+Codec = PooledPixels | VaeCodec
+TextEncoder = HashedWords | PipelineText
+
+
+@dataclass
+class Stack:
+    """All that turns captions into images.
+
+    scheduler: diffusers' Euler for flow matching, or DDIM; its config says what the model predicts.
+    """
+
+    denoiser: Denoiser
+    codec: Codec
+    text: TextEncoder
+    scheduler: Any
+
+    @property
+    def multiple(self) -> int:
+        """Sides of an image must be multiples of this."""
+        config = self.denoiser.model.config
+        levels = 1 if self.is_dit else len(config.block_out_channels) - 1
+        return self.codec.factor * 2**levels
+
+    @property
+    def is_dit(self) -> bool:
+        return isinstance(self.denoiser.model, FluxTransformer2DModel)
+
+    def to(self, device: torch.device) -> "Stack":
+        """Move the frozen parts; accelerate moves the denoiser."""
+        self.codec.to(device)
+        self.text.to(device)
+        return self
+
+
+def make_stack(options: "RunOptions") -> Stack:
+    """The model of a run, its weights and adapter seeded."""
+    torch.manual_seed(options.seed)
+    schedule: dict[str, Any] = {"prediction_type": options.prediction} if options.prediction else {}
+    if options.zero_terminal_snr:
+        schedule["rescale_betas_zero_snr"] = True
+    codec = load_vae(options.vae) if options.vae else PooledPixels(options.pool)
+    if options.model is None:
+        return build(options.arch, codec, options.width, options.depth, schedule)
+    stack = load(options.arch, options.model, schedule, codec)
+    stack.denoiser.add_adapter(options.network_dim, options.network_alpha)
+    return stack
+
+
+def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, Any]) -> Stack:
+    """A small model from scratch. width: of its layers. depth: blocks, or resolution levels of a U-Net."""
+    if width % HEAD_DIM:
+        raise SgaError(f"--width {width}: use a multiple of {HEAD_DIM}")
+    model: Any
+    if arch == "dit":
+        model = FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=4 * codec.channels,
+            num_layers=max(1, depth // 2),
+            num_single_layers=max(1, depth - depth // 2),
+            attention_head_dim=HEAD_DIM,
+            num_attention_heads=width // HEAD_DIM,
+            joint_attention_dim=WORDS_DIM,
+            pooled_projection_dim=WORDS_DIM,
+            axes_dims_rope=(8, 12, 12),
+        )
+        return Stack(Denoiser(model, codec.factor), codec, HashedWords(), FlowMatchEulerDiscreteScheduler())
+    model = UNet2DConditionModel(
+        in_channels=codec.channels,
+        out_channels=codec.channels,
+        block_out_channels=[width] * depth,
+        layers_per_block=1,
+        down_block_types=["CrossAttnDownBlock2D"] * depth,
+        up_block_types=["CrossAttnUpBlock2D"] * depth,
+        cross_attention_dim=WORDS_DIM,
+        attention_head_dim=width // HEAD_DIM,
+        norm_num_groups=8,
+    )
+    scheduler = _ddim({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, schedule)
+    return Stack(Denoiser(model, codec.factor), codec, HashedWords(pooled_dim=None), scheduler)
+
+
+def load(arch: str, folder: Path, schedule: dict[str, Any], codec: Codec) -> Stack:
+    """A local diffusers folder, never the network. codec: for a folder without a VAE. Raises SgaError if it is none."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise SgaError(f"--model {folder}: no model_index.json there; give a local folder in diffusers' format")
+    index = json.loads(file.read_text())
+    kind = index["_class_name"]
+    if kind not in PIPELINES[arch]:
+        raise SgaError(f"--model {folder} is a {kind}; --arch {arch} trains {' and '.join(PIPELINES[arch])}")
+    # Parts that the folder lacks must be named as absent; the safety checker has no part in training.
+    absent = {name: None for name, part in index.items() if part == [None, None] or name == "safety_checker"}
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SgaError(f"--model {folder} cannot be loaded: {reason}; download or convert it again") from error
+    model = pipeline.transformer if arch == "dit" else pipeline.unet
+    codec = codec if pipeline.vae is None else VaeCodec(pipeline.vae)
+    text: TextEncoder = (
+        HashedWords(*_text_dims(model.config)) if pipeline.text_encoder is None else PipelineText(pipeline)
+    )
+    scheduler = pipeline.scheduler if arch == "dit" else _ddim(pipeline.scheduler.config, schedule)
+    return Stack(Denoiser(model, codec.factor), codec, text, scheduler)
+
+
+def _text_dims(config: Any) -> tuple[int, int | None]:
+    """Widths of the tokens and of the pooled embedding (None: not used) that a model takes."""
+    if "joint_attention_dim" in config:
+        return config.joint_attention_dim, config.pooled_projection_dim
+    pooled = None
+    if config.addition_embed_type == "text_time":  # SDXL: the pooled text shares an input with six embedded numbers
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    return config.cross_attention_dim, pooled
+
+
+def load_vae(folder: Path) -> VaeCodec:
+    """A local AutoencoderKL folder. Raises SgaError if it is none."""
+    if not (folder / "config.json").is_file():
+        raise SgaError(f"--vae {folder}: no config.json there; give the local folder of a diffusers AutoencoderKL")
+    return VaeCodec(AutoencoderKL.from_pretrained(folder, local_files_only=True))
+
+
+def _ddim(config: Any, schedule: dict[str, Any]) -> Any:
+    """schedule: what the user asked for, over the model's own. The last step must be sampled for zero terminal SNR."""
+    return DDIMScheduler.from_config(config, clip_sample=False, timestep_spacing="trailing", **schedule)

@@ -1,0 +1,78 @@
+"""What the model learns: flow matching with Eq. 29-31, epsilon or v-prediction with Eq. 32-33 of arXiv:2603.10785."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sga_kohya.equations.timesteps import resolution_mu, sample_sigma
+from sga_kohya.equations.weights import min_snr_weight
+
+SNR_GAMMA: Mapping[str, float] = {"macro": 4.0, "meso": 5.0, "micro": 7.0}
+"""Gamma of Eq. 32."""
+PLAIN_GAMMA = 5.0
+"""Gamma of plain Min-SNR: without modulation, and for a label that Eq. 32 does not name."""
+
+
+class Noised(NamedTuple):
+    """noisy, target: (B, C, H, W). timesteps: (B,), 0-1000 with 1000 pure noise. weight: (B,), of each slice's loss."""
+
+    noisy: Tensor
+    target: Tensor
+    timesteps: Tensor
+    weight: Tensor
+
+
+# (latents (B, C, H, W), granularity of each, generator) -> Noised; the generator is the CPU's, so that devices agree.
+Objective = Callable[[Tensor, Sequence[str | None], torch.Generator], Noised]
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """x = (1 - sigma) latents + sigma noise, target noise - latents, sigma by Eq. 29-31.
+
+    shift: Delta by label; empty without modulation. by_resolution: whether Eq. 31 applies, as FLUX does.
+    """
+
+    shift: Mapping[str, float]
+    by_resolution: bool = False
+
+    def __call__(self, latents: Tensor, labels: Sequence[str | None], generator: torch.Generator) -> Noised:
+        delta = torch.tensor([self.shift.get(label or "", 0.0) for label in labels])
+        mu = resolution_mu(*latents.shape[-2:]) if self.by_resolution else 0.0
+        sigma = sample_sigma(delta, mu=mu, generator=generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        mix = sigma.view(-1, 1, 1, 1)
+        return Noised((1 - mix) * latents + mix * noise, noise - latents, 1000 * sigma, torch.ones_like(sigma))
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Epsilon or v-prediction, as the DDIM scheduler says, weighted by Eq. 33.
+
+    gamma: Gamma by label; empty without modulation, for plain Min-SNR.
+    """
+
+    scheduler: Any
+    gamma: Mapping[str, float]
+
+    def __call__(self, latents: Tensor, labels: Sequence[str | None], generator: torch.Generator) -> Noised:
+        steps = self.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(steps, (len(labels),), generator=generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        alpha = self.scheduler.alphas_cumprod.to(latents.device)[timesteps]
+        gamma = torch.tensor([self.gamma.get(label or "", PLAIN_GAMMA) for label in labels], device=latents.device)
+        v_prediction = self.scheduler.config.prediction_type == "v_prediction"
+        return Noised(
+            self.scheduler.add_noise(latents, noise, timesteps),
+            self.scheduler.get_velocity(latents, noise, timesteps) if v_prediction else noise,
+            timesteps,
+            min_snr_weight(alpha / (1 - alpha), gamma, v_prediction),
+        )
+
+
+def slice_losses(prediction: Tensor, noised: Noised) -> Tensor:
+    """The weighted squared error of each slice, (B,)."""
+    return noised.weight * (prediction.float() - noised.target.float()).square().mean(dim=(1, 2, 3))

@@ -1,0 +1,94 @@
+"""A run's settings and its checkpoints: what makes an interrupted run go on exactly where it was."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.reference.models import Denoiser
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The command line's options of the same names; see __main__.py."""
+
+    dataset_config: Path
+    out: Path
+    arch: str = "dit"
+    model: Path | None = None
+    vae: Path | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float = 1e-3
+    seed: int = 0
+    network_dim: int = 16
+    network_alpha: float = 16.0
+    width: int = 128
+    depth: int = 4
+    pool: int = 4
+    prediction: str | None = None
+    zero_terminal_snr: bool = False
+    save_every: int = 0
+    sample_every: int = 0
+    resume: str | None = None
+
+
+# What may differ between an interrupted run and the one that resumes it.
+_FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume"}
+
+
+def find(options: RunOptions, config: SgaConfig) -> Path | None:
+    """The folder to resume from, None for a new run. Raises SgaError when it is missing or of other settings."""
+    folder = options.out / "checkpoints"
+    known = sorted(folder.glob("step-*[0-9]"))
+    if options.resume is None:
+        if known:
+            raise SgaError(f"--out {options.out} already holds a run: add --resume, or name another folder")
+        return None
+    found = (known[-1] if known else None) if options.resume == "latest" else Path(options.resume)
+    if found is None or not (found / "run.json").is_file():
+        raise SgaError(f"--resume: no checkpoint at {found or folder}; give a folder such as {folder}/step-00000100")
+    then, now = json.loads((found / "run.json").read_text()), _fixed(options, config)
+    changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
+    if changed:
+        raise SgaError(f"--resume {found}: {'; '.join(changed)}; resume with the same settings")
+    return found
+
+
+def save(
+    options: RunOptions,
+    config: SgaConfig,
+    step: int,
+    denoiser: Denoiser,
+    optimizer: torch.optim.Optimizer,
+    metadata: dict[str, str],
+) -> None:
+    """Write OUT/checkpoints/step-N, a folder that is either whole or not there."""
+    folder = options.out / "checkpoints" / f"step-{step:08d}"
+    if folder.exists():
+        return
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    denoiser.save(part, metadata)
+    torch.save(optimizer.state_dict(), part / "optimizer.pt")
+    (part / "run.json").write_text(json.dumps({"step": step, **_fixed(options, config)}, indent=1))
+    os.replace(part, folder)
+
+
+def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) -> int:
+    """Load what `save` wrote. Returns the step."""
+    denoiser.load(folder)
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+    return int(json.loads((folder / "run.json").read_text())["step"])
+
+
+def _fixed(options: RunOptions, config: SgaConfig) -> dict[str, str]:
+    """The settings that must be the same when a run is resumed."""
+    return {k: str(v) for k, v in asdict(options).items() if k not in _FREE} | config.metadata()

@@ -1,0 +1,41 @@
+"""Images from a model: Euler steps for flow matching, DDIM for epsilon and v-prediction, both diffusers' own."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sga_kohya.equations.timesteps import resolution_mu
+from sga_kohya.reference.models import Stack
+
+
+@torch.no_grad()
+def sample(stack: Stack, captions: Sequence[str], size: tuple[int, int], steps: int = 28, seed: int = 0) -> Tensor:
+    """One image a caption, of size (width, height) in pixels. Returns (B, 3, H, W), in [-1, 1], on the CPU."""
+    model, scheduler = stack.denoiser.model, copy.deepcopy(stack.scheduler)
+    width, height = (side // stack.codec.factor for side in size)
+    channels = model.config.in_channels // (4 if stack.is_dit else 1)
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn((len(captions), channels, height, width), generator=generator).to(model.device)
+    tokens, pooled = (None if part is None else part.to(model.device) for part in stack.text(captions))
+    if stack.is_dit:
+        mu = resolution_mu(height, width) if scheduler.config.use_dynamic_shifting else None
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu, device=model.device)
+    else:
+        scheduler.set_timesteps(steps, device=model.device)
+    for timestep in scheduler.timesteps:
+        prediction = stack.denoiser(latents, timestep.expand(len(latents)), tokens, pooled)
+        latents = scheduler.step(prediction, timestep, latents).prev_sample
+    return stack.codec.decode(latents).cpu()
+
+
+def save_images(images: Tensor, folder: Path, stem: str) -> None:
+    """images: (B, 3, H, W), in [-1, 1]. Writes STEM-0.png, STEM-1.png, …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{stem}-{index}.png")

@@ -1,0 +1,70 @@
+"""The demo by its command line, with --quick: it ends in a page that a browser opens, with numbers that agree."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SECTIONS = ("groups", "plan", "noise", "loss", "samples", "limits", "runs", "next")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """(path of report.html, what the demo printed)"""
+    pytest.importorskip("skimage", reason="the demo takes its photos from scikit-image")
+    out = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, "-m", "sga_kohya.demo", "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "report.html", done.stdout
+
+
+def test_says_where_the_report_is(report):
+    path, output = report
+    assert output.strip().endswith(str(path))
+
+
+def test_page_is_complete_and_self_contained(report):
+    page = report[0].read_text(encoding="utf-8")
+    assert all(f'id="{name}"' in page for name in SECTIONS)
+    fetched = re.findall(r"""(?:src|href)=["']([^"']{0,40})|url\(([^)]{0,40})""", page)
+    assert fetched and all((a or b).startswith("data:") for a, b in fetched)
+
+
+def test_numbers_agree(report):
+    page = report[0].read_text(encoding="utf-8")
+    facts = json.loads(re.search(r'id="facts">(.*?)</script>', page, re.DOTALL).group(1))
+    baseline, sga = facts["baseline"], facts["sga"]
+    assert baseline["forward_passes"] == sga["forward_passes"] > 0
+    assert baseline["forward_passes"] % facts["slices"] == 0
+    assert baseline["steps"] == baseline["model_calls"] == sga["steps"]
+    assert sga["model_calls"] == 3 * sga["steps"]
+    assert f"<td>{sga['forward_passes']:,}</td>" * 2 in page
+    manifest = (report[0].parent / "slices" / "sga_manifest.jsonl").read_text().splitlines()
+    assert facts["slices"] == sum(json.loads(line)["file"] is not None for line in manifest)
+
+
+def test_headless_chromium_opens_it_without_complaint(report, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on the PATH: the page was not opened in a browser; apt-get install chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-quic", "--disable-component-update", "--disable-sync", "--enable-logging=stderr"]
+    command = [browser, *flags, f"--user-data-dir={tmp_path}", "--dump-dom", report[0].as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert ":CONSOLE" not in done.stderr
+    assert all(f'<section id="{name}">' in done.stdout for name in SECTIONS)
+    assert done.stdout.count("<svg") >= 6
+
+
+def test_refuses_a_folder_with_other_things(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    command = [sys.executable, "-m", "sga_kohya.demo", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "name an empty or new folder" in done.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

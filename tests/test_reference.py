@@ -1,0 +1,312 @@
+"""The reference trainer: its gradient is Eq. 6 and that of the seams, it resumes exactly, and it learns."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd import HsdConfig, LevelConfig, run
+from sga_kohya.reference.__main__ import main
+from sga_kohya.reference.models import make_stack
+from sga_kohya.reference.objectives import Diffusion, slice_losses
+from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.trainer import Trainer
+from sga_kohya.seams.checkout import find_checkout
+
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums are then in the same order every time, and a busy machine is not slower for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Five photos through H-SD at 128 pixels, in buckets of several sizes."""
+    import skimage
+
+    photos, out = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("slices")
+    for name in PHOTOS:
+        shutil.copy(Path(skimage.__file__).parent / "data" / name, photos)
+    levels = tuple(LevelConfig(name, resolution=128) for name in ("macro", "meso", "micro"))
+    run(photos, out, HsdConfig(levels=levels, min_size=64, batch_size=2), workers=1)
+    return out / "dataset.toml"
+
+
+@pytest.fixture
+def options(dataset, tmp_path):
+    return RunOptions(dataset, tmp_path / "run", steps=4, width=32, depth=2, pool=8)
+
+
+def checkpoint(folder: Path) -> tuple[dict, dict]:
+    """Weights and the optimizer's state."""
+    return load_file(folder / "diffusion_pytorch_model.safetensors"), torch.load(folder / "optimizer.pt")["state"]
+
+
+def gradients(trainer: Trainer) -> list[torch.Tensor]:
+    """What the optimizer is given in the first step, before clipping."""
+    found: list[torch.Tensor] = []
+
+    class Done(Exception):
+        pass
+
+    def capture(parameters, *_):
+        found.extend(p.grad.clone() for p in parameters if p.grad is not None)
+        raise Done
+
+    trainer.accelerator.clip_grad_norm_ = capture
+    with pytest.raises(Done):
+        trainer.run()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings"),
+    [("dit", {}), ("unet", {}), ("dit", {"loss_weight": {"micro": 2.0}}), ("dit", {"tuple_reduction": "sum"})],
+)
+def test_accumulated_gradient_is_eq_6(options, arch, settings):
+    config = SgaConfig(groups_per_step=5, **settings)
+    trainer = Trainer(replace(options, arch=arch), config)
+    step, generator = trainer.dataset.plan(0)[0], trainer.seeded(0)
+    losses = defaultdict(list)
+    for sub_batch in step:
+        _, loss = trainer.losses(trainer.dataset.load(sub_batch), sub_batch, generator)
+        losses[sub_batch.granularities[0]] += list(loss)
+    assert len(step) > len(losses), "the step should have a level in more than one bucket"
+    levels = [config.loss_weight.get(k, 1.0) * torch.stack(values).mean() for k, values in losses.items()]
+    objective = sum(levels) / (len(levels) if config.tuple_reduction == "mean" else 1)
+    parameters = [p for p in trainer.stack.denoiser.parameters() if p.requires_grad]
+    expected = [g for g in torch.autograd.grad(objective, parameters, allow_unused=True) if g is not None]
+    torch.testing.assert_close(gradients(trainer), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_baseline_takes_every_slice_once_an_epoch_in_plain_batches(options):
+    trainer = Trainer(replace(options, steps=None, epochs=2), SgaConfig(enabled=False))
+    seen: list[str] = []
+    trainer.observe = lambda sub_batch, timesteps, losses: seen.extend(sub_batch.keys)
+    spent = trainer.run()
+    slices = [item.key for item in trainer.dataset.slices]
+    assert spent.steps == spent.model_calls
+    assert sorted(seen) == sorted(slices * 2)
+    labels = [set(sub_batch.granularities) for (sub_batch,) in trainer.dataset.plan(0)]
+    assert any(len(mixed) > 1 for mixed in labels), "plain batches mix granularities"
+
+
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(options):
+    whole, broken = replace(options, steps=7), replace(options, steps=7, out=options.out / "b", save_every=4)
+    Trainer(whole, SgaConfig()).run()
+
+    class Crash(Exception):
+        pass
+
+    def crash_after_the_checkpoint(sub_batch, timesteps, losses):
+        if trainer.step == 5:
+            raise Crash
+
+    trainer = Trainer(broken, SgaConfig(), crash_after_the_checkpoint)
+    with pytest.raises(Crash):
+        trainer.run()
+    Trainer(replace(broken, resume="latest"), SgaConfig()).run()
+    assert trainer.steps_per_epoch == 3, "the run should resume inside a later epoch"
+    states = [checkpoint(options.out / "checkpoints" / "step-00000007") for options in (whole, broken)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert not list(broken.out.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"arch": "dit"},
+        {"arch": "unet"},
+        {"arch": "unet", "prediction": "v_prediction", "zero_terminal_snr": True},
+    ],
+)
+def test_loss_goes_down(options, choice):
+    by_step: list[list[float]] = []
+    trainer = Trainer(replace(options, steps=40, lr=3e-3, **choice), SgaConfig())
+    trainer.observe = lambda sub_batch, timesteps, losses: by_step.append(losses.tolist())
+    trainer.run()
+    means = [sum(values) / len(values) for values in by_step]
+    assert sum(means[-20:]) / 20 < 0.7 * sum(means[:10]) / 10
+    assert len(list((options.out / "samples").glob("*.png"))) > 0
+    assert any((options.out / "logs").iterdir())
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_zero_terminal_snr_gives_no_nan(options, prediction):
+    options = replace(options, arch="unet", prediction=prediction, zero_terminal_snr=True)
+    objective = Diffusion(make_stack(options).scheduler, {"micro": 7.0})
+    for seed in range(40):
+        noised = objective(torch.ones(64, 3, 4, 4), ["micro"] * 64, torch.Generator().manual_seed(seed))
+        if (noised.timesteps == 999).any():
+            break
+    last = noised.timesteps == 999
+    assert last.any()
+    assert torch.isfinite(slice_losses(noised.target, noised)).all()
+    assert (noised.weight[last] == (0.0 if prediction == "v_prediction" else 1.0)).all()
+
+
+@pytest.fixture(params=["flux", "sd", "sdxl"])
+def model_folder(request, tmp_path):
+    """(arch, folder): a tiny pipeline, weights random, tokenizer built on the spot."""
+    folder = tmp_path / "model"
+    make_pipeline(request.param, tmp_path).save_pretrained(folder)
+    return "dit" if request.param == "flux" else "unet", folder
+
+
+def test_dora_on_a_local_folder(options, model_folder):
+    arch, folder = model_folder
+    trainer = Trainer(replace(options, arch=arch, model=folder, network_dim=4, steps=2), SgaConfig())
+    model = trainer.stack.denoiser.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer.run()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    weights = load_file(options.out / "model" / "adapter.safetensors")
+    assert any(name.endswith("dora_scale") for name in weights)
+    assert any(value.abs().sum() > 0 for name, value in weights.items() if "lora_up" in name)
+
+
+def test_metadata(options):
+    Trainer(replace(options, steps=1), SgaConfig(loss_weight={"micro": 2.0})).run()
+    with safe_open(options.out / "model" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_sga_loss_weight"] == "micro:2"
+    assert metadata["ss_sga_timestep_shift"] == "macro:0.5,meso:0,micro:-0.5"
+    assert metadata["ss_sga_groups_by_k"] == "3:5"
+    assert (metadata["ss_steps"], metadata["ss_seed"]) == ("1", "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sga_tuple=false"], "did you mean sga_tuples?"),
+        ([], "either --steps or --epochs"),
+        (["--steps=1", "--dataset_config=none.toml"], "none.toml: no such file"),
+        (["--steps=1", "--model=none"], "no model_index.json"),
+        (["--steps=1", "--pool=48"], "multiples of 96"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_code_2(options, arguments, message, capsys):
+    assert main(["--dataset_config", str(options.dataset_config), "--out", str(options.out), *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_resume_refuses_other_settings(options):
+    Trainer(replace(options, steps=1), SgaConfig()).run()
+    with pytest.raises(SgaError, match="already holds a run"):
+        Trainer(options, SgaConfig())
+    with pytest.raises(SgaError, match="seed was 0, now 1"):
+        Trainer(replace(options, resume="latest", seed=1), SgaConfig())
+
+
+def test_gradient_equals_that_of_the_sd_scripts_seams(options, tmp_path):
+    """Same batches, noise and model function; there the host's own function draws and noises, moved by the seam."""
+    try:
+        checkout = find_checkout().root
+    except SgaError as error:
+        pytest.skip(f"no sd-scripts checkout, so nothing to compare with: {error}")
+    trainer = Trainer(options, SgaConfig(groups_per_step=5))
+    torch.save(trainer.stack.denoiser.state_dict(), tmp_path / "weights.pt")
+    expected = gradients(trainer)
+    job = {"checkout": str(checkout), "dataset": str(options.dataset_config), "folder": str(tmp_path)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(Path(__file__).with_name("reference_through_seams.py")), json.dumps(job)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    through_seams = torch.load(tmp_path / "gradients.pt")
+    assert any(g.abs().max() > 1e-3 for g in expected)
+    torch.testing.assert_close(through_seams, expected, rtol=1e-4, atol=1e-6)
+
+
+def make_pipeline(kind: str, folder: Path):
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        FlowMatchEulerDiscreteScheduler,
+        FluxPipeline,
+        FluxTransformer2DModel,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=[8, 8, 8],
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    if kind == "flux":  # without text encoders, as a folder may be
+        transformer = FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=24,
+            pooled_projection_dim=20,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 6, 6),
+        )
+        scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+        return FluxPipeline(scheduler, vae, None, None, None, None, transformer)
+    characters = [chr(c) for c in range(97, 123)]
+    words = characters + [c + "</w>" for c in characters] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+    clip = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=16,
+        max_position_embeddings=16,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    xl = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 40}
+    unet = UNet2DConditionModel(
+        block_out_channels=[16, 16],
+        layers_per_block=1,
+        down_block_types=["CrossAttnDownBlock2D"] * 2,
+        up_block_types=["CrossAttnUpBlock2D"] * 2,
+        cross_attention_dim=32 if kind == "sdxl" else 16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        **(xl if kind == "sdxl" else {}),
+    )
+    if kind == "sd":
+        return StableDiffusionPipeline(
+            vae,
+            CLIPTextModel(clip),
+            tokenizer,
+            unet,
+            DDIMScheduler(steps_offset=1, clip_sample=False),
+            None,
+            None,
+            requires_safety_checker=False,
+        )
+    second = CLIPTextModelWithProjection(clip)
+    return StableDiffusionXLPipeline(vae, CLIPTextModel(clip), second, tokenizer, tokenizer, unet, DDIMScheduler())
