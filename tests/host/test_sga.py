@@ -188,7 +188,7 @@ def test_sample_images_are_those_of_stock(run_host, tiny_models, dataset, tmp_pa
 def test_two_processes_see_disjoint_tuples_and_end_with_equal_weights(run_host, tiny_models, dataset, tmp_path):
     for script, arguments in ((LORA, lora_args), (FULL, finetune_args)):
         options = arguments(tiny_models, dataset, tmp_path / script, max_train_epochs=2)
-        run = run_host(script, "sga", options, record=True, nproc=2, timeout=90)
+        run = run_host(script, "sga", options, record=True, nproc=2, timeout=150)
         first, second = steps(run, 0), steps(run, 1)
         assert len(first) == len(second) > 0
         for mine, theirs in zip(first, second, strict=True):
