@@ -140,9 +140,11 @@ class SgaConfig:
         return cls(**values)
 
     def metadata(self) -> dict[str, str]:
-        """The settings as `ss_sga_*` strings for a saved model's header."""
+        """The settings, and the version that read them, as `ss_sga_*` strings for a saved model's header."""
+        from sga_kohya import __version__  # late, because the package's own module imports this one
+
         texts = {f"ss_{key}": _as_text(getattr(self, option.name)) for key, option in option_names().items()}
-        return {key: text for key, text in texts.items() if text}
+        return {"ss_sga_version": __version__, **{key: text for key, text in texts.items() if text}}
 
 
 def option_names() -> dict[str, Any]:

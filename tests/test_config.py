@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+import sga_kohya
 from sga_kohya.config import SgaConfig, add_arguments
 from sga_kohya.errors import SgaError
 from sga_kohya.options import read_options
@@ -94,5 +95,6 @@ def test_metadata_is_text_and_leaves_out_what_is_not_set():
     assert metadata["ss_sga_timestep_shift"] == "macro:0.5,meso:0,micro:-0.5"
     assert metadata["ss_sga_loss_weight"] == "micro:0.5"
     assert metadata["ss_sga_tuples"] == "true"
+    assert metadata["ss_sga_version"] == sga_kohya.__version__
     assert "ss_sga_manifest" not in metadata
     assert all(isinstance(value, str) for value in metadata.values())

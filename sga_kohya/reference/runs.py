@@ -40,7 +40,7 @@ class RunOptions:
 
 
 # What may differ between an interrupted run and the one that resumes it.
-_FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume"}
+_FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume", "ss_sga_version"}
 
 
 def find(options: RunOptions, config: SgaConfig) -> Path | None:
@@ -91,4 +91,5 @@ def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) 
 
 def _fixed(options: RunOptions, config: SgaConfig) -> dict[str, str]:
     """The settings that must be the same when a run is resumed."""
-    return {k: str(v) for k, v in asdict(options).items() if k not in _FREE} | config.metadata()
+    settings = {**asdict(options), **config.metadata()}
+    return {key: str(value) for key, value in settings.items() if key not in _FREE}
