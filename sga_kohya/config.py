@@ -144,6 +144,7 @@ class SgaConfig:
         from sga_kohya import __version__  # late, because the package's own module imports this one
 
         texts = {f"ss_{key}": _as_text(getattr(self, option.name)) for key, option in option_names().items()}
+        del texts["ss_sga_manifest"]  # a path on somebody's disk is not for publishing
         return {"ss_sga_version": __version__, **{key: text for key, text in texts.items() if text}}
 
 

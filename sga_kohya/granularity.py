@@ -43,7 +43,7 @@ class Manifest:
 
     def __init__(self, path: Path):
         """Raises SgaError naming the line that cannot be read."""
-        self.path = path
+        self.path = path.resolve()  # one export is one name space, however its folders are written
         self.rows: dict[Path, tuple[str, str]] = {}
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip():

@@ -4,6 +4,7 @@ The generic door: `python -m sga_kohya.launch PATH/TO/flux_train_network.py --co
 `accelerate launch -m`. Doors named after a script (`-m sga_kohya.flux_train_network`) find the checkout themselves.
 """
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -37,11 +38,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = ", ".join(SCRIPTS)
         print(f"sga_kohya: error: name the script to run, one of {known}; got {' '.join(argv)!r}", file=sys.stderr)
         sys.exit(2)
+    _refuse_lost_flags(argv[:place])
     script = Path(argv[place])
     rest = argv[place + 1 :]
     # A path says which checkout is meant, unless the command line names one.
     folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
     run(script.name, [*folder, *rest])
+
+
+def _refuse_lost_flags(words: Sequence[str]) -> None:
+    """accelerate takes no flag behind `-m sga_kohya.launch`: say so, and stop where it chose the devices."""
+    if not words:
+        return
+    lost = " ".join(words)
+    advice = f"accelerate did not see {lost!r}; write what you need of it before `-m sga_kohya.launch`"
+    options, running = read_options(words), os.environ.get("WORLD_SIZE", "1")
+    other_gpus = options.get("gpu_ids", "all") not in ("all", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if (
+        other_gpus
+        or str(options.get("num_processes", running)) != running
+        or ("multi_gpu" in options and running == "1")
+    ):
+        print(f"sga_kohya: error: {advice}, such as `--num_processes 2 -m sga_kohya.launch`", file=sys.stderr)
+        sys.exit(2)
+    print(f"sga_kohya: {advice}", flush=True)
 
 
 def _run(script: str, argv: list[str]) -> None:

@@ -25,7 +25,9 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
             words[name].append(word)
     given = {name: (True if not v else v[0] if len(v) == 1 else v) for name, v in words.items()}
     config_file = given.get("config_file")
-    return {**(_read_toml(str(config_file)) if config_file else {}), **given}
+    # With --output_config the host writes that file instead of reading it.
+    reads = config_file and "output_config" not in given
+    return {**(_read_toml(str(config_file)) if reads else {}), **given}
 
 
 def _read_toml(name: str) -> dict[str, Any]:

@@ -90,11 +90,16 @@ def test_the_host_s_parser_accepts_every_option():
     assert args.sga_groups_per_step is None
 
 
+def test_metadata_publishes_no_path(tmp_path):
+    path = tmp_path / "sga_manifest.jsonl"
+    path.touch()
+    assert not any(str(tmp_path) in text for text in parsed(f"--sga_manifest={path}").metadata().values())
+
+
 def test_metadata_is_text_and_leaves_out_what_is_not_set():
     metadata = parsed("--sga_loss_weight=micro:0.5").metadata()
     assert metadata["ss_sga_timestep_shift"] == "macro:0.5,meso:0,micro:-0.5"
     assert metadata["ss_sga_loss_weight"] == "micro:0.5"
     assert metadata["ss_sga_tuples"] == "true"
     assert metadata["ss_sga_version"] == sga_kohya.__version__
-    assert "ss_sga_manifest" not in metadata
     assert all(isinstance(value, str) for value in metadata.values())

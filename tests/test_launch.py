@@ -50,6 +50,8 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
     dataset = tmp_path / "d.toml"
     dataset.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/nowhere/1_macro"\n')
     assert "image_dir /nowhere/1_macro" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text("[datasets]\nresolution = 512\n")
+    assert "write [[datasets]] with two brackets" in error("flux_train_network", here, f"--dataset_config={dataset}")
     dataset.write_text("= broken")
     assert "not valid TOML" in error("flux_train_network", here, f"--dataset_config={dataset}")
 
@@ -100,11 +102,24 @@ def test_the_generic_door_skips_a_gui_s_own_arguments(checkout, data):
     flags = ["--dynamo_backend", "no", "--num_processes", "1", "--mixed_precision", "bf16"]
     result = door("launch", *flags, str(checkout / "flux_train_network.py"), *data)
     assert result.returncode == 0, result.stderr
-    assert "num_processes" not in result.stdout and "--train_data_dir" in result.stdout
+    told, ran = result.stdout.strip().split("\n")
+    assert "accelerate did not see '--dynamo_backend no --num_processes 1 --mixed_precision bf16'" in told
+    assert "num_processes" not in ran and "--train_data_dir" in ran
+
+
+@pytest.mark.parametrize("flags", [["--multi_gpu"], ["--num_processes", "2"], ["--gpu_ids", "1"]])
+def test_a_gui_s_choice_of_devices_is_not_lost_in_silence(checkout, data, flags):
+    assert "accelerate did not see" in error("launch", *flags, str(checkout / "flux_train_network.py"), *data)
 
 
 def test_the_generic_door_wants_a_script_it_knows():
     assert "flux_train_network.py, flux_train.py" in error("launch", "--num_processes", "1", "make_captions.py")
+
+
+def test_a_config_to_be_written_is_not_read(checkout, tmp_path):
+    new = tmp_path / "new.toml"
+    result = door("flux_train_network", f"--sd_scripts={checkout}", "--output_config", f"--config_file={new}")
+    assert result.returncode == 0, result.stderr
 
 
 def test_help_asks_for_no_data(checkout):

@@ -159,6 +159,13 @@ def test_repeats_make_copies_of_a_group():
     assert sorted(len(group) for group in form_groups(slices)) == [1, 2, 2]
 
 
+def test_images_without_a_granularity_make_the_batches_of_plain_bucketing():
+    groups = form_groups((Slice(0, str(number), None, number % 3), None) for number in range(10))
+    planner = Planner(groups, [2], weight, groups_per_step=1)
+    assert len(planner) == 2 + 2 + 2
+    assert all(len(step) == 1 for step in planner.epoch(0))
+
+
 def test_loss_weights_and_reduction_reach_the_sub_batches():
     groups = kohya_groups(1, (("macro", "micro"),))
     scaled = partial(weight, lambdas={"macro": 2.0}, reduction="sum")

@@ -56,6 +56,7 @@ def test_replaced_at_the_owner_in_the_facade_and_by_name(checkout):
         assert inside["library.by_name", "sample"] is owner
         assert owner.__wrapped__ is before["library.by_name", "sample"]
         assert import_module("library.train_util").untouched() == "stock"
+        assert sys.path[0] == str(checkout.root)
     assert all(value is before[key] for key, value in snapshot().items())
 
 
@@ -166,6 +167,24 @@ def test_the_validation_split_keeps_siblings_together(checkout, seed):
         assert sides[True][folder] | sides[False][folder] == {str(n) for n in numbers}
     validating = set.union(*sides[False].values())
     assert len(validating) == 5 and not validating & set.union(*sides[True].values())
+
+
+def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
+    """From its second run on the host knows such an image by its cache's path only."""
+
+    def info(key):
+        cache = f"/data/{key}_0128x0128_flux.npz"
+        return SimpleNamespace(absolute_path=cache, image_key=f"{key}.png", is_reg=False, num_repeats=1, bucket_reso=0)
+
+    images = {f"{stem}_{level}.png": info(f"{stem}_{level}") for stem in "ab" for level in ("macro", "micro")}
+    subset = SimpleNamespace(custom_attributes={}, image_dir="/data/photos", is_reg=False)
+    dataset = SimpleNamespace(
+        image_data=images, image_to_subset=dict.fromkeys(images, subset), batch_size=2, seed=0, debug_dataset=False
+    )
+    with install_for(SgaConfig(), checkout):
+        generate = import_module("library.config_util").generate_dataset_group_by_blueprint
+        group, _ = generate(SimpleNamespace(datasets=[dataset]))
+    assert group.planner.groups_by_k() == {2: 2}
 
 
 def test_a_dataset_without_images_is_an_error(checkout):

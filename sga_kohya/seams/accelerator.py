@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
@@ -36,8 +37,11 @@ def _replace_class(original: type, session: Session) -> type:
             self.after_step = self._after_first_step
 
         def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(data_loader.dataset, TupleDataset):
+            if isinstance(data_loader.dataset, TupleDataset) and session.dataset is not None:
                 session.fire("accelerator")
+                # Without --seed the host draws one in each process, but all ranks must follow one plan.
+                planner = session.dataset.planner
+                (planner.seed,) = broadcast_object_list([planner.seed])
             return super().prepare_data_loader(data_loader, *args, **kwargs)
 
         def _after_first_step(self) -> None:

@@ -20,8 +20,13 @@ _SWITCHED_OFF = (None, False, "false")
 
 
 def check(options: Mapping[str, Any], config: SgaConfig) -> None:
-    """Raises SgaError for the first problem. options: command line over TOML, see options.read_options."""
-    if config.enabled and config.tuples:
+    """Raises SgaError for the first problem. options: command line over TOML, see options.read_options.
+
+    With SGA off everything is the host's affair.
+    """
+    if not config.enabled:
+        return
+    if config.tuples:
         for name, reason in _BREAKS_TUPLES.items():
             if options.get(name) not in _SWITCHED_OFF:
                 raise SgaError(f"--{name} excludes tuples: {reason}. Leave it out, or set --sga_tuples=false")
@@ -71,6 +76,8 @@ def _image_folders(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         content = toml.loads(path.read_text(encoding="utf-8"))
     except (toml.TomlDecodeError, UnicodeDecodeError) as error:
         raise SgaError(f"--dataset_config {config}: not valid TOML: {error}") from None
+    if not isinstance(content.get("datasets", []), list):
+        raise SgaError(f"--dataset_config {config}: write [[datasets]] with two brackets, and [[datasets.subsets]]")
     for dataset in content.get("datasets", []):
         for subset in dataset.get("subsets", []):
             if "image_dir" in subset and "metadata_file" not in subset:

@@ -8,6 +8,7 @@ for the keys of a bucket, so caches, masks, flips, captions and everything else 
 import functools
 from bisect import bisect_right
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
@@ -50,7 +51,7 @@ class HostDatasetGroup(TupleDataset):
             batch_sizes=[dataset.batch_size for dataset in group.datasets],
             weight=eq_6(config),
             groups_per_step=config.groups_per_step,
-            seed=group.datasets[0].seed if group.datasets else 0,
+            seed=group.datasets[0].seed,
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -120,11 +121,17 @@ def _identify(group: Any, config: SgaConfig) -> list[dict[str, Identity]]:
         for index, dataset in enumerate(group.datasets)
         for key, info in dataset.image_data.items()
     ]
-    known = identifier.identify((info.absolute_path, subset.custom_attributes or {}) for _, _, info, subset in images)
+    known = identifier.identify((_file(info, subset), subset.custom_attributes or {}) for _, _, info, subset in images)
     found: list[dict[str, Identity]] = [{} for _ in group.datasets]
     for (index, key, info, _), identity in zip(images, known, strict=True):
         found[index][key] = Identity(None, None) if info.is_reg else identity
     return found
+
+
+def _file(info: Any, subset: Any) -> Path:
+    """The image's own path. With a metadata file and cached latents the host keeps only the cache's."""
+    path = Path(info.absolute_path)
+    return Path(subset.image_dir or "", info.image_key) if path.suffix == ".npz" else path
 
 
 SEAM = Seam(

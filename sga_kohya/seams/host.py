@@ -45,6 +45,7 @@ class Installation:
     """What was replaced, so that it can be undone. Usable as a context manager."""
 
     session: Session
+    path: str | None = None  # what we put on sys.path
     undo: list[tuple[ModuleType, str, Any]] = field(default_factory=list)
 
     def uninstall(self) -> None:
@@ -52,6 +53,9 @@ class Installation:
         while self.undo:
             module, name, original = self.undo.pop()
             setattr(module, name, original)
+        if self.path in sys.path:
+            sys.path.remove(self.path)
+        self.path = None
         if _installed and _installed[-1] is self:
             _installed.pop()
 
@@ -71,11 +75,10 @@ def install(seams: Sequence[Seam], session: Session, checkout: Checkout) -> Inst
     Raises SgaError naming the dotted path when the host lacks a target or has changed its parameters.
     """
     uninstall_all()
-    _put_first_on_path(checkout.root)
-    found = [(seam, *_resolve(seam)) for seam in seams]
-    installation = Installation(session)
+    installation = Installation(session, _put_first_on_path(checkout.root))
     _installed.append(installation)
     try:
+        found = [(seam, *_resolve(seam)) for seam in seams]
         for seam, owner, name in found:
             _replace(seam, owner, name, installation, checkout.root)
     except BaseException:
@@ -90,16 +93,19 @@ def uninstall_all() -> None:
         _installed[-1].uninstall()
 
 
-def _put_first_on_path(root: Path) -> None:
+def _put_first_on_path(root: Path) -> str | None:
+    """Returns what was added, None where the root was on the path before."""
     loaded = sys.modules.get("library")
     if loaded is not None and not _belongs_to(loaded, root):
         raise SgaError(
             f"a package named `library` is loaded from {getattr(loaded, '__file__', '?')} instead of {root}: "
             "start Python in a fresh process, or name that folder with --sd_scripts"
         )
+    known = str(root) in sys.path
     while str(root) in sys.path:
         sys.path.remove(str(root))
     sys.path.insert(0, str(root))
+    return None if known else str(root)
 
 
 def _resolve(seam: Seam) -> tuple[ModuleType, str]:

@@ -74,6 +74,10 @@ def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
             problem = misspelled(subset.custom_attributes or {}, config.granularities)
             if problem:
                 yield f"{subset.image_dir}: custom_attributes: {problem}"
+        listed = sum(subset.img_count for subset in host_dataset.subsets if not subset.is_reg)
+        known = sum(not info.is_reg for info in host_dataset.image_data.values())
+        if listed > known:
+            yield f"{listed - known} images share a key with another subset and are lost: give full paths as keys"
     if not labelled:
         yield (
             "no image has a granularity, so this trains as without SGA, one image a group. Name folders 1_macro, "
@@ -84,10 +88,10 @@ def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
         if not present[label]:
             yield f"no slice is labelled {label}"
     if present[None]:
-        yield f"{present[None]} images have no granularity and train as groups of their own, without Delta"
+        yield f"{present[None]} slices have no granularity (or are regularisation) and train alone, without Delta"
     lonely = sum(len(granularities(group)) == 1 for group in labelled)
     if lonely:
         yield (
             f"{lonely} of {len(labelled)} groups have one granularity only (K=1): no sibling shares their step. "
-            "Siblings share a file stem or a group in sga_manifest.jsonl"
+            "Siblings share a file stem, or a group in sga_manifest.jsonl, and have the same num_repeats"
         )

@@ -39,13 +39,13 @@ def _replace(original: Callable, session: Session) -> Callable:
         delta = None
         if session.current is not None:
             session.fire("timesteps")
-            delta = _deltas(session.current, table, options.get("timestep_sampling_offset"), latents.device)
+            delta = _deltas(session.current, table, options.get("timestep_sampling_offset"))
         if delta is None or not delta.any():
             return original(args, noise_scheduler, latents, noise, device, dtype, *more, **options)
         # float32 until the end, so that a bf16 run rounds once, as stock does.
         call = original(args, noise_scheduler, latents, noise, device, torch.float32, *more, **options)
         noisy, _, sigmas = call
-        delta = delta.view(sigmas.shape)
+        delta = delta.view(sigmas.shape).to(sigmas.device)
         noisy = renoise(noisy, latents, sigmas, delta)
         sigmas = shift_logit(sigmas, delta)
         timesteps = sigmas.flatten() * noise_scheduler.config.num_train_timesteps
@@ -54,11 +54,14 @@ def _replace(original: Callable, session: Session) -> Callable:
     return get_noisy_model_input_and_timesteps
 
 
-def _deltas(sub_batch: SubBatch, table: Mapping[str, float], hosts: Any, device: torch.device) -> Tensor:
-    """Delta of each sample, (B,). hosts: upstream's per-sample offsets or None; where one is set, it alone counts."""
-    delta = torch.tensor([table.get(label or "", 0.0) for label in sub_batch.granularities], device=device)
+def _deltas(sub_batch: SubBatch, table: Mapping[str, float], hosts: Any) -> Tensor:
+    """Delta of each sample, (B,). hosts: upstream's per-sample offsets or None; where one is set, it alone counts.
+
+    On the CPU, so that asking whether there is any Delta does not wait for the GPU.
+    """
+    delta = torch.tensor([table.get(label or "", 0.0) for label in sub_batch.granularities])
     if hosts is not None:
-        taken = torch.as_tensor(hosts, device=device) != 0
+        taken = torch.as_tensor(hosts, device=delta.device) != 0
         if bool((taken & (delta != 0)).any()):
             _announce_hosts_offset()
         delta = torch.where(taken, torch.zeros_like(delta), delta)

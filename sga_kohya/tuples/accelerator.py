@@ -16,6 +16,9 @@ from sga_kohya.errors import SgaError
 from sga_kohya.tuples.loader import TupleDataset, TupleLoader, with_sampler
 from sga_kohya.tuples.step import SubBatch
 
+# Engines that decide by themselves when gradients are synchronised and the optimizer steps.
+_OWN_STEPS = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
+
 
 class TupleAccelerator(Accelerator):
     """Gradient synchronisation, clipping and stepping happen once a tuple step (times gradient_accumulation_steps).
@@ -39,6 +42,8 @@ class TupleAccelerator(Accelerator):
         dataset = data_loader.dataset
         if not isinstance(dataset, TupleDataset):
             return super().prepare_data_loader(data_loader, device_placement, slice_fn_for_dispatch)
+        if self.distributed_type in _OWN_STEPS:
+            raise SgaError(f"tuples do not work under {self.distributed_type.value}, which counts batches on its own")
         sampler = dataset.sampler(data_loader)
         if sampler is not None:
             data_loader = with_sampler(data_loader, sampler)

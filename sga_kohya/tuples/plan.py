@@ -5,7 +5,7 @@ Pure Python and seeded: the same seed and epoch give the same plan in every work
 
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,8 +22,10 @@ _MOST_EXCHANGES = 40_000
 _SMALLEST_WINDOW = 8
 _MOST_COMPARISONS = 500_000
 
-# Only groups that agree in both can share a step: one K a step, and one batch size.
-_Kind = tuple[frozenset[str | None], frozenset[int]]
+# Only groups that agree in all three can share a step: granularities (one K a step), datasets (one batch size), and for
+# images without a granularity the bucket, so that they make the batches they make without us.
+_Kind = tuple[frozenset[str | None], frozenset[int], frozenset[Hashable]]
+_UNLABELLED = frozenset({None})
 
 
 def form_groups(slices: Iterable[tuple[Slice, str | None]]) -> list[Group]:
@@ -72,7 +74,9 @@ class Planner:
     def __post_init__(self) -> None:
         self._kinds: Mapping[_Kind, list[Group]] = defaultdict(list)
         for group in self.groups:
-            self._kinds[granularities(group), frozenset(item.dataset for item in group)].append(group)
+            labels = granularities(group)
+            buckets = frozenset(item.bucket for item in group) if labels == _UNLABELLED else frozenset()
+            self._kinds[labels, frozenset(item.dataset for item in group), buckets].append(group)
 
     def __len__(self) -> int:
         """Tuple steps of an epoch, the same every epoch: full steps and at most one partial step of each kind."""
@@ -99,7 +103,8 @@ class Planner:
         return {"ss_sga_groups_by_k": ",".join(f"{k}:{count}" for k, count in self.groups_by_k().items())}
 
     def _size(self, kind: _Kind) -> int:
-        return self.groups_per_step or max(self.batch_sizes[dataset] for dataset in kind[1])
+        batch_size = max(self.batch_sizes[dataset] for dataset in kind[1])
+        return batch_size if kind[0] == _UNLABELLED else self.groups_per_step or batch_size
 
     def _sub_batches(self, groups: Sequence[Group], rng: random.Random) -> TupleStep:
         """Split a step's slices by granularity, dataset and bucket, in random order of presentation."""

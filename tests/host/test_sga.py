@@ -175,29 +175,37 @@ def test_noise_levels_move_by_delta_and_only_in_training(run_host, tiny_models, 
 
 
 def test_sample_images_are_those_of_stock(run_host, tiny_models, dataset, tmp_path):
+    """Before training and after a tuple step; at such a learning rate both runs draw the same."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a photo --w 64 --h 64 --s 2 --d 1\n")
-    images = []
+    images = {}
     for door in ("stock", "sga"):
-        options = {"sample_prompts": prompts, "sample_at_first": True, "max_train_steps": 1}
+        options = {"sample_prompts": prompts, "sample_at_first": True, "sample_every_n_steps": 1}
+        options |= {"max_train_steps": 2, "learning_rate": 1e-30}
         run_host(LORA, door, lora_args(tiny_models, dataset, tmp_path / door, **options))
-        images += [path.read_bytes() for path in (tmp_path / door / "sample").glob("*.png")]
-    assert len(images) == 2 and images[0] == images[1]
+        images[door] = sorted(path.read_bytes() for path in (tmp_path / door / "sample").glob("*.png"))
+    assert len(images["stock"]) >= 3 and images["stock"] == images["sga"]
 
 
-def test_two_processes_see_disjoint_tuples_and_end_with_equal_weights(run_host, tiny_models, dataset, tmp_path):
-    for script, arguments in ((LORA, lora_args), (FULL, finetune_args)):
-        options = arguments(tiny_models, dataset, tmp_path / script, max_train_epochs=2)
-        run = run_host(script, "sga", options, record=True, nproc=2, timeout=150)
-        first, second = steps(run, 0), steps(run, 1)
-        assert len(first) == len(second) > 0
-        for mine, theirs in zip(first, second, strict=True):
-            stems = [{stem for stem, _ in slices(of(step, "batch"))} for step in (mine, theirs)]
-            assert not stems[0] & stems[1]
-        assert run.output.count("SGA tuple plan") == 1
-        ends = [events[-1] for events in run.events]
-        assert [end["kind"] for end in ends] == ["end", "end"]
-        assert all(map(torch.equal, ends[0]["weights"], ends[1]["weights"]))
+@pytest.mark.parametrize(("script", "seed"), [(LORA, 7), (LORA, None), (FULL, None)])
+def test_two_processes_share_an_epoch_and_end_with_equal_weights(
+    run_host, tiny_models, dataset, tmp_path, script, seed
+):
+    arguments = lora_args if script == LORA else finetune_args
+    options = arguments(tiny_models, dataset, tmp_path, max_train_epochs=2, seed=seed)
+    run = run_host(script, "sga", options, record=True, nproc=2, timeout=150)
+    first, second = steps(run, 0), steps(run, 1)
+    assert len(first) == len(second) == 6, "six tuple steps an epoch, an even number, in two epochs on two ranks"
+    for mine, theirs in zip(first, second, strict=True):
+        stems = [{stem for stem, _ in slices(of(step, "batch"))} for step in (mine, theirs)]
+        assert not stems[0] & stems[1]
+    for epoch in (slice(0, 3), slice(3, 6)):
+        seen = Counter(slices([batch for step in first[epoch] + second[epoch] for batch in of(step, "batch")]))
+        assert seen == Counter(slices_on_disk(dataset)), "every slice once an epoch, on one of the two ranks"
+    assert run.output.count("SGA tuple plan") == 1
+    ends = [events[-1] for events in run.events]
+    assert [end["kind"] for end in ends] == ["end", "end"]
+    assert all(map(torch.equal, ends[0]["weights"], ends[1]["weights"]))
 
 
 def test_dora_trains_and_its_file_says_how_it_was_made(run_host, tiny_models, dataset, tmp_path):
@@ -267,7 +275,25 @@ def test_a_plain_dataset_still_trains_and_is_told_why_nothing_changes(run_host, 
     dataset = write_plain_dataset(tmp_path / "data")
     run = run_host(LORA, "sga", lora_args(tiny_models, dataset, tmp_path, max_train_epochs=1), record=True)
     assert "no image has a granularity" in run.output
-    assert len(slices(run.of("batch"))) == 6
+    stock = run_host(LORA, "stock", lora_args(tiny_models, dataset, tmp_path / "b", max_train_epochs=1), record=True)
+    assert len(run.of("step")) == len(stock.of("step")) and len(slices(run.of("batch"))) == 6
+
+
+def test_several_datasets_repeats_and_regularisation_images(run_host, tiny_models, tmp_path):
+    first = write_dataset(tmp_path / "a", [LEVELS] * 3, batch_size=2)
+    second = write_dataset(tmp_path / "b", [("macro", "micro")] * 2, batch_size=3).read_text()
+    regular = write_plain_dataset(tmp_path / "reg", count=4).parent / "1_photos"
+    second = second.replace("num_repeats = 1", "num_repeats = 2")
+    subset = f'[[datasets.subsets]]\nimage_dir = "{regular}"\nis_reg = true\nclass_tokens = "photo"\n'
+    first.write_text(f"{first.read_text()}\n{subset}\n{second}")
+    run = run_host(LORA, "sga", lora_args(tiny_models, first, tmp_path, max_train_epochs=1), record=True)
+    assert "3 with K=3, 4 with K=2" in run.output
+    expected = Counter(map(" ".join, slices_on_disk(first)))
+    expected.update({" ".join(item): 2 for item in slices_on_disk(tmp_path / "b" / "dataset.toml")})
+    # The host repeats regularisation images until there are as many as training images of their dataset.
+    expected["photo"] = 9
+    assert Counter(caption for batch in run.of("batch") for caption in batch["captions"]) == expected
+    assert {len(batch["captions"]) for batch in run.of("batch")} <= {1, 2, 3}
 
 
 def test_caches_workers_checkpointing_validation_and_flips_compose(run_host, tiny_models, tmp_path):
