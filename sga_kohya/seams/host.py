@@ -117,7 +117,7 @@ def _resolve(seam: Seam) -> tuple[ModuleType, str]:
         if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("library"):
             raise SgaError(
                 f"sd-scripts needs the package {error.name!r}, which is not installed: run "
-                "`pip install -r requirements.txt` in its checkout, or `pip install sga-kohya[host]`"
+                "`pip install -r requirements.txt` in its checkout, or install sga-kohya with its extra `host`"
             ) from error
         raise _changed(seam, f"it is missing ({error})") from error
     parameters = tuple(inspect.signature(target).parameters)
