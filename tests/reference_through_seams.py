@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.reference.data import SliceDataset
-from sga_kohya.reference.models import HashedWords, make_stack
+from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.text import HashedWords
 from sga_kohya.seams import timesteps
 from sga_kohya.seams.checkout import find_checkout
 from sga_kohya.seams.host import install

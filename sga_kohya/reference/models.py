@@ -1,8 +1,6 @@
-"""The network, its latents and its text: built small from scratch, or a LyCORIS adapter on a local diffusers folder."""
+"""The network and its parts: built small from scratch, or a LyCORIS adapter on a local diffusers folder."""
 
 import json
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
@@ -22,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sga_kohya.errors import SgaError
+from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, load_vae
+from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, TextEncoder
 
 if TYPE_CHECKING:
     from sga_kohya.reference.runs import RunOptions
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
 PIPELINES = {"dit": ("FluxPipeline",), "unet": ("StableDiffusionPipeline", "StableDiffusionXLPipeline")}
 ADAPTED = ["FluxTransformerBlock", "FluxSingleTransformerBlock", "Transformer2DModel"]
 """Module classes whose linear layers (attention and MLP) get an adapter."""
-WORDS_DIM, MAX_WORDS = 64, 16
 HEAD_DIM = 32
-
-Text = tuple[Tensor, Tensor | None]
-"""tokens (B, L, D) and the pooled embedding (B, P), None for models without one."""
 
 
 class Denoiser(nn.Module):
@@ -96,101 +91,6 @@ class Denoiser(nn.Module):
             sizes = torch.tensor([height, width, 0, 0, height, width]).to(noisy).expand(len(noisy), -1)
             added = {"text_embeds": pooled, "time_ids": sizes}
         return self.model(noisy, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
-
-
-class PooledPixels:
-    """Latents without a VAE: images averaged over factor x factor pixels, times two to be of about unit variance.
-
-    Of every codec: pixels in [-1, 1]; factor: pixels that a latent pixel's side covers; channels: of latents.
-    """
-
-    def __init__(self, factor: int):
-        self.factor, self.channels = factor, 3
-
-    def encode(self, images: Tensor) -> Tensor:
-        return 2 * F.avg_pool2d(images, self.factor)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return F.interpolate(latents / 2, scale_factor=float(self.factor), mode="bicubic").clamp(-1, 1)
-
-    def to(self, device: torch.device) -> None:
-        """There is nothing to move."""
-
-
-class VaeCodec:
-    """A diffusers VAE; latents are the mean of its posterior, scaled as its config says."""
-
-    def __init__(self, vae: Any):
-        self.vae = vae.requires_grad_(False).eval()
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.channels = vae.config.latent_channels
-        self.scale, self.shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
-
-    def encode(self, images: Tensor) -> Tensor:
-        return (self.vae.encode(images.to(self.vae.device)).latent_dist.mode() - self.shift) * self.scale
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.vae.decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
-
-    def to(self, device: torch.device) -> None:
-        self.vae.to(device)
-
-
-class HashedWords:
-    """Captions without a text encoder: every word is a fixed random vector seeded by its CRC-32. Nothing is trained."""
-
-    def __init__(self, dim: int = WORDS_DIM, pooled_dim: int | None = WORDS_DIM):
-        self.dim, self.pooled_dim = dim, pooled_dim
-
-    def __call__(self, captions: Sequence[str]) -> Text:
-        tokens = torch.stack([self._caption(caption) for caption in captions])
-        if self.pooled_dim is None:
-            return tokens, None
-        return tokens, torch.stack([self._word(caption, self.pooled_dim) for caption in captions])
-
-    def _caption(self, caption: str) -> Tensor:
-        words = caption.lower().replace(",", " ").split()[:MAX_WORDS]
-        rows = [self._word(word, self.dim) for word in words]
-        return torch.stack(rows + [torch.zeros(self.dim)] * (MAX_WORDS - len(rows)))
-
-    def _word(self, word: str, dim: int) -> Tensor:
-        return torch.randn(dim, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
-
-    def to(self, device: torch.device) -> None:
-        """There is nothing to move."""
-
-
-class PipelineText:
-    """The text encoders of a diffusers pipeline; each caption is encoded once."""
-
-    def __init__(self, pipeline: Any):
-        self.pipeline = pipeline
-        self.known: dict[str, Text] = {}
-
-    def __call__(self, captions: Sequence[str]) -> Text:
-        for caption in captions:
-            if caption not in self.known:
-                self.known[caption] = self._encode(caption)
-        tokens, pooled = zip(*(self.known[caption] for caption in captions), strict=True)
-        return torch.cat(tokens), None if pooled[0] is None else torch.cat(pooled)
-
-    def to(self, device: torch.device) -> None:
-        for name in ("text_encoder", "text_encoder_2"):
-            if (encoder := getattr(self.pipeline, name, None)) is not None:
-                encoder.requires_grad_(False).to(device)
-
-    @torch.no_grad()
-    def _encode(self, caption: str) -> Text:
-        kind = type(self.pipeline).__name__
-        if kind == "FluxPipeline":
-            return self.pipeline.encode_prompt(caption, None)[:2]
-        options = {"device": None, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-        found = self.pipeline.encode_prompt(caption, **options)
-        return found[0], found[2] if kind == "StableDiffusionXLPipeline" else None
-
-
-Codec = PooledPixels | VaeCodec
-TextEncoder = HashedWords | PipelineText
 
 
 @dataclass
@@ -303,13 +203,6 @@ def _text_dims(config: Any) -> tuple[int, int | None]:
     if config.addition_embed_type == "text_time":  # SDXL: the pooled text shares an input with six embedded numbers
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     return config.cross_attention_dim, pooled
-
-
-def load_vae(folder: Path) -> VaeCodec:
-    """A local AutoencoderKL folder. Raises SgaError if it is none."""
-    if not (folder / "config.json").is_file():
-        raise SgaError(f"--vae {folder}: no config.json there; give the local folder of a diffusers AutoencoderKL")
-    return VaeCodec(AutoencoderKL.from_pretrained(folder, local_files_only=True))
 
 
 def _ddim(config: Any, schedule: dict[str, Any]) -> Any:
