@@ -77,13 +77,11 @@ class Identifier:
     def family(self, path: Path | str) -> str:
         """What siblings have in common as far as the file alone tells: the manifest's group, else the bare stem."""
         path = Path(path)
-        manifest = self._manifest_for(path.parent)
-        row = manifest.rows.get(path.resolve()) if manifest else None
+        _, row = self._manifest_row(path)
         return row[1] if row else self._from_suffix(path.stem)[1]
 
     def _candidate(self, path: Path, attributes: Mapping[str, object]) -> _Candidate | None:
-        manifest = self._manifest_for(path.parent)
-        row = manifest.rows.get(path.resolve()) if manifest else None
+        manifest, row = self._manifest_row(path)
         suffix_label, stem = self._from_suffix(path.stem)
         label = (
             self._known(attributes.get(ATTRIBUTE))
@@ -112,6 +110,10 @@ class Identifier:
         head, separator, tail = stem.rpartition("_")
         label = self._known(tail) or self._known(_SUFFIX_ALIASES.get(tail))
         return (label, head) if separator and head and label else (None, stem)
+
+    def _manifest_row(self, path: Path) -> tuple[Manifest | None, tuple[str, str] | None]:
+        manifest = self._manifest_for(path.parent)
+        return manifest, manifest.rows.get(path.resolve()) if manifest else None
 
     def _manifest_for(self, folder: Path) -> Manifest | None:
         """The manifest that was named, else the one in the image's folder or the folder above it."""

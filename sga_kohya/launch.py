@@ -4,10 +4,11 @@ The generic door: `python -m sga_kohya.launch PATH/TO/flux_train_network.py --co
 `accelerate launch -m`. Doors named after a script (`-m sga_kohya.flux_train_network`) find the checkout themselves.
 """
 
+import contextlib
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.config import SgaConfig
@@ -22,28 +23,31 @@ SCRIPTS = {"flux_train_network.py": None, "flux_train.py": "flux_train_network.p
 
 def run(script: str, argv: Sequence[str] | None = None) -> None:
     """Run one of SCRIPTS. argv: its arguments, by default the command line's. Exits with code 2 on a user's error."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        _run(script, argv)
-    except SgaError as error:
-        print(f"sga_kohya: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with _errors_in_one_line():
+        _run(script, list(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The generic door. Skips to the first argument that is a known script; launchers put their own flags before it."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
-    if place is None:
-        known = ", ".join(SCRIPTS)
-        print(f"sga_kohya: error: name the script to run, one of {known}; got {' '.join(argv)!r}", file=sys.stderr)
+    with _errors_in_one_line():
+        place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
+        if place is None:
+            raise SgaError(f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}")
+        _refuse_lost_flags(argv[:place])
+        script = Path(argv[place])
+        # A path says which checkout is meant, unless the command line names one.
+        folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
+        _run(script.name, [*folder, *argv[place + 1 :]])
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except SgaError as error:
+        print(f"sga_kohya: error: {error}", file=sys.stderr)
         sys.exit(2)
-    _refuse_lost_flags(argv[:place])
-    script = Path(argv[place])
-    rest = argv[place + 1 :]
-    # A path says which checkout is meant, unless the command line names one.
-    folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
-    run(script.name, [*folder, *rest])
 
 
 def _refuse_lost_flags(words: Sequence[str]) -> None:
@@ -59,8 +63,7 @@ def _refuse_lost_flags(words: Sequence[str]) -> None:
         or str(options.get("num_processes", running)) != running
         or ("multi_gpu" in options and running == "1")
     ):
-        print(f"sga_kohya: error: {advice}, such as `--num_processes 2 -m sga_kohya.launch`", file=sys.stderr)
-        sys.exit(2)
+        raise SgaError(f"{advice}, such as `--num_processes 2 -m sga_kohya.launch`")
     print(f"sga_kohya: {advice}", flush=True)
 
 

@@ -15,11 +15,11 @@ from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
+from sga_kohya.seams.dataset import HostDatasetGroup
 from sga_kohya.seams.host import Seam
 from sga_kohya.seams.report import describe
 from sga_kohya.seams.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
-from sga_kohya.tuples.loader import TupleDataset
 
 _TARGET = "library.train_util.prepare_accelerator"
 
@@ -37,10 +37,10 @@ def _replace_class(original: type, session: Session) -> type:
             self.after_step = self._after_first_step
 
         def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(data_loader.dataset, TupleDataset) and session.dataset is not None:
+            if isinstance(data_loader.dataset, HostDatasetGroup):
                 session.fire("accelerator")
                 # Without --seed the host draws one in each process, but all ranks must follow one plan.
-                planner = session.dataset.planner
+                planner = data_loader.dataset.planner
                 (planner.seed,) = broadcast_object_list([planner.seed])
             return super().prepare_data_loader(data_loader, *args, **kwargs)
 
@@ -57,7 +57,8 @@ def _replace_function(original: Callable, session: Session) -> Callable:
         if session.dataset is None:
             raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
         accelerator = original(args)
-        accelerator.print(describe(session.dataset, session.config, args))
+        if accelerator.is_main_process:
+            print(describe(session.dataset, session.config, args))
         return accelerator
 
     return prepare_accelerator
