@@ -9,6 +9,8 @@ from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sga_kohya.seams.dataset import HostDatasetGroup
 
 
@@ -21,6 +23,7 @@ class Session:
     fired: set[str] = field(default_factory=set)
     accelerator: TupleAccelerator | None = None
     dataset: "HostDatasetGroup | None" = None
+    noise_level: "Tensor | None" = None  # (B,), in [0, 1], of the batch whose loss comes next; set by timestep seams
 
     @property
     def current(self) -> SubBatch | None:

@@ -1,6 +1,12 @@
-"""Fixtures that run the real sd-scripts on CPU, each run in a process of its own."""
+"""Fixtures that run the real sd-scripts on CPU, each run in a process of its own.
 
+Runs are forked from a server that has imported what the host needs of PyPI, and nothing of the host or of sga_kohya:
+half of a run's ten seconds were those imports. Runs of several processes are started by torchrun, from nothing.
+"""
+
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -9,13 +15,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
+from . import run as runner
 from .tiny_flux import model_paths
 
-RUNNER = Path(__file__).with_name("run.py")
+RUNNER = Path(runner.__file__)
+REPOSITORY = RUNNER.parents[2]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        *("torch", "torch.utils.tensorboard", "torchvision", "scipy.stats", "scipy.ndimage", "cv2"),
+        *("accelerate", "diffusers", "diffusers.pipelines", "lycoris.kohya", "rich.logging", "voluptuous"),
+        *("transformers.models.clip.modeling_clip", "transformers.models.t5.modeling_t5", "transformers.optimization"),
+    ]
+)
 CACHE = Path.home() / ".cache" / "sga_kohya"
 NO_CHECKOUT = (
     "NO sd-scripts CHECKOUT, so nothing is tested on the real host. Get one with\n"
@@ -118,21 +135,58 @@ def to_arguments(args: Mapping[str, Any]) -> list[str]:
 
 
 def start(command: list[str], folder: Path, timeout: float, check: bool = True) -> HostRun:
+    """Run a command: run.py's arguments by a fork, anything else as it is."""
+    log = folder / "output.log"
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # so that a timeout ends torchrun's and the data loader's children too
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output = f"{process.communicate()[0]}\nended after {timeout} s"
-    if check and process.returncode != 0:
-        pytest.fail(f"exit status {process.returncode} of {' '.join(command)}\n{output[-6000:]}", pytrace=False)
-    return HostRun(process.returncode, output, time.perf_counter() - began)
+    if command[:2] == [sys.executable, str(RUNNER)]:
+        status = _fork(command[1:], folder, log, timeout)
+    else:
+        status = _spawn(command, folder, log, timeout)
+    output = log.read_text(errors="replace")
+    if status is None:
+        status, output = -signal.SIGKILL, f"{output}\nended after {timeout} s"
+    if check and status != 0:
+        pytest.fail(f"exit status {status} of {' '.join(command)}\n{output[-6000:]}", pytrace=False)
+    return HostRun(status, output, time.perf_counter() - began)
+
+
+def _spawn(command: list[str], folder: Path, log: Path, timeout: float) -> int | None:
+    """The exit status, None after the timeout."""
+    with log.open("wb") as out:
+        # A session of its own, so that a timeout ends torchrun's and the data loader's children too.
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, start_new_session=True)
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
+
+
+def _fork(arguments: list[str], folder: Path, log: Path, timeout: float) -> int | None:
+    """As _spawn. The server keeps the environment in which it was started, so that of run.py is set meanwhile."""
+    child = FORKS.Process(target=_child, args=(arguments, folder, log, dict(os.environ)))
+    with mock.patch.dict(os.environ, runner.OFFLINE):
+        child.start()
+    child.join(timeout)
+    if child.exitcode is None:
+        os.killpg(child.pid or 0, signal.SIGKILL)
+        child.join()
+        return None
+    return child.exitcode
+
+
+def _child(arguments: list[str], folder: Path, log: Path, environment: dict[str, str]) -> None:
+    os.setsid()
+    with log.open("wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    # As when Python runs the file: its folder comes first, and the test process's packages are not there yet.
+    sys.path[:] = [str(RUNNER.parent), *(entry for entry in sys.path if entry not in ("", str(REPOSITORY)))]
+    for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "sga_kohya")]:
+        del sys.modules[name]
+    sys.argv = arguments
+    runpy.run_path(str(RUNNER), run_name="__main__")
