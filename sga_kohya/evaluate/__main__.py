@@ -1,0 +1,219 @@
+"""The command line: python -m sga_kohya.evaluate run|metrics|judge|human|report|checkpoints|ablation"""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.plan import Plan
+from sga_kohya.evaluate.plan_file import read_plan
+from sga_kohya.seams.checkout import find_checkout
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sga_kohya.evaluate",
+        description="Compare variants as section 4.3-4.5 of the paper does, with an interval on every number.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        if name not in ("checkpoints", "ablation"):
+            added.add_argument("plan", type=Path, metavar="PLAN", help="TOML, such as examples/evaluate/plan.toml")
+        return added
+
+    run = command("run", "make the images that are missing, by sd-scripts")
+    run.add_argument("--sd_scripts", help="folder of the sd-scripts checkout")
+    run.add_argument("--only", default="", metavar="VARIANT", help="of this variant alone")
+    metrics = command("metrics", "CLIP-I, CLIP-T, DINO-I and further columns, and near-copies of references")
+    metrics.add_argument("--device", help="such as cuda:1 or cpu; default: a GPU if there is one")
+    judge = command("judge", "let a model rank the images, through an OpenAI-compatible endpoint")
+    judge.add_argument("--estimate", action="store_true", help="only say what it would cost")
+    human = command("human", "serve the page on which people rank the images")
+    human.add_argument(
+        "--host", default="127.0.0.1", help="another address lets other machines in (default: %(default)s)"
+    )
+    human.add_argument("--port", type=int, default=8420, help="0 for any that is free (default: %(default)s)")
+    human.add_argument("--open", action="store_true", help="open it in the browser")
+    command("report", "write report.html, report.md, results.csv and figures")
+    checkpoints = command("checkpoints", "pick the saved checkpoints nearest to multiples of N1")
+    checkpoints.add_argument("source", type=Path, metavar="PLAN_OR_FOLDER", help="a plan, or the output_dir of runs")
+    checkpoints.add_argument("--n1_hours", type=float, help="of the reference run, with a folder")
+    checkpoints.add_argument("--at", default="1.0,1.5", help="multiples of N1 (default: %(default)s)")
+    checkpoints.add_argument("--tolerance_minutes", type=float, default=30.0, help="(default: %(default)s)")
+    ablation = command("ablation", "write the TOMLs of full, without tuples and without modulation, and their plan")
+    ablation.add_argument("base", type=Path, metavar="BASE", help="the TOML of a training")
+    ablation.add_argument("--out", type=Path, default=Path("ablation"), help="folder (default: %(default)s)")
+    ablation.add_argument("--prompts", type=Path, help="a file with a prompt a line")
+    ablation.add_argument("--references", type=Path, help="folder of reference images")
+    ablation.add_argument("--door", default="flux_train_network", help="that trains them (default: %(default)s)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
+    from sga_kohya.evaluate.generate import clear_leftovers, generate
+    from sga_kohya.evaluate.images import missing_images
+
+    plan = read_plan(args.plan)
+    samples = [variant for variant in plan.variants if not variant.images]
+    made = 0
+    if samples:
+        clear_leftovers(plan)
+        made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
+    missing = {v.name: sum(len(missing_images(plan, v, d)) for d in plan.datasets) for v in plan.variants}
+    total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)
+    for variant in plan.variants:
+        state = f"{missing[variant.name]} of {total} missing" if missing[variant.name] else f"{total} images"
+        print(f"  {variant.name:24} {state}{' (read from a folder)' if variant.images else ''}")
+    print(f"{made} images made")
+    return 2 if any(missing[v.name] for v in plan.variants if args.only in ("", v.name)) else 0
+
+
+def metrics(args: argparse.Namespace) -> int:
+    plan = read_plan(args.plan)
+    _need("transformers", "imagehash")
+    import torch
+
+    from sga_kohya.evaluate.metrics import measure, metric_intervals
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    scores = measure(plan, device)
+    columns = {column: metric_intervals(plan, scores.values[column]) for column in scores.columns}
+    print(f"{'':24}  {''.join(f'{column:24}' for column in columns)}")
+    for place, label in enumerate(plan.labels.values()):
+        print(f"{label:24}  {''.join(f'{row[place]!s:24}' for row in columns.values())}")
+    for warning in scores.warnings:
+        print(f"warning: {warning}")
+    for cell, reference, bits in scores.near_copies:
+        where = f"{cell.dataset}/{cell.variant}/{cell.file}"
+        print(f"warning: {where} is nearly a copy of {reference} ({bits} of 64 bits differ)")
+    return 0
+
+
+def judge(args: argparse.Namespace) -> int:
+    plan = read_plan(args.plan)
+    from sga_kohya.evaluate.images import all_images
+    from sga_kohya.evaluate.judge import judge as ask_all
+
+    verdict = ask_all(plan, all_images(plan), only_estimate=args.estimate)
+    if verdict is not None:
+        print(
+            f"{len(verdict.ballots)} rankings, {verdict.failed} questions without a valid answer; {verdict.requests} "
+            f"requests, ${verdict.dollars:.2f} in all"
+        )
+    return 0
+
+
+def human(args: argparse.Namespace) -> int:
+    plan = read_plan(args.plan)
+    from sga_kohya.evaluate.images import all_images
+    from sga_kohya.evaluate.server import LOOPBACK, Server
+
+    server = Server(plan, all_images(plan), args.host, args.port)
+    if args.host not in LOOPBACK:
+        print(f"warning: --host {args.host}: any machine that reaches this one can take part, and nothing is encrypted")
+    if server.study.log.torn:
+        print(f"warning: {server.study.log.torn} unfinished line in {server.study.log.path} is skipped")
+    print(f"ranking page: {server.url}\nanswers: {server.study.log.path}\nCtrl-C ends it; nothing is lost", flush=True)
+    if args.open:
+        webbrowser.open(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.server_close()
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    plan = read_plan(args.plan)
+    _need("choix", "matplotlib")
+    from sga_kohya.evaluate.report import write_report
+
+    print(write_report(plan))
+    return 0
+
+
+def checkpoints(args: argparse.Namespace) -> int:
+    from sga_kohya.evaluate.checkpoints import all_runs, pick
+
+    if args.source.is_file():
+        return _checkpoints_of(read_plan(args.source))
+    if args.n1_hours is None or args.n1_hours <= 0:
+        raise SgaError("--n1_hours: write the hours of the reference run, such as 14, or name a plan")
+    try:
+        multiples = [float(number) for number in args.at.split(",")]
+    except ValueError:
+        raise SgaError(f"--at {args.at}: write numbers with commas, such as 1.0,1.5") from None
+    failed = 0
+    for name, run in all_runs(args.source).items():
+        for multiple in multiples:
+            try:
+                found = pick(run, multiple * args.n1_hours, args.tolerance_minutes)
+                print(f"{name}  {multiple:g} N1  {found.file}  {found.hours:.2f} h ({found.source})")
+            except SgaError as error:
+                failed += 1
+                print(f"{name}  {multiple:g} N1  none: {error}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _checkpoints_of(plan: Plan) -> int:
+    from sga_kohya.evaluate.images import weights_of
+
+    failed = 0
+    for variant in (variant for variant in plan.variants if variant.run):
+        for dataset in plan.datasets:
+            where = f"{dataset.name}  {variant.name}  {variant.budget:g} N1 = {variant.budget * dataset.n1_hours:g} h"
+            try:
+                print(f"{where}  {weights_of(plan, variant, dataset)}")
+            except SgaError as error:
+                failed += 1
+                print(f"{where}  none: {error}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def ablation(args: argparse.Namespace) -> int:
+    from sga_kohya.evaluate.ablation import unequal, write_ablation
+
+    *tomls, plan = write_ablation(args.base, args.out, args.prompts, args.references, args.door)
+    if warning := unequal(args.base):
+        print(f"warning: {warning}")
+    print("train:")
+    for path in tomls:
+        print(f"  accelerate launch -m sga_kohya.{args.door} --config_file {path}")
+    print(f"then:\n  python -m sga_kohya.evaluate run {plan}")
+    if args.prompts is None or args.references is None:
+        print(f"first write prompts_file and references into {plan}")
+    return 0
+
+
+def _need(*modules: str) -> None:
+    from importlib.util import find_spec
+
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise SgaError(f"{' and '.join(missing)} is not installed: pip install 'sga-kohya[evaluate]'")
+
+
+COMMANDS = (run, metrics, judge, human, report, checkpoints, ablation)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        return {command.__name__: command for command in COMMANDS}[args.command](args)
+    except (SgaError, OSError) as error:
+        print(f"sga_kohya.evaluate: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again, it goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

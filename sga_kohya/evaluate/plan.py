@@ -1,0 +1,171 @@
+"""A plan: variants, datasets with their prompts and references, seeds, and how they are sampled and judged.
+
+`read_plan` of plan_file.py makes it. Paths are relative to the plan's own folder; `{dataset}` in one stands for the
+dataset's name.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROLES = ("baseline", "sga", "full", "without_tuples", "without_modulation")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image of one variant: prompt counts from 0."""
+
+    dataset: str
+    variant: str
+    prompt: int
+    seed: int
+
+    @property
+    def file(self) -> str:
+        return f"p{self.prompt + 1:02d}_s{self.seed}.png"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A domain: its prompts, its reference images, and N1, the reference GPU time in hours where it is known."""
+
+    name: str
+    prompts: tuple[str, ...]
+    references: tuple[Path, ...]
+    n1_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compared. Each of the templates is a path with {dataset}, or a table from dataset to path.
+
+    images: a folder or a path with {prompt} and {seed}, for images that are there already. weights: a file to sample
+    with. run: the output_dir of a training, from which the checkpoint nearest to budget * N1 is taken. With none of
+    them the variant is the base model itself. role and budget say which numbers of the paper it stands beside.
+    """
+
+    name: str
+    label: str
+    role: str = ""
+    budget: float = 1.0
+    images: str | Mapping[str, str] = ""
+    weights: str | Mapping[str, str] = ""
+    run: str | Mapping[str, str] = ""
+    output_name: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, template: str, dataset: str) -> str:
+        """The template `images`, `weights` or `run` for one dataset; empty where there is none."""
+        value = getattr(self, template)
+        return (value if isinstance(value, str) else value.get(dataset, "")).replace("{dataset}", dataset)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are made. width, height: pixels. scale: classifier-free guidance. config: training TOML."""
+
+    script: str = "flux_minimal_inference.py"
+    config: str = ""
+    weights_as: str = ""
+    width: int = 1024
+    height: int = 1024
+    steps: int = 20
+    guidance: float = 3.5
+    scale: float = 1.0
+    negative: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Backbones by their name on the Hugging Face hub, or as folders."""
+
+    clip: str = "openai/clip-vit-base-patch32"
+    dino: str = "facebook/dino-vits16"
+    further: tuple[str, ...] = ()
+    near_copy_bits: int = 8
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An OpenAI-compatible endpoint. Prices in dollars per million tokens, budget in dollars, size in pixels."""
+
+    url: str = ""
+    model: str = ""
+    api_key_env: str = "OPENAI_API_KEY"
+    price_input: float = 0.0
+    price_output: float = 0.0
+    budget: float = 0.0
+    references: int = 4
+    size: int = 512
+    repeats: int = 8
+    reorders: int = 8
+    controls: int = 4
+    attempts: int = 3
+    parallel: int = 4
+    timeout: float = 120.0
+    json_mode: bool = True
+
+
+@dataclass(frozen=True)
+class Human:
+    """The ranking page. trials: for every rater, 0 for one seed of each prompt. size: pixels of the longer side."""
+
+    title: str = "Which picture is best?"
+    consent: str = ""
+    question: str = "Rank the pictures: which one fits the references best?"
+    trials: int = 0
+    attention: int = 2
+    repeats: int = 3
+    references: int = 4
+    size: int = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    title: str
+    out: Path
+    seeds: tuple[int, ...]
+    datasets: tuple[Dataset, ...]
+    variants: tuple[Variant, ...]
+    folder: Path = Path()
+    seed: int = 0
+    bootstrap: int = 2000
+    confidence: float = 0.95
+    tolerance_minutes: float = 30.0
+    paper: str = ""
+    sampling: Sampling = Sampling()
+    metrics: Metrics = Metrics()
+    judge: Judge | None = None
+    human: Human = Human()
+
+    @cached_property
+    def variant_names(self) -> tuple[str, ...]:
+        return tuple(variant.name for variant in self.variants)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        return {variant.name: variant.label for variant in self.variants}
+
+    def dataset(self, name: str) -> Dataset:
+        return next(dataset for dataset in self.datasets if dataset.name == name)
+
+    def variant(self, role: str, budget: float | None = None) -> Variant | None:
+        """The variant of that role, with that budget if one is named."""
+        of_role = (v for v in self.variants if v.role == role and budget in (None, v.budget))
+        return next(of_role, None)
+
+    def cells(self, variant: Variant, dataset: Dataset) -> Iterator[Cell]:
+        """Prompts outside, seeds inside."""
+        for prompt in range(len(dataset.prompts)):
+            for seed in self.seeds:
+                yield Cell(dataset.name, variant.name, prompt, seed)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The images of a folder in the order of their names, sub-folders included; empty when there is no folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -1,0 +1,125 @@
+"""Drive headless Chromium over its DevTools protocol: load a page, run JavaScript, click, press keys, take pictures."""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-quic", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]
+FLAGS += ["--remote-allow-origins=*", "--disable-dev-shm-usage"]
+
+
+class Page:
+    def __init__(self, socket: Any) -> None:
+        self.socket, self.number = socket, 0
+        self.complaints: list[str] = []
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": params}))
+        while True:
+            message = json.loads(self.socket.recv())
+            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.complaints.append(json.dumps(message["params"]))
+            if message.get("id") == self.number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression; promises are awaited."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def open(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def until(self, script: str, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not self.run(f"Boolean({script})"):
+            assert time.monotonic() < end, f"never true: {script}; {self.run('document.body.innerText')[:500]}"
+            time.sleep(0.02)
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        box = self.run(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'});"
+            "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()"
+        )
+        return box[0], box[1]
+
+    def click(self, selector: str) -> None:
+        x, y = self.middle(selector)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def drag(self, source: str, target: str) -> None:
+        """Both must be in view."""
+        x, y = self.middle(source)
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
+        box = self.run(
+            f"(() => {{ const b = document.querySelector({json.dumps(target)}).getBoundingClientRect();"
+            "return [b.x + b.width / 2, b.y + b.height / 2] })()"
+        )
+        for part in (0.3, 0.7, 1.0):
+            place = {"x": x + (box[0] - x) * part, "y": y + (box[1] - y) * part}
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", button="left", buttons=1, **place)
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=box[0], y=box[1], button="left", clickCount=1)
+
+    def key(self, key: str) -> None:
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def size(self, width: int, height: int, dark: bool = False) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def picture(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Page]:
+    """Skips the test, saying why, where there is no browser."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on the PATH: the page was not clicked through; apt-get install chromium")
+    websocket = pytest.importorskip(
+        "websocket", reason="websocket-client drives chromium; pip install websocket-client"
+    )
+    profile = folder / "chromium"
+    command = [browser, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            if (profile / "DevToolsActivePort").is_file():
+                break
+            time.sleep(0.05)
+        port = (profile / "DevToolsActivePort").read_text().split()[0]
+        for _ in range(200):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
+                pages = [page for page in json.load(reply) if page["type"] == "page"]
+            if pages:
+                break
+            time.sleep(0.05)
+        socket = websocket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=60)
+        page = Page(socket)
+        for domain in ("Page", "Runtime", "Log"):
+            page.call(f"{domain}.enable")
+        yield page
+        socket.close()
+    finally:
+        process.terminate()
+        process.wait(20)

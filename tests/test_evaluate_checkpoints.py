@@ -1,0 +1,185 @@
+"""Which saved checkpoint stands for a multiple of N1, and the three TOMLs of the ablation."""
+
+import os
+import shlex
+
+import numpy as np
+import pytest
+import toml
+from PIL import Image
+from safetensors.numpy import save_file
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.__main__ import main
+from sga_kohya.evaluate.ablation import write_ablation
+from sga_kohya.evaluate.checkpoints import all_runs, find_runs, pick, read_header
+from sga_kohya.evaluate.images import weights_of
+from sga_kohya.evaluate.plan_file import read_plan
+
+from .evaluate_world import write_plan
+
+
+def save(folder, name, **metadata):
+    folder.mkdir(exist_ok=True)
+    save_file({"x": np.zeros(1, np.float32)}, folder / f"{name}.safetensors", {k: str(v) for k, v in metadata.items()})
+    return folder / f"{name}.safetensors"
+
+
+def test_the_nearest_within_half_an_hour_and_no_further(tmp_path):
+    for hours in (7.2, 13.8, 14.4, 20.6):
+        save(tmp_path, f"run-{hours}h", ss_output_name="run", ss_sga_train_hours=hours)
+    run = find_runs(tmp_path)
+    assert pick(run, 14).file.name == "run-13.8h.safetensors"
+    assert pick(run, 14.3).file.name == "run-14.4h.safetensors"
+    assert pick(run, 21).hours == 20.6
+    with pytest.raises(SgaError, match=r"7.20 h is the nearest to 10.00 h, but 168 minutes away.*save_at_hours 10"):
+        pick(run, 10)
+    assert pick(run, 10, tolerance_minutes=180).hours == 7.2
+
+
+def test_exactly_half_an_hour_is_within(tmp_path):
+    save(tmp_path, "run", ss_sga_train_hours="13.5")
+    assert pick(find_runs(tmp_path), 14).hours == 13.5
+
+
+def test_runs_that_share_a_folder_are_told_apart(tmp_path):
+    save(tmp_path, "a-000002", ss_output_name="a", ss_sga_train_hours=1)
+    save(tmp_path, "a", ss_output_name="a", ss_sga_train_hours=2)
+    save(tmp_path, "b-14h", ss_sga_train_hours=14)  # a checkpoint that names no output_name
+    save(tmp_path, "b-step00000100", ss_sga_train_hours=3)
+    save(tmp_path, "other")  # tells no hours
+    assert {name: [c.hours for c in run] for name, run in all_runs(tmp_path).items()} == {"a": [1, 2], "b": [3, 14]}
+    with pytest.raises(SgaError, match="several runs: write output_name, one of a, b"):
+        find_runs(tmp_path)
+    assert [c.hours for c in find_runs(tmp_path, "b")] == [3, 14]
+    with pytest.raises(SgaError, match="only of a, b"):
+        find_runs(tmp_path, "c")
+
+
+def test_times_of_the_run_stand_in_where_hours_are_not_measured(tmp_path):
+    started = 1_700_000_000.0
+    ended = save(tmp_path, "a-1", ss_training_started_at=started, ss_training_finished_at=started + 7200)
+    by_file = save(tmp_path, "a-2", ss_training_started_at=started, ss_training_finished_at=None)
+    os.utime(by_file, (started + 10_800, started + 10_800))
+    found = {c.file: (c.hours, c.source) for c in find_runs(tmp_path)}
+    assert found == {ended: (2, "wall time of the run"), by_file: (3, "time of the file")}
+
+
+def test_folders_without_a_usable_file_are_said(tmp_path):
+    with pytest.raises(SgaError, match="no .safetensors file"):
+        find_runs(tmp_path)
+    save(tmp_path, "a")
+    with pytest.raises(SgaError, match="no file tells how long it was trained"):
+        find_runs(tmp_path)
+    (tmp_path / "cut.safetensors").write_bytes(b"\xff\xff")
+    with pytest.raises(SgaError, match="no safetensors file, or cut short"):
+        read_header(tmp_path / "cut.safetensors")
+
+
+def test_the_command_names_each_pick_and_fails_where_there_is_none(tmp_path, capsys):
+    save(tmp_path / "models", "a-14h", ss_output_name="a", ss_sga_train_hours=14.1)
+    save(tmp_path / "models", "a-21h", ss_output_name="a", ss_sga_train_hours=21.0)
+    assert main(["checkpoints", str(tmp_path / "models"), "--n1_hours", "14"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("a  1 N1") and "a-14h.safetensors  14.10 h" in lines[0] and "a-21h" in lines[1]
+    assert main(["checkpoints", str(tmp_path / "models"), "--n1_hours", "20"]) == 2
+    assert "1 N1  none: a-21h.safetensors at 21.00 h is the nearest to 20.00 h, but 60" in capsys.readouterr().err
+    assert main(["checkpoints", str(tmp_path / "models")]) == 2
+    assert main(["checkpoints", str(tmp_path / "models"), "--n1_hours", "14", "--at", "one"]) == 2
+
+
+def test_a_plan_takes_its_weights_from_runs(tmp_path, capsys):
+    save(tmp_path / "models", "alpha-14h", ss_output_name="alpha", ss_sga_train_hours=14.0)
+    save(tmp_path / "models", "alpha-21h", ss_output_name="alpha", ss_sga_train_hours=21.2)
+    path = write_plan(tmp_path, ("one", "two"), ("alpha",))
+    values = toml.loads(path.read_text())
+    runs = {"run": "models", "output_name": "{dataset}"}
+    values["variants"] = [{"name": "one", "budget": 1, **runs}, {"name": "two", "budget": 1.5, **runs}]
+    path.write_text(toml.dumps(values))
+    with pytest.raises(SgaError, match="n1_hours of dataset alpha is missing"):
+        read_plan(path)
+    values["datasets"][0]["n1_hours"] = 14
+    path.write_text(toml.dumps(values))
+    plan = read_plan(path)
+    found = [weights_of(plan, variant, plan.datasets[0]).name for variant in plan.variants]
+    assert found == ["alpha-14h.safetensors", "alpha-21h.safetensors"]
+    assert main(["checkpoints", str(path)]) == 0
+    assert "alpha  two  1.5 N1 = 21 h" in capsys.readouterr().out
+
+
+BASE = """\
+# my domain
+pretrained_model_name_or_path = "flux.safetensors"
+output_dir = "models"
+output_name = "my_domain"   # replaced
+sga_tuples = true
+network_args = ["algo=lora", "dora_wd=True"]
+[later]
+seed = 42 # kept
+"""
+
+
+def test_ablation_tomls_differ_in_three_keys_only(tmp_path):
+    (tmp_path / "base.toml").write_text(BASE)
+    write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)
+    arms = {role: toml.loads((tmp_path / "out" / f"{role}.toml").read_text()) for role in ("full", "without_tuples")}
+    arms["without_modulation"] = toml.loads((tmp_path / "out" / "without_modulation.toml").read_text())
+    switches = {role: (arm.pop("sga_tuples"), arm.pop("sga_modulation")) for role, arm in arms.items()}
+    assert switches == {"full": (True, True), "without_tuples": (False, True), "without_modulation": (True, False)}
+    names = {role: arm.pop("output_name") for role, arm in arms.items()}
+    assert names == {role: f"my_domain-{role}" for role in arms}
+    assert arms["full"] == arms["without_tuples"] == arms["without_modulation"]
+    text = (tmp_path / "out" / "full.toml").read_text()
+    assert "# my domain" in text and "seed = 42 # kept" in text
+
+
+def test_the_ablation_plan_is_valid_and_its_commands_name_what_was_written(tmp_path, capsys):
+    (tmp_path / "base.toml").write_text(BASE)
+    (tmp_path / "prompts.txt").write_text("a cat\n\n# a comment\na dog\n")
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{number}.png")
+    out = tmp_path / "out"
+    words = ["ablation", tmp_path / "base.toml", "--out", out, "--prompts", tmp_path / "prompts.txt"]
+    assert main([*map(str, words), "--references", str(tmp_path / "photos")]) == 0
+    said = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "-m" in line]
+    assert [line[-1] for line in said] == [
+        str(out / name) for name in ("full.toml", "without_tuples.toml", "without_modulation.toml", "plan.toml")
+    ]
+    plan = read_plan(out / "plan.toml")
+    assert [variant.role for variant in plan.variants] == ["full", "without_tuples", "without_modulation"]
+    assert plan.datasets[0].prompts == ("a cat", "a dog") and plan.sampling.script == "flux_train_network.py"
+    assert plan.variants[1].weights == os.path.abspath("models/my_domain-without_tuples.safetensors")
+
+
+def test_ablation_overwrites_nothing_and_refuses_what_is_no_training(tmp_path):
+    (tmp_path / "base.toml").write_text(BASE)
+    write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)
+    write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)  # the same again is no harm
+    (tmp_path / "out" / "full.toml").write_text("mine")
+    with pytest.raises(SgaError, match="exists with another content"):
+        write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)
+    (tmp_path / "dataset.toml").write_text("[[datasets]]\nresolution = 512\n")
+    with pytest.raises(SgaError, match="is no training TOML"):
+        write_ablation(tmp_path / "dataset.toml", tmp_path / "x", None, None)
+    (tmp_path / "odd.toml").write_text(BASE.replace('output_name = "my_domain"   # replaced', '"output_name" = "x"'))
+    with pytest.raises(SgaError, match="a line of its own"):
+        write_ablation(tmp_path / "odd.toml", tmp_path / "x", None, None)
+    (tmp_path / "off.toml").write_text(f"sga = false\n{BASE}")
+    with pytest.raises(SgaError, match="switches every arm off"):
+        write_ablation(tmp_path / "off.toml", tmp_path / "x", None, None)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "keys, warns",
+    [
+        ("max_train_steps = 9", True),
+        ("max_train_epochs = 9", False),
+        ("max_train_steps = 9\nsga_stop_at_hours = 2", False),
+    ],
+)
+def test_arms_of_unequal_length_are_warned_of(tmp_path, capsys, keys, warns):
+    (tmp_path / "base.toml").write_text(f"{keys}\n{BASE}")
+    assert main(["ablation", str(tmp_path / "base.toml"), "--out", str(tmp_path / "out")]) == 0
+    assert ("warning: max_train_steps counts tuple steps" in capsys.readouterr().out) == warns

@@ -1,0 +1,122 @@
+"""Metrics on tiny random CLIP and ViT models: known cosines, invariants, caching, near-copies."""
+
+import csv
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import ImageOps
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.__main__ import main
+from sga_kohya.evaluate.backbones import Backbone, cache_file
+from sga_kohya.evaluate.images import all_images
+from sga_kohya.evaluate.metrics import measure, metric_difference, metric_intervals, near_copies, prompt_means, read
+from sga_kohya.evaluate.plan import Cell
+
+from .evaluate_world import PROMPTS, make_plan, noise, write_clip, write_plan, write_vit
+
+pytest.importorskip("imagehash", reason="near-copies need ImageHash; pip install 'sga-kohya[evaluate]'")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    return {
+        "clip": str(write_clip(folder / "clip")),
+        "dino": str(write_vit(folder / "vit")),
+        "further": [str(write_vit(folder / "other", 2))],
+    }
+
+
+def test_values_are_the_cosines_of_transformers_own_features(tmp_path, models):
+    import torch
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    from sga_kohya.evaluate.images import load
+
+    plan = make_plan(tmp_path, metrics=models)
+    scores = measure(plan, "cpu")
+    assert scores.columns == ("CLIP-I", "CLIP-T", "DINO-I", "other-I")
+
+    model, cell = CLIPModel.from_pretrained(models["clip"]).eval(), Cell("beta", "two", 2, 1)
+    processor, tokenizer = (kind.from_pretrained(models["clip"]) for kind in (CLIPImageProcessor, CLIPTokenizer))
+    shown = [load(path) for path in (all_images(plan)[cell], *plan.dataset("beta").references)]
+    with torch.no_grad():
+        images = model.get_image_features(**processor(shown, return_tensors="pt"))
+        text = model.get_text_features(**tokenizer([PROMPTS[2]], padding="max_length", return_tensors="pt"))
+    cosine = torch.nn.functional.cosine_similarity
+    assert scores.values["CLIP-I"][cell] == pytest.approx(cosine(images[:1], images[1:]).mean().item(), abs=1e-5)
+    assert scores.values["CLIP-T"][cell] == pytest.approx(cosine(images[:1], text).item(), abs=1e-5)
+    assert read(plan) == scores
+    with (plan.out / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 3 * 3 * 2
+    assert scores.backbones[0]["preprocessing"]["size"] == {"shortest_edge": 32}
+
+
+def test_identical_images_make_variants_equal_with_no_width(tmp_path, models):
+    plan = make_plan(tmp_path, picture=lambda dataset, variant, prompt, seed: noise(prompt + 10 * seed), metrics=models)
+    scores = measure(plan, "cpu")
+    for column in scores.columns:
+        values = [(found.value, found.low, found.high) for found in metric_intervals(plan, scores.values[column])]
+        assert values[0] == pytest.approx(values[1]) and values[0] == pytest.approx(values[2])
+        difference = metric_difference(plan, scores.values[column], "one", "three")
+        assert (difference.value, difference.low, difference.high) == pytest.approx((0, 0, 0), abs=1e-7)
+
+
+def test_a_copy_of_the_only_reference_scores_one_and_is_warned_of(tmp_path, models):
+    def picture(dataset, variant, prompt, seed):
+        views = {"one": noise(1001), "two": ImageOps.mirror(noise(1001)), "three": noise(7)}
+        return views[variant]
+
+    plan = make_plan(tmp_path, datasets=("alpha",), picture=picture, metrics=models)
+    (tmp_path / "references" / "alpha" / "r1.png").unlink()
+    plan = replace(plan, datasets=(replace(plan.datasets[0], references=plan.datasets[0].references[:1]),))
+    scores = measure(plan, "cpu")
+    assert scores.values["DINO-I"][Cell("alpha", "one", 0, 1)] == pytest.approx(1, abs=1e-5)
+    copies = near_copies(plan, all_images(plan))
+    assert {cell.variant for cell, *_ in copies} == {"one", "two"} and len(copies) == 12
+    assert all(reference == "r0.png" and bits <= 8 for _, reference, bits in copies)
+
+
+def test_the_command_line_prints_intervals_and_near_copies(tmp_path, models, capsys):
+    write_plan(tmp_path, datasets=("alpha",), picture=lambda *_: noise(1001), metrics=models)
+    assert main(["metrics", str(tmp_path / "plan.toml"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^two +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", said, re.MULTILINE)
+    assert "warning: alpha/one/p01_s1.png is nearly a copy of r0.png (0 of 64 bits differ)" in said
+
+
+def test_seeds_are_averaged_before_prompts(tmp_path):
+    plan = make_plan(tmp_path, datasets=("alpha",))
+    values = {
+        cell: float(cell.seed == 1) + cell.prompt for v in plan.variants for cell in plan.cells(v, plan.datasets[0])
+    }
+    (unit,) = prompt_means(plan, values)
+    assert np.array_equal(unit, [[0.5] * 3, [1.5] * 3, [2.5] * 3])
+
+
+def test_embeddings_are_taken_from_disk_and_follow_the_content(tmp_path, models, monkeypatch):
+    plan = make_plan(tmp_path, metrics=models)
+    backbone = Backbone(models["dino"], "cpu", 4)
+    files = list(all_images(plan).values())
+    cache = cache_file(tmp_path, models["dino"])
+    first = backbone.images(files, cache)
+    asked = []
+    embed = backbone._embed_images
+    monkeypatch.setattr(backbone, "_embed_images", lambda paths: asked.extend(paths) or embed(paths))
+    again = backbone.images(files, cache)
+    assert not asked and all(np.array_equal(first[path], again[path]) for path in files)
+    noise(12345).save(files[3])
+    assert not np.array_equal(backbone.images(files, cache)[files[3]], first[files[3]]) and asked == [files[3]]
+
+
+def test_long_prompts_and_unknown_models_are_said(tmp_path, models):
+    backbone = Backbone(models["clip"], "cpu", 4)
+    features, long = backbone.texts(["short", "very " * 30])
+    assert features.shape == (2, 12) and long == ["very " * 30]
+    with pytest.raises(SgaError, match="cannot be loaded"):
+        Backbone(str(tmp_path / "none"), "cpu", 1)
+    with pytest.raises(SgaError, match="no text encoder"):
+        measure(make_plan(tmp_path, metrics=models | {"clip": models["dino"], "further": []}), "cpu")

@@ -1,0 +1,118 @@
+"""Plans: everything wrong is said at once, and images are found where the plan says."""
+
+from pathlib import Path
+
+import pytest
+import toml
+from PIL import Image
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.__main__ import main
+from sga_kohya.evaluate.images import all_images, image_files, load, same_size
+from sga_kohya.evaluate.plan import Cell
+from sga_kohya.evaluate.plan_file import read_plan
+
+from .evaluate_world import make_plan, write_plan
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "evaluate" / "plan.toml"
+
+
+def test_every_problem_is_named_at_once(tmp_path):
+    path = write_plan(
+        tmp_path,
+        seeds=[1, 1],
+        bootstrap=3,
+        confidence=95,
+        paper="sd3",
+        sedes=1,
+        judge={"url": "api.openai.com", "model": "m", "price_input": 1, "references": 9},
+        generate={"width": "wide", "stepps": 3},
+    )
+    values = toml.loads(path.read_text())
+    values["variants"][0]["name"] = "../one"
+    values["variants"][1] |= {"weights": "w.safetensors", "role": "judge"}
+    values["datasets"][1] |= {"references": "nowhere", "prompts": ["a", "a"]}
+    path.write_text(toml.dumps(values))
+    with pytest.raises(SgaError) as error:
+        read_plan(path)
+    said = str(error.value)
+    for part in (
+        "seeds = [1, 1]",
+        "bootstrap = 3: write 100 or more",
+        "confidence = 95",
+        "paper = 'sd3': write one of flux, sdxl",
+        "sedes is unknown: did you mean seeds?",
+        "[judge]: price_output is missing",
+        "[judge]: budget is missing",
+        "[judge]: url = 'api.openai.com'",
+        "[generate]: width = 'wide': write a whole number",
+        "stepps is unknown: did you mean steps?",
+        "name = '../one'",
+        "images, weights, run exclude each other",
+        "role = 'judge'",
+        "references = 'nowhere': no image",
+        "prompts hold one twice",
+    ):
+        assert part in said, f"{part!r} not in {said}"
+    assert said.count("\n") >= 15
+
+
+def test_the_example_lacks_nothing_but_the_pictures(tmp_path):
+    (tmp_path / "photos" / "alpha").mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "alpha" / f"{number}.png")
+    (tmp_path / "plan.toml").write_text(EXAMPLE.read_text())
+    plan = read_plan(tmp_path / "plan.toml")
+    assert len(plan.datasets[0].prompts) == 8 and len(plan.seeds) == 5 and len(plan.variants) == 4
+    assert plan.judge.model == "gpt-5.2" and plan.human.consent == ""
+
+
+def test_the_command_line_prints_problems_without_a_traceback(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "none.toml")]) == 2
+    assert "there is no such plan" in capsys.readouterr().err
+    (tmp_path / "bad.toml").write_text("seeds = ")
+    assert main(["report", str(tmp_path / "bad.toml")]) == 2
+    assert "not valid TOML" in capsys.readouterr().err
+
+
+def test_images_by_template_and_by_order_are_the_same(tmp_path):
+    plan = make_plan(tmp_path)
+    files = all_images(plan)
+    assert files[Cell("beta", "two", 1, 2)] == tmp_path / "made" / "beta" / "two" / "p02_s2.png"
+    values = toml.loads((tmp_path / "plan.toml").read_text())
+    values["variants"][1]["images"] = {"alpha": "made/alpha/two", "beta": "made/beta/two"}
+    (tmp_path / "plan.toml").write_text(toml.dumps(values))
+    assert all_images(read_plan(tmp_path / "plan.toml")) == files
+
+
+def test_a_missing_image_and_a_wrong_count_are_said(tmp_path, capsys):
+    path = write_plan(tmp_path)
+    (tmp_path / "made" / "alpha" / "one" / "p01_s1.png").unlink()
+    assert main(["metrics", str(path)]) == 2
+    assert "1 of 36 images are not there" in capsys.readouterr().err
+    assert main(["run", str(path)]) == 2
+    assert "1 of 12 missing" in capsys.readouterr().out
+    values = toml.loads(path.read_text())
+    values["variants"][0]["images"] = "made/{dataset}/one"
+    values["variants"][1]["images"] = "made/{dataset}/s{seed}.png"
+    path.write_text(toml.dumps(values))
+    plan = read_plan(path)
+    with pytest.raises(SgaError, match="needs both {prompt} and {seed}"):
+        image_files(plan, plan.variants[1], plan.datasets[0])
+    with pytest.raises(SgaError, match="holds 5 images, not 3 prompts x 2 seeds = 6"):
+        image_files(plan, plan.variants[0], plan.datasets[0])
+
+
+def test_pictures_are_shown_upright_on_white_without_metadata_and_of_one_size(tmp_path):
+    turned = Image.new("RGB", (20, 10), "red")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert load(tmp_path / "turned.jpg").size == (10, 20) and not load(tmp_path / "turned.jpg").getexif()
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert load(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    shown = same_size([Image.new("RGB", (200, 100)), Image.new("RGB", (100, 200)), Image.new("RGB", (50, 50))], 64)
+    assert {image.size for image in shown} == {(64, 64)}
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SgaError, match="cannot be read as an image"):
+        load(tmp_path / "broken.png")

@@ -1,0 +1,202 @@
+"""The report: its numbers agree in HTML, Markdown and CSV, and with what the ballots say."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.__main__ import main
+from sga_kohya.evaluate.analysis import analyse, judge_human_agreement, without_inattentive
+from sga_kohya.evaluate.ballots import Ballot, all_trials
+from sga_kohya.evaluate.judge import ballots_file
+from sga_kohya.evaluate.metrics import Scores, save
+from sga_kohya.evaluate.plan import Dataset, Human, Plan, Variant
+from sga_kohya.evaluate.plan_file import read_plan
+from sga_kohya.evaluate.report import write_report
+from sga_kohya.evaluate.study import Log, items_for
+
+from .evaluate_browser import chromium
+from .evaluate_world import write_plan
+
+for library in ("choix", "matplotlib"):
+    pytest.importorskip(library, reason="the report needs it; pip install 'sga-kohya[evaluate]'")
+
+NAMES = ("baseline-1.0", "baseline-1.5", "sga-1.0", "sga-1.5")
+# Which variant comes how far forward, in the mean.
+WORTH = {"baseline-1.0": 0.0, "baseline-1.5": 0.5, "sga-1.0": 1.5, "sga-1.5": 1.2}
+
+
+def draw(generator, names) -> tuple[int, ...]:
+    noisy = [WORTH.get(name, 0) + generator.gumbel() for name in names]
+    return tuple(1 + sum(other > own + 0.05 for other in noisy) for own in noisy)
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """A plan with metrics, a judge's and three raters' answers."""
+    path = write_plan(tmp_path, NAMES, ("alpha", "beta"), paper="flux", title="A <b> & B")
+    values = toml.loads(path.read_text())
+    for variant in values["variants"]:
+        role, _, budget = variant["name"].partition("-")
+        variant |= {"role": role, "budget": float(budget), "label": f"{role.upper()} ({budget} <N1>)"}
+    path.write_text(toml.dumps(values))
+    plan, generator = read_plan(path), np.random.default_rng(0)
+    cells = [cell for variant in plan.variants for dataset in plan.datasets for cell in plan.cells(variant, dataset)]
+    columns = ("CLIP-I", "CLIP-T", "DINO-I")
+    numbers = {
+        column: {c: 0.5 + 0.05 * WORTH[c.variant] + 0.02 * generator.random() for c in cells} for column in columns
+    }
+    save(plan, Scores(columns, numbers, ((cells[0], "r0.png", 3),), ({"column": "CLIP", "model": "m", "class": "C"},)))
+    ballots = []
+    for kind in ("main", "repeat", "reorder"):
+        for trial in all_trials(plan)[:: 1 if kind == "main" else 4]:
+            order = tuple(generator.permutation(NAMES).tolist())
+            ranks = {name: draw(generator, order) for name in ("overall", "geometry")}
+            ballots.append(Ballot("tiny-judge", kind, trial, order, ranks))
+    ballots.append(Ballot("tiny-judge", "control", all_trials(plan)[0], (NAMES[0],) * 4, {"overall": (1, 1, 1, 1)}))
+    ballots_file(plan).parent.mkdir(parents=True)
+    ballots_file(plan).write_text("".join(f"{json.dumps(ballot.to_json())}\n" for ballot in ballots))
+    log = Log(plan)
+    for rater in ("ann", "bob", "cat"):
+        log.consent(rater)
+        for item in items_for(plan, rater):
+            ranks = (
+                tuple(1 + int(name[-1]) for name in item.order)
+                if item.kind == "attention"
+                else draw(generator, item.order)
+            )
+            log.answer(rater, item, ranks, 2.0)
+    log.close()
+    return path
+
+
+def test_html_markdown_and_csv_say_the_same(evaluated, capsys):
+    assert main(["report", str(evaluated)]) == 0
+    plan = read_plan(evaluated)
+    page = (plan.out / "report.html").read_text()
+    assert capsys.readouterr().out.strip() == str(plan.out / "report.html")
+    markdown = (plan.out / "report.md").read_text()
+    with (plan.out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+
+    for source in ("judge", "human"):
+        first = {
+            r["variant"]: r for r in rows if r["source"] == source and r["measure"] == "place 1" and not r["dataset"]
+        }
+        assert sum(float(row["value"]) for row in first.values()) == pytest.approx(1)
+        assert max(first, key=lambda name: float(first[name]["value"])).startswith("sga")
+        row = first["sga-1.0"]
+        value, low, high = (round(100 * float(row[key])) for key in ("value", "low", "high"))
+        assert f"| SGA (1.0 <N1>) | {value} % [{low}, {high}] |" in markdown
+        assert f'{value} % <span class="interval">[{low}, {high}]</span>' in page
+    assert "Paper: baseline" in page and "0.686" in markdown and "40 % for SGA at 1.0 N1" in page
+    assert "near-copies of references" in page and "Efficiency" in markdown
+    assert "A &lt;b&gt; &amp; B" in page and "<N1>" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    for name in ("judge.png", "human.png"):
+        assert Image.open(plan.out / name).size[0] > 1000
+    assert not list(plan.out.rglob("*.partial"))
+
+
+def test_the_difference_of_table_1_is_that_of_the_means(evaluated):
+    main(["report", str(evaluated)])
+    plan = read_plan(evaluated)
+    line = next(x for x in (plan.out / "report.md").read_text().splitlines() if x.startswith("| CLIP-I |"))
+    _, _, baseline, sga, difference, *paper = (cell.strip() for cell in line.split("|"))
+    assert float(sga.split()[0]) - float(baseline.split()[0]) == pytest.approx(float(difference.split()[0]), abs=0.0011)
+    assert difference.endswith("↑") and paper[:2] == ["0.686", "0.701"]
+
+
+def test_the_page_opens_in_chromium_and_fits_a_phone(evaluated, tmp_path):
+    main(["report", str(evaluated)])
+    with chromium(tmp_path) as page:
+        for width, dark in ((1200, False), (390, True)):
+            page.size(width, 900, dark)
+            page.open((read_plan(evaluated).out / "report.html").as_uri())
+            assert page.run("document.documentElement.scrollWidth <= innerWidth")
+        assert page.run("document.querySelectorAll('section').length") >= 6
+        assert page.complaints == []
+
+
+def test_nothing_to_report_and_a_changed_plan_are_said(evaluated, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    assert main(["report", str(write_plan(other))]) == 2
+    assert "nothing to report yet" in capsys.readouterr().err
+    values = toml.loads(evaluated.read_text())
+    values["seeds"] = [1]
+    evaluated.write_text(toml.dumps(values))
+    assert main(["report", str(evaluated)]) == 2
+    assert "is of another plan: run `metrics` again" in capsys.readouterr().err
+
+
+def test_table_2_stands_beside_the_papers(evaluated):
+    plan = read_plan(evaluated)
+    roles = ("full", "without_tuples", "without_modulation", "")
+    plan = replace(plan, variants=tuple(replace(v, role=r) for v, r in zip(plan.variants, roles, strict=True)))
+    write_report(plan)
+    markdown = (plan.out / "report.md").read_text()
+    assert "**First-place rate**\n\n| Variant | Judge | Paper: judge | Human | Paper: human |" in markdown
+    table = markdown[markdown.index("Ablation (Table 2)") :]
+    assert [re.findall(r"\| (\d\d) % \|", row) for row in table.splitlines() if "%" in row] == [
+        ["55", "54"],
+        ["25", "27"],
+        ["20", "19"],
+    ]
+
+
+def small_plan(variants: int, prompts: int) -> Plan:
+    names = [f"v{number}" for number in range(variants)]
+    datasets = tuple(Dataset(name, tuple(map(str, range(prompts))), ()) for name in ("a", "b"))
+    made = tuple(Variant(name, name) for name in names)
+    return Plan("t", None, (1, 2), datasets, made, bootstrap=100, human=Human())
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(2, 4), st.integers(1, 3), st.data())
+def test_rates_sum_to_one_and_follow_the_order_of_variants(variants, prompts, data):
+    plan = small_plan(variants, prompts)
+    ranks = st.tuples(*[st.integers(1, variants)] * variants)
+    ballots = [
+        Ballot("r", "main", trial, tuple(data.draw(st.permutations(plan.variant_names))), {"overall": data.draw(ranks)})
+        for trial in all_trials(plan)
+    ]
+    ranked = analyse(plan, ballots)
+    shares = np.array([[number.value for number in row] for row in ranked.shares])
+    assert np.allclose(shares.sum(axis=0), 1) and np.allclose(shares.sum(axis=1), 1)
+    assert all(sum(number.value for number in row) == pytest.approx(1) for row in ranked.heat.values())
+    wins = np.array([[number.value for number in row] for row in ranked.wins])
+    assert np.allclose(wins + wins.T, 1)
+    assert all(number.low <= number.value + 1e-9 and number.value - 1e-9 <= number.high for number in ranked.first)
+
+    turned = replace(plan, variants=plan.variants[::-1])
+    assert np.allclose([n.value for n in analyse(turned, ballots).first], [n.value for n in ranked.first][::-1])
+
+
+def test_identical_images_that_are_called_ties_give_every_variant_its_chance():
+    plan = small_plan(4, 3)
+    tie = {"overall": (1, 1, 1, 1)}
+    ranked = analyse(plan, [Ballot("r", "main", trial, plan.variant_names, tie) for trial in all_trials(plan)])
+    assert {(n.value, n.low, n.high) for n in ranked.first} == {(0.25, 0.25, 0.25)}
+    assert [n.value for n in ranked.luce] == [0, 0, 0, 0]
+
+
+def test_judge_and_raters_who_rank_alike_agree_wholly():
+    plan = small_plan(3, 2)
+    ours = [Ballot("j", "main", t, ("v0", "v1", "v2"), {"overall": (1, 2, 3)}) for t in all_trials(plan)]
+    theirs = [Ballot("r", "main", t, ("v2", "v1", "v0"), {"overall": (3, 2, 1)}, 1.0) for t in all_trials(plan)[:3]]
+    assert judge_human_agreement(ours, theirs) == (1, 3)
+    assert judge_human_agreement(ours, []) is None
+    reverse = [replace(ballot, ranks={"overall": (1, 2, 3)}) for ballot in theirs]
+    assert judge_human_agreement(ours, reverse) == (0, 3)
+    _, raters = without_inattentive([*theirs, *(replace(ballot, rater="s") for ballot in theirs)])
+    assert raters.alpha == pytest.approx(1)
+    assert isinstance(SgaError("x"), ValueError)
