@@ -5,6 +5,7 @@ Granularity, the first that is known: `custom_attributes.granularity` of its sub
 """
 
 import difflib
+import hashlib
 import json
 import re
 from collections import defaultdict
@@ -39,13 +40,15 @@ class _Candidate:
 
 
 class Manifest:
-    """The kept slices of one sga_manifest.jsonl: absolute path -> (granularity, group)."""
+    """The kept slices of one sga_manifest.jsonl: absolute path -> (granularity, group). sha256: of the file."""
 
     def __init__(self, path: Path):
         """Raises SgaError naming the line that cannot be read."""
         self.path = path.resolve()  # one export is one name space, however its folders are written
         self.rows: dict[Path, tuple[str, str]] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        content = path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        for number, line in enumerate(content.decode("utf-8").split("\n"), start=1):
             if line.strip():
                 self._add(line, number)
 
@@ -73,6 +76,11 @@ class Identifier:
         found = [self._candidate(Path(path), attributes) for path, attributes in images]
         crowded = _stems_with_two_files_of_a_level(found)
         return [Identity(None, None) if c is None else Identity(c.granularity, _group(c, crowded)) for c in found]
+
+    def metadata(self) -> dict[str, str]:
+        """For a saved model's header: which slices it was trained on, as the digest of each manifest that was read."""
+        digests = sorted({manifest.sha256 for manifest in self._manifests.values() if manifest})
+        return {"ss_sga_manifest_sha256": ",".join(digests)} if digests else {}
 
     def family(self, path: Path | str) -> str:
         """What siblings have in common as far as the file alone tells: the manifest's group, else the bare stem."""

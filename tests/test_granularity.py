@@ -1,5 +1,6 @@
 """Where a sample's granularity and group come from, and in which order."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -91,3 +92,14 @@ def test_a_broken_manifest_names_its_line(tmp_path):
 def test_misspelled(attributes, warning):
     found = misspelled(attributes, ("macro", "meso", "micro"))
     assert found is None if warning is None else warning in found
+
+
+def test_the_digest_of_each_manifest_that_was_read_goes_into_the_header(tmp_path):
+    image = tmp_path / "1_macro" / "a.png"
+    image.parent.mkdir()
+    manifest = tmp_path / "sga_manifest.jsonl"
+    manifest.write_text('{"file": "1_macro/a.png", "granularity": "macro", "group": "a"}\n')
+    identifier = Identifier()
+    assert identifier.metadata() == {}
+    identifier.identify([(image, {})])
+    assert identifier.metadata() == {"ss_sga_manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}

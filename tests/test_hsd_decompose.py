@@ -1,11 +1,12 @@
 """sga_kohya.hsd: Algorithm 1 on one photo, with detections that the test chooses, and the model-free detector."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, register_detector
+from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector
 from sga_kohya.hsd.decompose import Group, decompose, distinct, render
 from sga_kohya.hsd.detect import make_detector
 
@@ -20,16 +21,21 @@ class Fixed:
     def __init__(self, **boxes: Sequence[tuple[Box, float]]) -> None:
         self.boxes: Mapping[str, Sequence[tuple[Box, float]]] = boxes
 
-    def detect(self, images: Sequence[np.ndarray], level: str) -> list[list[Detection]]:
-        return [[Detection(box, score, level) for box, score in self.boxes.get(level, ())] for _ in images]
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        return [[Detection(box, score, level) for box, score in self.boxes.get(level, ())] for _ in views]
 
 
 def noise(width: int, height: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def whole(image: np.ndarray) -> View:
+    size = image.shape[1::-1]
+    return View(image, "photo.png", Box.whole(size), size)
+
+
 def one_group(image: np.ndarray, detector: Fixed, config: HsdConfig) -> Group:
-    ((group,),) = decompose([image], detector, config)
+    ((group,),) = decompose([("photo.png", image)], detector, config)
     return group
 
 
@@ -146,12 +152,14 @@ def test_render_copies_pre_sized_pixels_and_hits_the_size_otherwise():
 def test_the_heuristic_finds_the_one_object_and_is_deterministic():
     image = np.full((400, 600, 3), 120, np.uint8)
     image[250:330, 400:480] = (220, 40, 30)
-    detector = make_detector(HsdConfig())
+    detector = make_detector(HsdConfig(), Path())
     for level in ("meso", "micro"):
-        best = detector.detect([image], level)[0][0]
+        best = detector.detect([whole(image)], level)[0][0]
         assert Box(400, 250, 480, 330).inside(best.box), best
-        assert detector.detect([image[::-1].copy(), image], level)[1][0] == best, "independent of its batch"
-    meso, micro = (detector.detect([image], level)[0][0].box for level in ("meso", "micro"))
+        assert detector.detect([whole(image[::-1].copy()), whole(image)], level)[1][0] == best, (
+            "independent of its batch"
+        )
+    meso, micro = (detector.detect([whole(image)], level)[0][0].box for level in ("meso", "micro"))
     assert micro.area < meso.area / 2
 
 
@@ -159,20 +167,20 @@ def test_the_heuristic_prefers_the_middle():
     image = np.full((400, 600, 3), 120, np.uint8)
     for x in (20, 270):
         image[170:230, x : x + 60] = (220, 40, 30)
-    (found,) = make_detector(HsdConfig()).detect([image], "micro")
+    (found,) = make_detector(HsdConfig(), Path()).detect([whole(image)], "micro")
     assert Box(270, 170, 330, 230).inside(found[0].box)
 
 
 def test_the_heuristic_finds_nothing_in_nothing():
     blank = np.full((300, 300, 3), 255, np.uint8)
-    assert make_detector(HsdConfig()).detect([blank], "micro") == [[]]
+    assert make_detector(HsdConfig(), Path()).detect([whole(blank)], "micro") == [[]]
 
 
 def test_the_heuristic_sees_faces_and_animals_in_real_photos():
     data = pytest.importorskip("skimage.data")
-    detector = make_detector(HsdConfig())
+    detector = make_detector(HsdConfig(), Path())
     face, eye = Box(190, 70, 270, 170), (180, 115)
-    found = detector.detect([data.astronaut(), data.chelsea()], "micro")
+    found = detector.detect([whole(data.astronaut()), whole(data.chelsea())], "micro")
     assert face.inside(found[0][0].box)
     cat = found[1][0].box
     assert cat.x0 <= eye[0] < cat.x1 and cat.y0 <= eye[1] < cat.y1
@@ -183,7 +191,77 @@ def test_one_s_own_detector_plugs_in_by_name(monkeypatch):
 
     monkeypatch.setattr(detect, "DETECTORS", detect.DETECTORS.copy())
     monkeypatch.setattr("sga_kohya.hsd.config.DETECTORS", detect.DETECTORS)
-    register_detector("fixed", lambda config: Fixed())
-    assert make_detector(HsdConfig(detector="fixed")).name == "fixed"
+    register_detector("fixed", lambda config, photos: Fixed())
+    assert make_detector(HsdConfig(detector="fixed"), Path()).name == "fixed"
     with pytest.raises(ValueError, match="already registered"):
-        register_detector("fixed", lambda config: Fixed())
+        register_detector("fixed", lambda config, photos: Fixed())
+
+
+SPLIT = HsdConfig((LevelConfig("macro", 512, tau_up=1.0, max_slices=2), *LEVELS[1:]), mode="split")
+
+
+class Parts:
+    """Two regions in a photo, and inside each region one box, counted from the region's corner."""
+
+    name = "parts"
+
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        boxes = {
+            "macro": [(Box(0, 0, 512, 512), 0.7), (Box(600, 100, 1112, 612), 0.9), (Box(0, 520, 400, 920), 0.5)],
+            "meso": [(Box(10, 10, 310, 310), 0.8)],
+        }
+        return [[Detection(box, score, level, f"a {level}") for box, score in boxes.get(level, ())] for _ in views]
+
+
+def test_split_mode_makes_one_group_of_each_region():
+    ((first, second),) = decompose([("photo.jpg", noise(1200, 1000))], Parts(), SPLIT)
+    assert [(p.level, p.box, p.score, p.label) for p in first.slices] == [
+        ("macro", Box(600, 100, 1112, 612), 0.9, "a macro"),
+        ("meso", Box(610, 110, 910, 410), 0.8, "a meso"),
+    ]
+    assert [p.box for p in second.slices] == [Box(0, 0, 512, 512), Box(10, 10, 310, 310)]
+    assert [d.box for d in first.seen] == [Box(610, 110, 910, 410)]
+
+
+def test_split_mode_does_not_depend_on_the_other_photos_of_a_batch():
+    photos = [("a", noise(1200, 1000)), ("b", noise(700, 700)), ("c", noise(1200, 1000))]
+    together = decompose(photos, Parts(), SPLIT)
+    assert together == [decompose([photo], Parts(), SPLIT)[0] for photo in photos]
+    assert [len(groups) for groups in together] == [2, 2, 2]
+
+
+def test_split_mode_names_a_photo_without_regions():
+    ((group,),) = decompose([("photo.jpg", noise(900, 900))], Fixed(meso=[(Box(0, 0, 500, 500), 1.0)]), SPLIT)
+    (piece,) = group.slices
+    assert (piece.level, piece.reason) == ("macro", "no region: fixed found no macro in it")
+
+
+def test_a_region_that_is_too_small_is_discarded_with_its_reason():
+    detector = Fixed(macro=[(Box(0, 0, 100, 100), 0.9), (Box(200, 200, 900, 900), 0.4)])
+    small, large = decompose([("photo.jpg", noise(1000, 1000))], detector, SPLIT)[0]
+    assert small.slices[0].reason.startswith("too small: 100x100 takes 2.56x")
+    assert large.slices[0].box == Box(200, 200, 900, 900)
+
+
+def test_any_number_of_levels():
+    levels = tuple(LevelConfig(name, 256, tau_up=4.0) for name in ("scene", "person", "face", "eye"))
+    boxes = {"person": (200, 100, 700, 900), "face": (300, 150, 600, 450), "eye": (350, 200, 450, 300)}
+    detector = Fixed(**{level: [(Box(*box), 1.0)] for level, box in boxes.items()})
+    group = one_group(noise(1000, 1000), detector, HsdConfig(levels, min_size=128))
+    assert levels_kept(group) == ["scene", "person", "face", "eye"]
+    two = HsdConfig((levels[0], levels[3]), min_size=128)
+    assert levels_kept(one_group(noise(1000, 1000), detector, two)) == ["scene", "eye"]
+
+
+def test_only_crops_below_their_size_are_enlarged_by_the_upscaler():
+    asked = []
+
+    def enlarge(pixels, size):
+        asked.append((pixels.shape[1::-1], size))
+        return np.zeros((size[1], size[0], 3), np.uint8)
+
+    image = noise(1024, 1024)
+    detector = Fixed(meso=[(Box(0, 0, 512, 512), 1.0)], micro=[(Box(0, 0, 300, 300), 1.0)])
+    made = [render(image, piece, enlarge) for piece in one_group(image, detector, HsdConfig(LEVELS)).slices]
+    assert asked == [((300, 300), (512, 512))]
+    assert [pixels.shape[:2] for pixels in made] == [(512, 512)] * 3 and not made[2].any() and made[0].any()

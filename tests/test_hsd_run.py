@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
-from sga_kohya.hsd.output import JOURNAL
+from sga_kohya.hsd.ledger import JOURNAL
 
 RESOLUTION = 512
 CONFIG = HsdConfig(
-    tuple(LevelConfig(name, RESOLUTION, tau_up=tau) for name, tau in (("macro", 1.0), ("meso", 2.0), ("micro", 4.0)))
+    tuple(LevelConfig(name, RESOLUTION, tau_up=tau) for name, tau in (("macro", 1.0), ("meso", 2.0), ("micro", 4.0))),
+    near_duplicates=-1,  # the photos here show one scene
 )
 
 
@@ -129,7 +131,7 @@ def test_captions(photos, tmp_path):
     assert captions["IMG_0001"] == "red square\n"
     assert captions["turned"] == "turned\n"
     assert captions["y-a"] == "photos\n", "an empty caption file and names without words: the folder's name"
-    run(photos, out, HsdConfig(CONFIG.levels, caption="my style"))
+    run(photos, out, replace(CONFIG, caption="my style"))
     assert (out / "1_macro" / "y-a.txt").read_text() == "my style\n"
     assert (out / "1_macro" / "a.txt").read_text() == "a caption from x\n"
 
@@ -176,7 +178,7 @@ def test_a_rerun_removes_what_is_stale_and_nothing_else(photos, tmp_path):
     assert not any(path.exists() for path in stale), "caches of changed and of vanished files go"
     assert not list(out.rglob("turned.*"))
     assert "1_macro/a_portrait.png" in result.foreign
-    run(photos, out, HsdConfig(CONFIG.levels, format="jpg"))
+    run(photos, out, replace(CONFIG, format="jpg"))
     assert {path.name for path in out.rglob("*.png")} == {"a_portrait.png"}
     assert (out / "1_macro" / "grey.jpg").exists()
 
@@ -242,7 +244,7 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
             image.load()
     monkeypatch.undo()
     (out / "1_macro" / f"{written[0].stem}.png.tmp").write_bytes(b"half a file")
-    result = run(photos, out, HsdConfig(CONFIG.levels, format="jpg"))
+    result = run(photos, out, replace(CONFIG, format="jpg"))
     assert not list(out.rglob("*.png")), "the files of the interrupted run were its own"
     assert result.foreign == [] and not list(out.rglob("*.tmp"))
 
@@ -250,7 +252,7 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
 def test_dataset_toml_quotes_paths_and_leaves_empty_levels_out(photos, tmp_path):
     out = tmp_path / 'odd "name" \\ with # ünïcode'
     levels = (*CONFIG.levels[:2], LevelConfig("micro", 1024, tau_up=1.0, repeats=3))
-    run(photos, out, HsdConfig(levels, batch_size=2))
+    run(photos, out, HsdConfig(levels, batch_size=2, near_duplicates=-1))
     text = (out / "dataset.toml").read_text(encoding="utf-8")
     (dataset,) = toml.loads(text)["datasets"]
     assert (dataset["resolution"], dataset["batch_size"], dataset["bucket_no_upscale"]) == (1024, 2, True)
@@ -265,17 +267,19 @@ def test_dataset_toml_quotes_paths_and_leaves_empty_levels_out(photos, tmp_path)
 
 @pytest.mark.parametrize("extension", ["jpg", "webp"])
 def test_other_formats(photos, tmp_path, extension):
-    run(photos, tmp_path / "out", HsdConfig(CONFIG.levels, format=extension))
+    run(photos, tmp_path / "out", replace(CONFIG, format=extension))
     with Image.open(tmp_path / "out" / "1_macro" / f"grey.{extension}") as image:
         assert image.format == {"jpg": "JPEG", "webp": "WEBP"}[extension]
 
 
 def test_the_command_line_reports(photos, tmp_path, capsys):
-    arguments = [str(photos), str(tmp_path / "out"), "--resolution", "1024", "--workers", "2"]
+    arguments = [str(photos), str(tmp_path / "out"), "--resolution", "1024", "--near_duplicates", "-1"]
     assert main(arguments) == 0
     report = capsys.readouterr().out
     assert "12 found, 9 used, 3 skipped" in report
-    assert "broken.jpg (unreadable: " in report and "tiny.png (too small: " in report
+    assert "2 photos were skipped, unreadable: broken.jpg (" in report
+    assert "1 photos were skipped, too small: tiny.png (100x90 takes" in report
+    assert "1 photos, transparency laid on white: clear.png" in report
     assert "micro slices are below half of resolution 1024: more than 2x upscale would only blur" in report
     assert f"--dataset_config {tmp_path / 'out' / 'dataset.toml'}" in report
 
@@ -288,7 +292,7 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
         (["{photos}", "{photos}"], "choose another OUT"),
         (["{photos}", "{out}", "--resolution", "1000"], "resolution 1000 of level macro: use a multiple of 64"),
         (["{photos}", "{out}", "--levels", "macro,micro:big"], "'big' is no resolution"),
-        (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of heuristic"),
+        (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of boxes"),
         (["{photos}", "{out}", "--iou", "meso-micro"], "such as meso/micro=0.7"),
         (["{photos}", "{out}", "--workers", "0"], "--workers 0: use 1 or more"),
     ],

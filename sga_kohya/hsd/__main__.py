@@ -3,111 +3,154 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import toml
+from PIL import Image
+
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import HsdConfig, LevelConfig, run
+from sga_kohya.hsd.config import MODES, HsdConfig
+from sga_kohya.hsd.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.images import FORMATS
-from sga_kohya.hsd.summary import summarise
+from sga_kohya.hsd.layers import Layer, preset_names
+
+PLAIN = (
+    *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
+    *("upscale_model", "drop_tags", "near_duplicates", "repeats", "batch_size"),
+)
+"""Options that are keys of a file, too."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
         description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=f"Every setting can also stand in the file of --config; the effective ones are in OUT/{CONFIG_TOML}.",
     )
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
-    add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml and sga_manifest.jsonl")
-    add("--resolution", type=int, default=1024, help="its square is the largest area of a slice, in pixels")
+    add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml, sga_manifest.jsonl and report.html")
+    add("--preset", default="", metavar="NAME", help=f"settings to start from: {', '.join(preset_names())}")
+    add("--config", type=Path, metavar="FILE.toml", help="settings over the preset's; the command line goes over both")
+    add("--preview", type=int, metavar="N", help="cut N photos, spread evenly, and keep only OUT/preview/report.html")
+    add("--resolution", type=int, help="its square is the largest area of a slice, in pixels (1024)")
     add(
         "--levels",
-        default="macro,meso,micro",
-        help="names, coarse to fine, each with its own resolution if wanted: macro:1024,meso,micro:512",
+        help="names, coarse to fine, each with its own resolution if wanted: macro:1024,meso,micro:512 "
+        "(macro,meso,micro)",
     )
-    add("--detector", default="heuristic", help=f"what finds the finer slices: {', '.join(sorted(DETECTORS))}")
-    add("--per_level", type=int, default=1, help="slices of each finer level, at most, per region")
-    add("--tau_up", type=float, default=2.0, help="largest upscale; finer crops that need more take a smaller size")
-    add("--tau_down", type=float, default=1.0, help="cut, not downsample, crops up to this much too large")
+    add("--mode", help=f"{' or '.join(MODES)}: a photo is one region, or the coarsest level is detected (whole)")
+    add("--detector", help=f"what finds the slices (heuristic): {', '.join(sorted(DETECTORS))}")
+    add("--detector_arg", action="append", metavar="KEY=VALUE", help="option of the detector; may be repeated")
+    add("--device", help="for detector and upscaler, such as cuda:1 (the accelerator that is there)")
+    add("--max_slices", "--per_level", type=int, help="slices of each finer level, at most, per region (1)")
+    add("--tau_up", type=float, help="largest upscale; finer crops that need more take a smaller size (2)")
+    add("--tau_down", type=float, help="cut, not downsample, crops up to this much too large (1)")
+    add("--upscale_model", metavar="FILE", help="ESRGAN weights for crops that are too small (Lanczos)")
     add(
         "--iou",
         nargs="+",
         metavar="COARSER/FINER=IOU",
-        help="above which IoU the coarser of two slices is redundant; None: 0.7 between all finer levels",
+        help="above which IoU the coarser of two slices is redundant (0.7 between all finer levels)",
     )
-    add("--min_size", type=int, default=256, help="shortest side of a slice in pixels; smaller photos are skipped")
-    add("--format", default="png", help=f"of the slices: {', '.join(FORMATS)}")
-    add("--caption", help="for photos without a .txt or .caption file; None: words of their folder or name")
-    add("--repeats", type=int, default=1, help="num_repeats of every level")
-    add("--batch_size", type=int, default=1, help="for dataset.toml")
-    add("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that load and save")
+    add(
+        "--near_duplicates",
+        type=int,
+        help="photos whose perceptual hash differs from an earlier one's in so few of 64 bits go; -1: none (4)",
+    )
+    add("--min_size", type=int, help="shortest side of a slice in pixels; smaller photos are skipped (256)")
+    add("--format", help=f"of the slices: {', '.join(FORMATS)} (png)")
+    add("--caption", help="for photos without a .txt or .caption file (words of their folder or name)")
+    add(
+        "--drop_tags",
+        action=argparse.BooleanOptionalAction,
+        help="leave out tags of what a slice does not show (yes)",
+    )
+    add("--repeats", type=int, help="num_repeats of every level (1)")
+    add("--batch_size", type=int, help="for dataset.toml (1)")
+    add("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that load and save (%(default)s)")
     return parser
 
 
 def config_from(args: argparse.Namespace) -> HsdConfig:
     """Raises SgaError, naming every bad value."""
-    return HsdConfig(
-        levels=parse_levels(args),
-        detector=args.detector,
-        redundant_iou=None if args.iou is None else dict(map(parse_iou, args.iou)),
-        min_size=args.min_size,
-        format=args.format,
-        caption=args.caption or "",
-        batch_size=args.batch_size,
-    )
+    layer: Layer = {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None}
+    if args.levels is not None:
+        layer |= parse_levels(args.levels)
+    if args.iou is not None:
+        layer["iou"] = dict(map(parse_iou, args.iou))
+    if args.detector_arg is not None:
+        layer["detector_options"] = dict(map(parse_option, args.detector_arg))
+    return load_config(args.preset, args.config, layer)
 
 
-def parse_levels(args: argparse.Namespace) -> tuple[LevelConfig, ...]:
-    """NAME or NAME:RESOLUTION, separated by commas. The coarsest level is one slice and is not upscaled."""
-    levels = []
-    for rank, item in enumerate(args.levels.split(",")):
+def parse_levels(text: str) -> Layer:
+    """NAME or NAME:RESOLUTION, separated by commas."""
+    tables: dict[str, dict[str, int]] = {}
+    names = []
+    for item in text.split(","):
         name, _, resolution = item.strip().partition(":")
         if resolution and not resolution.isdigit():
             raise SgaError(f"--levels {item}: {resolution!r} is no resolution, write NAME:PIXELS, such as micro:512")
-        levels.append(
-            LevelConfig(
-                name,
-                resolution=int(resolution or args.resolution),
-                tau_down=args.tau_down,
-                tau_up=args.tau_up if rank else 1.0,
-                max_slices=args.per_level if rank else 1,
-                repeats=args.repeats,
-            )
-        )
-    return tuple(levels)
+        names.append(name)
+        if resolution:
+            tables[name] = {"resolution": int(resolution)}
+    return {"levels": names, "level": tables}
 
 
-def parse_iou(text: str) -> tuple[tuple[str, str], float]:
+def parse_iou(text: str) -> tuple[str, float]:
     """COARSER/FINER=IOU, such as meso/micro=0.7."""
     try:
         pair, threshold = text.split("=")
         coarser, finer = pair.split("/")
-        return (coarser, finer), float(threshold)
+        return f"{coarser}/{finer}", float(threshold)
     except ValueError:
         raise SgaError(f"--iou {text}: write COARSER/FINER=IOU, such as meso/micro=0.7") from None
+
+
+def parse_option(text: str) -> tuple[str, object]:
+    """KEY=VALUE, the value as in TOML, else as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise SgaError(f"--detector_arg {text}: write KEY=VALUE, such as confidence=0.4")
+    try:
+        return key, toml.loads(f"value = {value}")["value"]
+    except (ValueError, IndexError, KeyError, TypeError):
+        return key, value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
+    # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    from sga_kohya.hsd.runs import preview, run
+    from sga_kohya.hsd.summary import next_command, summarise
+
     try:
-        if args.workers < 1:
-            raise SgaError(f"--workers {args.workers}: use 1 or more")
         config = config_from(args)
-        result = run(args.photos, args.out, config, args.workers, progress=True)
+        for name in ("workers", "preview"):
+            if getattr(args, name) is not None and getattr(args, name) < 1:
+                raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
+        if args.preview is not None:
+            result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True)
+        else:
+            result = run(args.photos, args.out, config, args.workers, progress=True)
     except (SgaError, OSError) as error:
         print(f"sga_kohya.hsd: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"interrupted: every file in {args.out} is whole; run the same command again", file=sys.stderr)
+        print(f"interrupted: every file in {args.out} is whole; the same command goes on from here", file=sys.stderr)
         return 130
-    print(summarise(result, config, args.out.resolve()))
-    if not any(row.file for row in result.rows):
+    print(summarise(result, config))
+    if not result.tally.used:
         print("sga_kohya.hsd: error: no photo could be used: see the warnings above", file=sys.stderr)
         return 2
+    if args.preview is None:
+        print(next_command(result.out))
     return 0
 
 

@@ -1,15 +1,24 @@
 """Everything a decomposition depends on, in one frozen object that is checked once."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path, PurePosixPath
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.geometry import Size
 from sga_kohya.hsd.images import FORMATS
 from sga_kohya.hsd.sizes import BUCKET_STEPS, target_sizes
+
+
+class ConfigError(SgaError):
+    """Everything that is wrong with a configuration."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,8 @@ class LevelConfig:
     resolution: pixels; its square is the largest area of a slice. sizes: the target sizes themselves, where those of
     the resolution are not wanted. tau_down >= 1: a crop this many times larger than its target, or less, is cut to the
     target at its own scale instead of being downsampled. tau_up >= 1: the largest upscale; a crop that needs more takes
-    a smaller target, and is discarded where there is none. max_slices: per region.
+    a smaller target, and is discarded where there is none. max_slices: per region; of the coarsest level: regions per
+    photo, where mode is "split". caption_prefix: put in front of the captions of this level.
     """
 
     name: str
@@ -29,6 +39,7 @@ class LevelConfig:
     tau_up: float = 2.0
     max_slices: int = 1
     repeats: int = 1
+    caption_prefix: str = ""
 
     def targets(self, min_size: int) -> tuple[Size, ...]:
         return self.sizes or target_sizes(self.resolution, min_size)
@@ -53,40 +64,69 @@ class LevelConfig:
                     f"target size {width}x{height} of level {self.name}: use multiples of {BUCKET_STEPS} "
                     f"whose area is at most {self.resolution} squared"
                 )
-        for name in ("tau_down", "tau_up"):
-            if getattr(self, name) < 1:
-                yield f"{name} {getattr(self, name)} of level {self.name}: use 1 or more"
-        for name in ("max_slices", "repeats"):
-            if getattr(self, name) < 1:
+        for name in ("tau_down", "tau_up", "max_slices", "repeats"):
+            # Not `< 1`: that lets nan pass.
+            if not getattr(self, name) >= 1:
                 yield f"{name} {getattr(self, name)} of level {self.name}: use 1 or more"
 
 
 DEFAULT_LEVELS = (LevelConfig("macro", tau_up=1.0), LevelConfig("meso"), LevelConfig("micro"))
+MODES = ("whole", "split")
+REGIONS = 4
+"""Regions per photo in split mode where the coarsest level does not say."""
+RUN_WIDE = ("batch_size", "near_duplicates")
+"""Settings of the whole run, which no sub-folder can have for itself."""
 
 
 @dataclass(frozen=True)
 class HsdConfig:
-    """Settings of Algorithm 1 and of its output. Raises one SgaError that lists every bad value with its remedy.
+    """Settings of Algorithm 1 and of its output. Raises one ConfigError that lists every bad value with its remedy.
 
-    levels: coarse to fine, two or more. redundant_iou: {(coarser, finer): threshold in (0, 1]}; pairs that are not
-    listed are not compared; None compares all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1]
-    above which two boxes of one level are the same. min_size: shortest side of a slice in pixels; a photo below it is
-    skipped. caption: text for photos without a caption file. batch_size: for dataset.toml.
+    levels: coarse to fine, two or more. mode: "whole", a photo is one region, or "split", its regions are what the
+    detector finds for the coarsest level. detector_options: checked by the detector itself. device: "" for automatic.
+    redundant_iou: {(coarser, finer): threshold in (0, 1]}; pairs that are not listed are not compared; None compares
+    all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1] above which two boxes of one level are the
+    same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
+    the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
+    upscale_model: ESRGAN weights, None for Lanczos. caption: text for photos without a caption file. drop_tags: leave
+    out tags of what a slice does not show. batch_size: for dataset.toml. overrides: sub-folder of PHOTOS, with '/', to
+    the settings of the photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
+    mode: str = "whole"
     detector: str = "heuristic"
+    detector_options: Mapping[str, object] = field(default_factory=dict)
+    device: str = ""
     redundant_iou: Mapping[tuple[str, str], float] | None = None
     duplicate_overlap: float = 0.6
+    near_duplicates: int = 4
     min_size: int = 256
     format: str = "png"
+    upscale_model: Path | None = None
     caption: str = ""
+    drop_tags: bool = True
     batch_size: int = 1
+    overrides: Mapping[str, "HsdConfig"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
         if problems:
-            raise SgaError("; ".join(problems))
+            raise ConfigError(problems)
+
+    def section(self, source: str) -> str:
+        """The deepest folder of `overrides` that the photo `source` (below PHOTOS) lies in, "" for none."""
+        parents = PurePosixPath(source).parents
+        return next((str(folder) for folder in parents if str(folder) in self.overrides), "")
+
+    def of(self, section: str) -> "HsdConfig":
+        """The settings of one section: those of an override, or these."""
+        return self.overrides.get(section, self)
+
+    @property
+    def everywhere(self) -> tuple["HsdConfig", ...]:
+        """These settings and those of every override."""
+        return self, *self.overrides.values()
 
     @property
     def coarsest(self) -> LevelConfig:
@@ -99,7 +139,7 @@ class HsdConfig:
     @property
     def resolution(self) -> int:
         """The dataset's resolution: no slice of any level has a larger area than its square."""
-        return max(level.resolution for level in self.levels)
+        return max(level.resolution for config in self.everywhere for level in config.levels)
 
     @cached_property
     def iou_thresholds(self) -> Mapping[tuple[str, str], float]:
@@ -122,13 +162,36 @@ class HsdConfig:
                 yield f"IoU pair {coarser}/{finer}: name two of {names}, the coarser first"
             if not 0 < threshold <= 1:
                 yield f"IoU threshold {threshold} of {coarser}/{finer}: use a number above 0, at most 1"
+        if self.mode not in MODES:
+            yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
         if self.detector not in DETECTORS:
             yield f"detector {self.detector!r}: use one of {', '.join(sorted(DETECTORS))}"
         if not 0 < self.duplicate_overlap <= 1:
             yield f"duplicate_overlap {self.duplicate_overlap}: use a number above 0, at most 1"
+        if not -1 <= self.near_duplicates <= 64:
+            yield f"near_duplicates {self.near_duplicates}: use 0 to 64 differing bits, or -1 to keep all"
+        if self.upscale_model is not None and not self.upscale_model.is_file():
+            yield f"upscale_model {self.upscale_model}: no such file"
         if self.min_size < BUCKET_STEPS or self.min_size % BUCKET_STEPS:
             yield f"min_size {self.min_size}: use a multiple of {BUCKET_STEPS}"
         if self.format not in FORMATS:
             yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
         if self.batch_size < 1:
             yield f"batch_size {self.batch_size}: use 1 or more"
+        for folder, override in self.overrides.items():
+            yield from (f'overrides."{folder}": {problem}' for problem in self._disagreements(override))
+
+    def _disagreements(self, override: "HsdConfig") -> Iterator[str]:
+        """What an override has different although the slices of all photos share it."""
+        ours = {level.name: level.repeats for level in self.levels}
+        theirs = {level.name: level.repeats for level in override.levels}
+        if list(theirs) != [name for name in ours if name in theirs]:
+            yield f"levels {list(theirs)}: use some of {list(ours)}, in the same order"
+        for name in theirs.keys() & ours.keys():
+            if theirs[name] != ours[name]:
+                yield f"repeats {theirs[name]} of level {name}: all photos have {ours[name]}, as one folder holds them"
+        for name in RUN_WIDE:
+            if getattr(override, name) != getattr(self, name):
+                yield f"{name}: it is set once, for all photos"
+        if override.overrides:
+            yield "overrides: name the deeper folder beside this one"

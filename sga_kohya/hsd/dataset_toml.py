@@ -18,6 +18,8 @@ def dataset_toml(config: HsdConfig, out: Path, present: Container[str]) -> str:
 
 
 def _dataset(config: HsdConfig) -> str:
+    levels = [(own, level) for own in config.everywhere for level in own.levels]
+    sides = [side for own, level in levels for size in level.targets(own.min_size) for side in size]
     return f"""{HEADER}
 
 [[datasets]]
@@ -27,8 +29,8 @@ enable_bucket = true
 # Every file has a size that is its own bucket: nothing is resized or cropped again.
 bucket_no_upscale = true
 bucket_reso_steps = {BUCKET_STEPS}
-min_bucket_reso = {config.min_size}
-max_bucket_reso = {2 * config.resolution}
+min_bucket_reso = {min(sides)}
+max_bucket_reso = {max(sides)}
 """
 
 

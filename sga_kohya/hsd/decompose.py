@@ -3,14 +3,23 @@
 `decompose` plans, in boxes and sizes; `render` cuts the pixels of one planned slice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sga_kohya.hsd.config import HsdConfig, LevelConfig
-from sga_kohya.hsd.detect import Detection, Detector
-from sga_kohya.hsd.geometry import Box, Size, best_aspect_match, centred_box, containment, framing_crop, iou
+from sga_kohya.hsd.detect import Detection, Detector, View
+from sga_kohya.hsd.geometry import (
+    Box,
+    Size,
+    best_aspect_match,
+    centred_box,
+    containment,
+    framed_size,
+    framing_crop,
+    iou,
+)
 from sga_kohya.hsd.images import resize
 
 
@@ -20,7 +29,8 @@ class Slice:
 
     box: source pixels; of a kept slice the exported frame, of a discarded one what was detected. score: the
     detector's, None for a whole photo. scale: output pixels per source pixel, above 1 for an upscale. size: exported
-    width and height, None when discarded. reason: None when kept, else "kind: details".
+    width and height, None when discarded. label: what the detector took it for. reason: None when kept, else
+    "kind: details".
     """
 
     level: str
@@ -28,6 +38,7 @@ class Slice:
     score: float | None
     scale: float | None = None
     size: Size | None = None
+    label: str = ""
     reason: str | None = None
 
     @property
@@ -37,24 +48,32 @@ class Slice:
 
 @dataclass(frozen=True)
 class Group:
-    """One region of a photo with its slices, coarse to fine: the semantic group of Algorithm 2."""
+    """One region of a photo with its slices, coarse to fine: the semantic group of Algorithm 2.
+
+    seen: everything that was detected in the region, slice or not, in source pixels.
+    """
 
     slices: tuple[Slice, ...]
+    seen: tuple[Detection, ...] = ()
 
     @property
     def kept(self) -> tuple[Slice, ...]:
         return tuple(piece for piece in self.slices if piece.kept)
 
 
-def decompose(images: Sequence[np.ndarray], detector: Detector, config: HsdConfig) -> list[list[Group]]:
-    """Algorithm 1 for a batch of photos, each (H, W, 3) RGB uint8. Returns the groups of each, one per region.
+def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, config: HsdConfig) -> list[list[Group]]:
+    """Algorithm 1 for a batch of photos: source, (H, W, 3) RGB uint8. Returns the groups of each, one per region.
 
     The finer levels are sought inside the coarsest slice's own frame, so that its box contains theirs.
     """
-    coarsest = [[coarsest_slice(region, config) for region in partition(image)] for image in images]
+    wholes = [_view(source, image, _whole(image)) for source, image in photos]
+    coarsest = [
+        [coarsest_slice(region, view.box, config) for region in regions]
+        for view, regions in zip(wholes, partition(wholes, detector, config), strict=True)
+    ]
     views = [
-        image[piece.box.y0 : piece.box.y1, piece.box.x0 : piece.box.x1]
-        for image, pieces in zip(images, coarsest, strict=True)
+        _view(source, image, piece.box)
+        for (source, image), pieces in zip(photos, coarsest, strict=True)
         for piece in pieces
         if piece.kept
     ]
@@ -62,30 +81,48 @@ def decompose(images: Sequence[np.ndarray], detector: Detector, config: HsdConfi
     per_view = zip(*found, strict=True)
     return [
         [assemble_group(piece, next(per_view), config) if piece.kept else Group((piece,)) for piece in pieces]
-        for pieces in coarsest
+        or [Group((nothing_found(view.box, detector, config),))]
+        for view, pieces in zip(wholes, coarsest, strict=True)
     ]
 
 
-def partition(image: np.ndarray) -> list[Box]:
-    """Stage 1: the regions of a photo. Whole-image mode: the photo is its only region."""
-    return [Box.whole((image.shape[1], image.shape[0]))]
+def partition(wholes: Sequence[View], detector: Detector, config: HsdConfig) -> list[list[Detection]]:
+    """Stage 1: the regions of each photo, best first.
+
+    Whole-image mode: the photo is its only region. Split mode: what is detected for the coarsest level.
+    """
+    level = config.coarsest
+    if config.mode == "whole":
+        return [[Detection(view.box, 1.0, level.name)] for view in wholes]
+    found = detector.detect(wholes, level.name) if wholes else []
+    return [
+        distinct(_inside(view.box, detections), config.duplicate_overlap)[: level.max_slices]
+        for view, detections in zip(wholes, found, strict=True)
+    ]
 
 
-def coarsest_slice(region: Box, config: HsdConfig) -> Slice:
-    """The region as a slice of the coarsest level."""
-    whole = Detection(region, 1.0, config.coarsest.name)
-    return adapt(whole, region, config.coarsest, config.min_size, score=None)
+def coarsest_slice(region: Detection, photo: Box, config: HsdConfig) -> Slice:
+    """A region as a slice of the coarsest level; its frame may reach beyond the region, inside the photo."""
+    score = None if config.mode == "whole" else region.score
+    return adapt(region, photo, config.coarsest, config.min_size, score)
+
+
+def nothing_found(photo: Box, detector: Detector, config: HsdConfig) -> Slice:
+    """The discard that stands for a photo without any region."""
+    reason = f"no region: {detector.name} found no {config.coarsest.name} in it"
+    return Slice(config.coarsest.name, photo, None, reason=reason)
 
 
 def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config: HsdConfig) -> Group:
     """Stages 2 and 3 for one region. found: per finer level, the detections in pixels of the coarsest slice's frame."""
     region = coarsest.box
     boxes = {config.coarsest.name: [Detection(region, 1.0, config.coarsest.name)]}
-    for level, detections in zip(config.finer, found, strict=True):
-        boxes[level.name] = distinct(_inside(region, detections), config.duplicate_overlap)[: level.max_slices]
+    seen = [_inside(region, detections) for detections in found]
+    for level, detections in zip(config.finer, seen, strict=True):
+        boxes[level.name] = distinct(detections, config.duplicate_overlap)[: level.max_slices]
     redundant = redundancies(boxes, config)
     slices = [
-        Slice(level.name, detection.box, detection.score, reason=redundant[detection])
+        Slice(level.name, detection.box, detection.score, label=detection.label, reason=redundant[detection])
         if detection in redundant
         else adapt(detection, region, level, config.min_size, detection.score)
         for level in config.finer
@@ -95,7 +132,7 @@ def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config
     # A suppressed region comes back when what made it redundant was itself discarded: no photo is lost that way.
     if reason and any(piece.kept for piece in slices):
         coarsest = replace(coarsest, size=None, reason=reason)
-    return Group((coarsest, *slices))
+    return Group((coarsest, *slices), tuple(detection for level in seen for detection in level))
 
 
 def distinct(detections: Sequence[Detection], overlap: float) -> list[Detection]:
@@ -104,7 +141,7 @@ def distinct(detections: Sequence[Detection], overlap: float) -> list[Detection]
     Overlap is containment, which is never below IoU: a face found again inside a looser box is the same face.
     """
     kept: list[Detection] = []
-    for detection in sorted(detections, key=lambda d: (-d.score, d.box)):
+    for detection in sorted(detections, key=lambda d: (-d.score, -d.box.area, d.box)):
         if all(containment(detection.box, other.box) <= overlap for other in kept):
             kept.append(detection)
     return kept
@@ -136,38 +173,44 @@ def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, 
     would need more than tau_up for the level's largest sizes takes a smaller one; it is discarded when none is small
     enough.
     """
-    targets = level.targets(min_size)
-    reachable = [size for size in targets if _framed(detection, bounds, size)[1] <= level.tau_up]
+    box = detection.box
+    scales = {size: _scale(framed_size(box.size, bounds.size, size), size) for size in level.targets(min_size)}
+    reachable = [size for size, scale in scales.items() if scale <= level.tau_up]
     if not reachable:
-        size, scale = min(((size, _framed(detection, bounds, size)[1]) for size in targets), key=lambda pair: pair[1])
-        have = f"{detection.box.width}x{detection.box.height}"
+        size, scale = min(scales.items(), key=lambda pair: pair[1])
+        have = f"{box.width}x{box.height}"
         reason = f"too small: {have} takes {scale:.2f}x to reach {size[0]}x{size[1]}, above tau_up {level.tau_up:g}"
-        return Slice(level.name, detection.box, score, scale, reason=reason)
-    size = best_aspect_match(detection.box.size, reachable)
-    frame, scale = _framed(detection, bounds, size)
+        return Slice(level.name, box, score, scale, label=detection.label, reason=reason)
+    size = best_aspect_match(box.size, reachable)
+    frame, scale = framing_crop(box, bounds, size), scales[size]
     cut_only = frame.width >= size[0] and frame.height >= size[1] and 1 / scale <= level.tau_down
     if cut_only:
         frame, scale = centred_box(frame, frame, size), 1.0
-    return Slice(level.name, frame, score, scale, size)
+    return Slice(level.name, frame, score, scale, size, detection.label)
 
 
-def _framed(detection: Detection, bounds: Box, size: Size) -> tuple[Box, float]:
-    """The frame that would become a slice of `size`, and its scale: output pixels per source pixel."""
-    frame = framing_crop(detection.box, bounds, size)
-    return frame, max(size[0] / frame.width, size[1] / frame.height)
+def _scale(frame: Size, size: Size) -> float:
+    """Output pixels per source pixel of a frame that becomes a slice of `size`."""
+    return max(size[0] / frame[0], size[1] / frame[1])
 
 
-def render(image: np.ndarray, piece: Slice) -> np.ndarray:
-    """The pixels of a kept slice, (H, W, 3) RGB uint8 of exactly its size; image: the whole photo."""
+def render(image: np.ndarray, piece: Slice, enlarge: Callable[[np.ndarray, Size], np.ndarray] = resize) -> np.ndarray:
+    """The pixels of a kept slice, (H, W, 3) RGB uint8 of exactly its size; image: the whole photo.
+
+    enlarge: SuperResolve of Algorithm 1, called only for a crop below its size.
+    """
     if piece.size is None or piece.scale is None:
         raise ValueError(f"cannot render a discarded slice ({piece.reason})")
     crop = image[piece.box.y0 : piece.box.y1, piece.box.x0 : piece.box.x1]
-    return resize(enlarge(crop, piece.size) if piece.scale > 1 else crop, piece.size)
+    return enlarge(crop, piece.size) if piece.scale > 1 else resize(crop, piece.size)
 
 
-def enlarge(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """SuperResolve of Algorithm 1, for a crop below `size`. By Lanczos: smooth, without any detail of its own."""
-    return resize(pixels, size)
+def _whole(image: np.ndarray) -> Box:
+    return Box.whole((image.shape[1], image.shape[0]))
+
+
+def _view(source: str, image: np.ndarray, box: Box) -> View:
+    return View(image[box.y0 : box.y1, box.x0 : box.x1], source, box, _whole(image).size)
 
 
 def _inside(region: Box, detections: Sequence[Detection]) -> list[Detection]:

@@ -2,23 +2,48 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sga_kohya.hsd.geometry import Box
+from sga_kohya.hsd.geometry import Box, Size
 
 if TYPE_CHECKING:
     from sga_kohya.hsd.config import HsdConfig
 
+BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "boxes")
+"""A module of sga_kohya.hsd.detectors each, with '_' for '-', imported only when it is used."""
+
 
 @dataclass(frozen=True)
 class Detection:
-    """A box in pixels of the image it was found in, its score in [0, 1] and the level it was sought for."""
+    """A box in pixels of the view it was found in, its score in [0, 1], the level it was sought for, and `label`: the
+    class or phrase it was found as, "" where the detector knows none."""
 
     box: Box
     score: float
     level: str
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Where to look: a photo or one region of it.
+
+    pixels: (H, W, 3) RGB uint8. source: the photo below PHOTOS, with '/'. box: the view, and photo_size: the whole, in
+    pixels of the upright photo; H and W are those of the box.
+    """
+
+    pixels: np.ndarray
+    source: str
+    box: Box
+    photo_size: Size
+
+    @property
+    def size(self) -> Size:
+        return self.box.size
 
 
 class Detector(Protocol):
@@ -27,25 +52,35 @@ class Detector(Protocol):
     name: str
     """Recorded in the manifest."""
 
-    def detect(self, images: Sequence[np.ndarray], level: str) -> list[list[Detection]]:
-        """images: RGB uint8, (H, W, 3) each, sizes may differ. Returns one list per image, best first.
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        """Returns one list per view, best first. The views' sizes may differ.
 
-        An image's result must not depend on the others of the batch: batches change from run to run.
+        A view's result must not depend on the others of the batch: batches change from run to run.
         """
         ...
 
 
-DetectorFactory = Callable[["HsdConfig"], Detector]
-DETECTORS: dict[str, DetectorFactory] = {}
+DetectorFactory = Callable[["HsdConfig", Path], Detector]
+"""Called once per run with the configuration and PHOTOS, before any photo is read. Raises SgaError for bad options."""
+
+
+def _built_in(name: str) -> DetectorFactory:
+    def create(config: "HsdConfig", photos: Path) -> Detector:
+        return import_module(f"sga_kohya.hsd.detectors.{name.replace('-', '_')}").create(config, photos)
+
+    return create
+
+
+DETECTORS: dict[str, DetectorFactory] = {name: _built_in(name) for name in BUILT_IN}
 
 
 def register_detector(name: str, factory: DetectorFactory) -> None:
-    """Makes `detector=name` valid; `factory(config)` builds it once per run. Raises ValueError when name is taken."""
+    """Makes `detector=name` valid. Raises ValueError when name is taken."""
     if name in DETECTORS:
         raise ValueError(f"detector {name!r} is already registered: choose another name")
     DETECTORS[name] = factory
 
 
-def make_detector(config: "HsdConfig") -> Detector:
+def make_detector(config: "HsdConfig", photos: Path) -> Detector:
     """The detector that a (validated) configuration names."""
-    return DETECTORS[config.detector](config)
+    return DETECTORS[config.detector](config, photos)

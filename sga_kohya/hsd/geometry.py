@@ -89,9 +89,10 @@ def best_aspect_match(size: Size, targets: Sequence[Size], tolerance: float = 0.
     """
     if not targets:
         raise ValueError(f"no target size for {size[0]}x{size[1]}: give the level at least one")
-    limit = min(aspect_error(size, target) for target in targets) + tolerance
-    close = (target for target in targets if aspect_error(size, target) <= limit)
-    return max(close, key=lambda target: (target[0] * target[1], -aspect_error(size, target), target))
+    errors = [aspect_error(size, target) for target in targets]
+    limit = min(errors) + tolerance
+    close = ((target, error) for target, error in zip(targets, errors, strict=True) if error <= limit)
+    return max(close, key=lambda pair: (pair[0][0] * pair[0][1], -pair[1], pair[0]))[0]
 
 
 def framing_crop(box: Box, bounds: Box, aspect: Size) -> Box:
@@ -100,10 +101,18 @@ def framing_crop(box: Box, bounds: Box, aspect: Size) -> Box:
     `box` must lie inside `bounds`. It is grown along one side, never shrunk, and the result is shifted back inside
     where it would stick out; so the subject is cut only where `bounds` has no room for that aspect ratio.
     """
-    ratio = aspect[0] / aspect[1]
-    width, height = max(box.width, box.height * ratio), max(box.height, box.width / ratio)
-    room = min(1.0, bounds.width / width, bounds.height / height)
-    return centred_box(box, bounds, (max(1, round(width * room)), max(1, round(height * room))))
+    return centred_box(box, bounds, framed_size(box.size, bounds.size, aspect))
+
+
+def framed_size(size: Size, room: Size, aspect: Size) -> Size:
+    """Width and height of the framing crop of a box of `size` in bounds of the size `room`, wherever the box lies."""
+    (width, height), ratio = size, aspect[0] / aspect[1]
+    if width < height * ratio:
+        width = height * ratio
+    else:
+        height = width / ratio
+    fit = min(1.0, room[0] / width, room[1] / height)
+    return max(1, round(width * fit)), max(1, round(height * fit))
 
 
 def centred_box(box: Box, bounds: Box, size: Size) -> Box:

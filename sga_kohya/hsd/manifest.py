@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from sga_kohya.hsd.config import HsdConfig
 from sga_kohya.hsd.decompose import Group
@@ -11,6 +11,9 @@ from sga_kohya.hsd.geometry import Size
 from sga_kohya.hsd.names import group_name, slice_stem
 
 MANIFEST = "sga_manifest.jsonl"
+NEAR_DUPLICATE = "near-duplicate"
+UNREADABLE = "unreadable"
+"""Kinds of reasons that are not of a slice but of a whole photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +21,12 @@ class Row:
     """file: below OUT, '/' separators, None for a discard. root: names the photo. group: what siblings share.
 
     parent: the file of the group's coarsest slice, None for that slice itself and where it was discarded. box: source
-    pixels, upright. score, detector: None for a whole photo. scale: output over source pixels. source: below PHOTOS.
-    reason: None for a slice, "kind: details" for a discard. An unreadable photo has one row, without group.
+    pixels, upright. score, detector: None for a whole photo. label: what the detector took it for. scale: output over
+    source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
+    caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
+    digest of everything that the photo's rows depend on. phash: perceptual hash of the photo, hexadecimal. notes: what
+    was changed in reading it. reason: None for a slice, "kind: details" for a discard. An unreadable photo and a
+    near-duplicate have one row, without group.
     """
 
     file: str | None = None
@@ -30,80 +37,78 @@ class Row:
     box: list[int] | None = None
     score: float | None = None
     detector: str | None = None
+    label: str = ""
     scale: float | None = None
     upscaled: bool = False
+    upscaler: str | None = None
     super_resolved: bool = False
     size: Size | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    caption_sha256: str | None = None
     source: str
     source_sha256: str | None
+    inputs: str | None = None
+    phash: str | None = None
+    notes: Sequence[str] = ()
     reason: str | None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        # Not dataclasses.asdict, which copies every value.
+        return json.dumps(self.__dict__, ensure_ascii=False)
+
+    @property
+    def kind(self) -> str:
+        """The part of a reason that all discards of its kind have in common, "" for a kept slice."""
+        return (self.reason or "").split(":")[0]
 
 
-def group_rows(
-    groups: Sequence[Group], source: str, root: str, sha256: str | None, config: HsdConfig, detector: str
-) -> list[Row]:
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What all rows of one photo have in common; the fields as in Row."""
+
+    root: str
+    source: str
+    source_sha256: str | None
+    inputs: str | None = None
+    phash: str | None = None
+    notes: Sequence[str] = ()
+
+
+def group_rows(groups: Sequence[Group], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:
     """One row per slice of a photo, in the order region, level, rank."""
     rows = []
     for region, group in enumerate(groups, start=1):
-        files = _file_names(group, root, region, config)
+        files = _file_names(group, origin.root, region, config)
         for i, (piece, file) in enumerate(zip(group.slices, files, strict=True)):
             row = Row(
+                **origin.__dict__,
                 file=file,
-                root=root,
-                group=group_name(root, region),
+                group=group_name(origin.root, region),
                 parent=files[0] if i > 0 else None,
                 granularity=piece.level,
                 # A detector may well answer in NumPy's numbers, which json refuses.
                 box=[int(edge) for edge in piece.box.as_list()],
                 score=None if piece.score is None else float(piece.score),
                 detector=None if piece.score is None else detector,
+                label=piece.label,
                 scale=None if piece.scale is None else round(piece.scale, 4),
                 upscaled=piece.kept and piece.scale is not None and piece.scale > 1,
                 size=piece.size,
-                source=source,
-                source_sha256=sha256,
                 reason=piece.reason,
             )
             rows.append(row)
     return rows
 
 
-def unusable_row(source: str, root: str, sha256: str | None, reason: str, config: HsdConfig) -> Row:
-    """The row of a photo that could not be read."""
-    return Row(root=root, granularity=config.coarsest.name, source=source, source_sha256=sha256, reason=reason)
+def lost_row(origin: Origin, reason: str, config: HsdConfig) -> Row:
+    """The one row of a photo of which nothing is used, before anything was sought in it."""
+    return Row(**origin.__dict__, granularity=config.coarsest.name, reason=reason)
 
 
 def caption_file(file: str) -> str:
     """The caption beside a slice, as sd-scripts looks for it."""
     return str(PurePosixPath(file).with_suffix(".txt"))
-
-
-def read_files(manifest: Path) -> set[str]:
-    """The slices and captions that a manifest lists, none when there is no manifest.
-
-    Only names of the form FOLDER/FILE count, and a line cut short by a kill is passed over: the result decides what a
-    later run may delete.
-    """
-    if not manifest.is_file():
-        return set()
-    with manifest.open(encoding="utf-8", errors="replace") as lines:
-        files = {file for file in map(_file_of, lines) if file and _is_plain(file)}
-    return files | {caption_file(file) for file in files}
-
-
-def _file_of(line: str) -> str | None:
-    try:
-        return json.loads(line)["file"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return None
-
-
-def _is_plain(file: str) -> bool:
-    parts = PurePosixPath(file).parts
-    return len(parts) == 2 and ".." not in parts and "/" not in parts
 
 
 def _file_names(group: Group, root: str, region: int, config: HsdConfig) -> list[str | None]:

@@ -2,64 +2,105 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.config_file import CONFIG_TOML
+from sga_kohya.hsd.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.hsd.dataset_toml import DATASET_TOML, HEADER
-from sga_kohya.hsd.manifest import MANIFEST, Row, caption_file, read_files
-
-JOURNAL = "sga_manifest.partial.jsonl"
-"""Rows of an unfinished run, each written before its files: a run after a kill still knows what is its own."""
+from sga_kohya.hsd.ledger import STRIPS, Ledger, digest, files_of, strip_file
+from sga_kohya.hsd.manifest import Row, caption_file
 
 
 class OutputFolder:
-    """OUT with its level folders. Raises SgaError when a dataset.toml of other origin is in the way."""
+    """OUT with its level folders. Raises SgaError when a TOML of other origin is in the way."""
 
     def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
         """path: absolute; created when missing. level_folders: names of the folders that slices go to."""
         self.path = path
-        toml = path / DATASET_TOML
-        if toml.exists() and HEADER not in toml.read_text(encoding="utf-8", errors="replace"):
-            raise SgaError(f"{toml} was not written by sga_kohya.hsd: choose another OUT or move it away")
-        self._owned = read_files(path / MANIFEST) | read_files(path / JOURNAL)
-        self._folders = sorted({*level_folders, *(file.split("/")[0] for file in self._owned)})
+        for name, header in ((DATASET_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER)):
+            toml = path / name
+            if toml.exists() and header not in toml.read_text(encoding="utf-8", errors="replace"):
+                raise SgaError(f"{toml} was not written by sga_kohya.hsd: choose another OUT or move it away")
+        path.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(path)
+        owned = self.ledger.written
+        self._stale = set(owned)
+        self._folders = sorted({*level_folders, STRIPS, *(file.split("/")[0] for file in owned)})
         for name in self._folders:
-            (path / name).mkdir(parents=True, exist_ok=True)
-        for file in self._owned:
+            (path / name).mkdir(exist_ok=True)
+        for file in owned:
             (path / temporary_name(file)).unlink(missing_ok=True)  # left by a kill
-        present = [f"{name}/{file.name}" for name in self._folders for file in sorted((path / name).iterdir())]
+        present = [f"{name}/{entry.name}" for name in self._folders for entry in os.scandir(path / name)]
         self._caches = _caches_by_stem(present)
         caches = {cache for group in self._caches.values() for cache in group}
-        self.foreign = [file for file in present if file not in self._owned and file not in caches]
+        self.foreign = sorted(
+            file for file in present if file not in owned and file not in caches and not file.startswith(f"{STRIPS}/")
+        )
         """Files in the level folders that no run here has made."""
-        # backslashreplace: a file name that is not UTF-8 becomes JSON's own escape.
-        self._journal = (path / JOURNAL).open("a", encoding="utf-8", errors="backslashreplace")
-        self._journal.write("\n")  # ends a line that a kill has cut short
 
-    def announce(self, rows: Iterable[Row]) -> None:
-        """To be called before the files of these rows are written."""
-        for row in rows:
-            self._journal.write(row.to_json() + "\n")
-        self._journal.flush()
+    def edited(self, file: str, written: str | None = None) -> bool:
+        """Whether an earlier run's caption is not what was written. written: digest of what this run writes there."""
+        if file not in self.ledger.written:
+            return False
+        path = self.path / file
+        return path.is_file() and digest(path.read_bytes()) not in {*self.ledger.written[file].split(), written}
 
-    def write_slice(self, file: str, image: bytes, caption: str) -> None:
-        """file: FOLDER/STEM.ext. Where neither changed, both stay untouched, and so do sd-scripts' caches of them."""
-        contents = {file: image, caption_file(file): f"{caption}\n".encode()}
+    def holds(self, row: Row) -> bool:
+        """Whether the files of a kept slice are still there; the image is told by its size alone."""
+        if row.file is None:
+            return True
+        files = (caption_file(row.file), strip_file(str(row.group)))
+        try:
+            whole = (self.path / row.file).stat().st_size == row.bytes
+        except FileNotFoundError:
+            return False
+        return whole and all((self.path / file).is_file() for file in files)
+
+    def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
+        """Writes what changed and returns the row with what there is to say of the files.
+
+        Where neither changed, both stay untouched, and so do sd-scripts' caches of them. A caption that the user has
+        edited stays as it is.
+        """
+        assert row.file is not None
+        contents = {row.file: image}
+        if not self.edited(caption_file(row.file), row.caption_sha256):
+            contents[caption_file(row.file)] = caption_bytes(caption)
         changed = {name: data for name, data in contents.items() if not _holds(self.path / name, data)}
         if changed:
             # Before the files: a kill in between must not leave a new file with an old cache.
-            self._purge_caches(file)
+            self._purge_caches(row.file)
         for name, data in changed.items():
             write_atomically(self.path / name, data)
+        return replace(row, sha256=digest(image), bytes=len(image))
 
-    def finish(self, rows: Sequence[Row], toml: str | None) -> None:
-        """Removes what earlier runs made and this one did not, then writes the manifest and dataset.toml (if any)."""
-        files = {row.file for row in rows if row.file}
-        for stale in sorted(self._owned - files - {caption_file(file) for file in files}):
+    def write_strip(self, group: str, image: bytes) -> None:
+        """The report's picture of a group."""
+        path = self.path / strip_file(group)
+        if not _holds(path, image):
+            write_atomically(path, image)
+
+    def done(self, rows: Sequence[Row], new: bool) -> None:
+        """All files of a photo's rows are there. new: they were not taken over from an earlier run."""
+        self._stale.difference_update(files_of([row.__dict__ for row in rows]))
+        self.ledger.done(rows, new)
+
+    def finish(self, toml: str | None) -> list[str]:
+        """Removes what earlier runs made and this one did not; writes dataset.toml (if any) and the manifest.
+
+        Returns the captions that were left because the user had edited them.
+        """
+        left = []
+        for stale in sorted(self._stale):
             self._purge_caches(stale)
-            (self.path / stale).unlink(missing_ok=True)
+            if stale.endswith(".txt") and self.edited(stale):
+                left.append(stale)
+            else:
+                (self.path / stale).unlink(missing_ok=True)
         for name in self._folders:
             with suppress(OSError):  # not empty
                 (self.path / name).rmdir()
@@ -67,18 +108,21 @@ class OutputFolder:
             (self.path / DATASET_TOML).unlink(missing_ok=True)
         else:
             write_atomically(self.path / DATASET_TOML, toml.encode())
-        lines = "".join(row.to_json() + "\n" for row in rows)
-        write_atomically(self.path / MANIFEST, lines.encode(errors="backslashreplace"))
-        self.close()
-        (self.path / JOURNAL).unlink()
+        self.ledger.finish()
+        return left
 
-    def close(self) -> None:
-        """Leaves the journal for the next run, unless `finish` came first."""
-        self._journal.close()
+    def abandon(self) -> None:
+        """Leaves everything for the next run to go on from."""
+        self.ledger.abandon()
 
     def _purge_caches(self, file: str) -> None:
         for cache in self._caches.get(os.path.splitext(file)[0], ()):
             (self.path / cache).unlink(missing_ok=True)
+
+
+def caption_bytes(caption: str) -> bytes:
+    """A caption file."""
+    return f"{caption}\n".encode()
 
 
 def temporary_name(file: str) -> str:
@@ -92,8 +136,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -5,11 +5,14 @@ slices are marked "heuristic" in the manifest so that they can be told apart lat
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.detect import Detection, View
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.geometry import Box, Size
 
 WORKING_SIDE = 128
@@ -33,12 +36,12 @@ class HeuristicDetector:
         self.scales = {level: LEVEL_SHRINK**i for i, level in enumerate(levels)}
         self.depth = {level: i / max(1, len(levels) - 1) for i, level in enumerate(levels)}
 
-    def detect(self, images: Sequence[np.ndarray], level: str) -> list[list[Detection]]:
-        """Up to CANDIDATES windows per image that overlap little; scores are saliency relative to the best, in [0, 1].
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        """Up to CANDIDATES windows per view that overlap little; scores are saliency relative to the best, in [0, 1].
 
-        An image without any saliency (one flat colour) yields none.
+        A view without any saliency (one flat colour) yields none.
         """
-        return [self._detect_one(image, level) for image in images]
+        return [self._detect_one(view.pixels, level) for view in views]
 
     def _detect_one(self, image: np.ndarray, level: str) -> list[Detection]:
         small = shrink(image, WORKING_SIDE)
@@ -95,17 +98,21 @@ def skin_likeness(small: np.ndarray) -> np.ndarray:
 def score_windows(saliency: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Every window of the level's sizes on a grid. Returns boxes (n, 4) in map pixels and scores (n,), at most 1.
 
-    The score is the mean saliency inside minus that of a frame around it: a window off its subject, or one that is
-    too small for it, leaves saliency in the frame.
+    The score is the mean saliency inside minus half of that around it, and half of that just above it: a window off its
+    subject, or too small for it, leaves saliency around it, and one that cuts a head leaves it above.
     """
     height, width = saliency.shape
     table = cv2.integral(saliency, sdepth=cv2.CV_64F)
     boxes = np.concatenate([_grid(width, height, *size) for size in _window_sizes(width, height, scale)])
     margin = np.maximum(1, (boxes[:, 2:] - boxes[:, :2]) // 4)
     around = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1).clip(0, [width, height] * 2)
-    inner, outer = _box_sums(table, boxes), _box_sums(table, around)
-    area, ring = _areas(boxes), _areas(around) - _areas(boxes)
-    score = inner / area - 0.5 * np.where(ring > 0, (outer - inner) / np.maximum(ring, 1), saliency.mean())
+    above = np.stack([boxes[:, 0], around[:, 1], boxes[:, 2], boxes[:, 1]], axis=1)
+    inner, outer, top = (_box_sums(table, part) for part in (boxes, around, above))
+    beyond = [
+        _mean(sums, areas, saliency)
+        for sums, areas in ((outer - inner, _areas(around) - _areas(boxes)), (top, _areas(above)))
+    ]
+    score = inner / _areas(boxes) - 0.5 * sum(beyond)
     return boxes, score / max(score.max(), 1e-9)
 
 
@@ -146,6 +153,11 @@ def _box_sums(table: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
 
 
+def _mean(sums: np.ndarray, areas: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Beyond the photo's edge there is nothing to see: the map's own mean, so that no window gains by lying there."""
+    return np.where(areas > 0, sums / np.maximum(areas, 1), saliency.mean())
+
+
 def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
@@ -170,3 +182,8 @@ def _scaled(window: np.ndarray, zoom: tuple[float, float], size: Size) -> Box:
     y0, y1 = (round(float(y) * zoom[1]) for y in window[[1, 3]])
     x0, y0 = min(x0, size[0] - 1), min(y0, size[1] - 1)
     return Box(x0, y0, min(size[0], max(x0 + 1, x1)), min(size[1], max(y0 + 1, y1)))
+
+
+def create(config: HsdConfig, photos: Path) -> HeuristicDetector:
+    Options(config).finish()  # it has none
+    return HeuristicDetector([level.name for level in config.levels])

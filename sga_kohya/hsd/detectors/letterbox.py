@@ -1,0 +1,74 @@
+"""Fitting a view into a model's square input and bringing boxes back; and batches of one constant size."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.geometry import Box, Size
+
+T = TypeVar("T")
+GREY = 114
+"""What YOLO models were trained to see around a picture."""
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """A picture of `source` size, scaled to fit into `target` and centred there. Sizes are (width, height)."""
+
+    source: Size
+    target: Size
+
+    @property
+    def inner(self) -> Size:
+        """The picture's size inside the target."""
+        scale = min(self.target[0] / self.source[0], self.target[1] / self.source[1])
+        return max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
+
+    @property
+    def offset(self) -> Size:
+        return (self.target[0] - self.inner[0]) // 2, (self.target[1] - self.inner[1]) // 2
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 of the source size to the target size."""
+        (left, top), (width, height) = self.offset, self.inner
+        shrinks = width < self.source[0]
+        resized = cv2.resize(pixels, self.inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        canvas = np.full((self.target[1], self.target[0], 3), GREY, np.uint8)
+        canvas[top : top + height, left : left + width] = resized
+        return canvas
+
+    def undo(self, boxes: np.ndarray) -> np.ndarray:
+        """(n, 4) corners in target pixels to source pixels."""
+        zoom = np.array([self.source[0] / self.inner[0], self.source[1] / self.inner[1]] * 2)
+        return (boxes - np.array(self.offset * 2)) * zoom
+
+
+def to_detection(corners: Sequence[float], score: float, level: str, label: str, size: Size) -> Detection | None:
+    """Whole pixels around the corners x0, y0, x1, y1, cut at a view of `size`; None when nothing is left."""
+    if not np.isfinite(corners).all():
+        return None
+    # Rounding first: 99.9999 that was 100 must not take in a further column.
+    x0, y0 = (int(np.floor(round(float(edge), 2))) for edge in corners[:2])
+    x1, y1 = (int(np.ceil(round(float(edge), 2))) for edge in corners[2:])
+    x0, y0, x1, y1 = max(0, x0), max(0, y0), min(size[0], x1), min(size[1], y1)
+    # Rounded: the last bits of a score depend on the device.
+    return Detection(Box(x0, y0, x1, y1), round(float(score), 4), level, label) if x0 < x1 and y0 < y1 else None
+
+
+def best_first(detections: Sequence[Detection | None]) -> list[Detection]:
+    """Without None; of equal scores, such as annotations have, the larger box first."""
+    return sorted((d for d in detections if d), key=lambda d: (-d.score, -d.box.area, d.box, d.label))
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[tuple[list[T], int]]:
+    """Lists of exactly `size`, the last one filled up with its own last item, and how many are real.
+
+    A batch of constant size takes the same kernels whatever is in it, so that no result depends on the batch.
+    """
+    for start in range(0, len(items), size):
+        chunk = list(items[start : start + size])
+        yield chunk + [chunk[-1]] * (size - len(chunk)), len(chunk)

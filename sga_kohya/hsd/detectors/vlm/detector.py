@@ -1,0 +1,170 @@
+"""The detector `vlm`: one question a view for all levels, replies validated, asked again when unusable, and kept."""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.detect import Detection, View
+from sga_kohya.hsd.detectors.classes import Found
+from sga_kohya.hsd.detectors.labels import phrases
+from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
+from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, Message, picture_message
+from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, BadReply, complaint, question, read_reply
+from sga_kohya.hsd.geometry import Size
+from sga_kohya.hsd.images import find_images
+from sga_kohya.hsd.manifest import MANIFEST
+
+DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""Apache-2.0; used without an endpoint."""
+
+
+class VlmDetector:
+    name = "vlm"
+
+    def __init__(
+        self,
+        client: Client,
+        labels: Mapping[str, Sequence[str]],
+        cache: "ReplyCache",
+        side: int = 1024,
+        pixels: bool = False,
+        attempts: int = 3,
+        max_calls: int = 0,
+    ) -> None:
+        """labels: phrases by level, coarse to fine. side: the longest of the picture that is sent. pixels: ask for
+        boxes in its pixels, not in thousandths. attempts: questions for one view until a reply can be used. max_calls:
+        of the model in this run, 0 for any number.
+        """
+        self._client, self._labels, self._cache = client, labels, cache
+        self._side, self._pixels, self._attempts, self._max_calls = side, pixels, attempts, max_calls
+        self._coarsest, *self._finer = labels
+        self._calls, self._lock = 0, threading.Lock()
+
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        # The finer levels are asked for in one question; the coarsest, in split mode, before there are regions.
+        levels = [self._coarsest] if level == self._coarsest else self._finer
+        asked = tuple(dict.fromkeys(label for name in levels for label in self._labels[name]))
+        with ThreadPoolExecutor(self._client.parallel) as pool:
+            found = list(pool.map(lambda view: self._find(view, asked), views))
+        return [
+            best_first(
+                [
+                    to_detection(np.multiply(corners, view.size * 2), score, level, label, view.size)
+                    for corners, score, label in answer
+                    if label in self._labels[level]
+                ]
+            )
+            for view, answer in zip(views, found, strict=True)
+        ]
+
+    def _find(self, view: View, labels: Sequence[str]) -> list[Found]:
+        """What the model answers; nothing, with a warning, when no attempt gives a reply that can be used."""
+        small = shrink(view.pixels, self._side)
+        size: Size = small.shape[1::-1]
+        jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        text = question(labels, size if self._pixels else None)
+        extent = size if self._pixels else (RELATIVE, RELATIVE)
+        key = hashlib.sha256(json.dumps([self._client.model, text]).encode() + jpeg).hexdigest()
+        kept = self._cache.read(key)
+        if kept is not None:
+            return read_reply(kept, labels, extent)
+        messages: list[Message] = [picture_message(text, jpeg)]
+        for _ in range(self._attempts):
+            reply = self._ask(messages)
+            try:
+                found = read_reply(reply, labels, extent)
+            except BadReply as error:
+                problem = error
+                messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": complaint(error)}]
+            else:
+                self._cache.write(key, reply)
+                return found
+        tqdm.write(f"warning: {view.source}: no usable reply in {self._attempts} attempts: {problem}", file=sys.stderr)
+        return []
+
+    def _ask(self, messages: Sequence[Message]) -> str:
+        with self._lock:
+            if self._max_calls and self._calls >= self._max_calls:
+                raise SgaError(
+                    f"detector vlm: max_calls {self._max_calls} is spent; every reply is kept in {self._cache.folder}, "
+                    "so the same command goes on from here"
+                )
+            self._calls += 1
+        return self._client.ask(messages)
+
+
+class ReplyCache:
+    """Usable replies by the hash of picture, question and model, a file each: a run after a kill pays nothing twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, key: str) -> str | None:
+        file = self._file(key)
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def write(self, key: str, reply: str) -> None:
+        file = self._file(key)
+        temporary = file.with_suffix(f".{threading.get_ident()}.tmp")
+        temporary.write_text(reply, encoding="utf-8")
+        os.replace(temporary, file)
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.txt"
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3), averaged down so that the longer side is at most `side`."""
+    factor = side / max(pixels.shape[:2])
+    if factor >= 1:
+        return pixels
+    size = tuple(max(1, round(length * factor)) for length in pixels.shape[1::-1])
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def create(config: HsdConfig, photos: Path) -> VlmDetector:
+    options = Options(config)
+    endpoint, model = options.text("endpoint"), options.text("model")
+    key_variable, request = options.text("api_key_env", "OPENAI_API_KEY"), options.table("request")
+    timeout, parallel = options.number("timeout", 120, 1), options.whole("parallel", 4)
+    labels, max_new_tokens = phrases(options), options.whole("max_new_tokens", 1024)
+    coordinates, side = options.choice("coordinates", ("relative", "pixels")), options.whole("side", 1024, 64)
+    attempts, max_calls = options.whole("attempts", 3), options.whole("max_calls", 0, 0)
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    cache = Path(options.text("cache", f"{home}/sga_kohya/vlm_replies")).expanduser()
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        options.problems.append(f"endpoint = {endpoint!r}: write a URL, such as http://localhost:8000/v1")
+    if endpoint and not model:
+        options.problems.append("no model: give the name by which the endpoint knows it, model=NAME")
+    options.finish()
+    client: Client
+    if endpoint:
+        client = HttpClient(endpoint, model, key_variable, timeout, parallel, request)
+        announce(client, photos, attempts, max_calls, side, cache)
+    else:
+        client = LocalClient(model or DEFAULT_MODEL, config.device, max_new_tokens)
+    return VlmDetector(client, labels, ReplyCache(cache), side, coordinates == "pixels", attempts, max_calls)
+
+
+def announce(client: HttpClient, photos: Path, attempts: int, max_calls: int, side: int, cache: Path) -> None:
+    """What the run will ask of a server that may cost money, before it does."""
+    count = sum(1 for _ in find_images(photos, photos / ".", MANIFEST)) if photos.is_dir() else 0
+    limit = f"at most {max_calls} calls (max_calls)" if max_calls else "no limit (max_calls)"
+    print(
+        f"vlm: {count} photos go to {client.url} ({client.model}), one call a region, each a JPEG of at most {side} "
+        f"pixels, up to {attempts} calls when replies cannot be used; {limit}; replies already in {cache} are free",
+        file=sys.stderr,
+    )

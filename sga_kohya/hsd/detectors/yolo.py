@@ -1,0 +1,63 @@
+"""YOLO weights (.pt) through ultralytics, which is AGPL-3.0: an optional extra, imported only here.
+
+Only load weights that you trust: a .pt file can run code.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.detect import View
+from sga_kohya.hsd.detectors.classes import ClassDetector, Found
+from sga_kohya.hsd.detectors.labels import ClassChoice
+from sga_kohya.hsd.detectors.letterbox import chunks
+from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.devices import batch_size, library, torch_device
+
+
+class YoloModel:
+    def __init__(self, path: str, threshold: float, imgsz: int, device: str) -> None:
+        # It would otherwise install missing packages in the middle of a run, and send usage statistics.
+        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+        os.environ.setdefault("YOLO_OFFLINE", "true")
+        ultralytics = library("ultralytics", "yolo", "detector yolo")
+        self._device, self._imgsz, self._threshold = torch_device(device), imgsz, threshold
+        try:
+            self._model = ultralytics.YOLO(path)
+            self.classes: Sequence[str] = list(self._model.names.values())
+        except Exception as error:  # whatever pickle and ultralytics raise for a file that is no YOLO model
+            raise SgaError(f"detector yolo: cannot load {path}: {error}") from error
+        if self._model.task not in ("detect", "segment", "pose"):
+            raise SgaError(f"detector yolo: {path} is for the task {self._model.task}: use a detection model")
+
+    def predict(self, views: Sequence[View]) -> list[list[Found]]:
+        found = []
+        for chunk, real in chunks(views, batch_size(self._device)):
+            results = self._model.predict(
+                [view.pixels[..., ::-1].copy() for view in chunk],  # arrays are taken as BGR
+                imgsz=self._imgsz,
+                conf=self._threshold,
+                device=str(self._device),
+                rect=False,  # always square: a view's input must not depend on the others' shapes
+                verbose=False,
+            )
+            found += [self._found(result.boxes) for result in results[:real]]
+        return found
+
+    def _found(self, boxes) -> list[Found]:
+        columns = (boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist())
+        return [
+            (corners, score, self._model.names[int(number)]) for corners, score, number in zip(*columns, strict=True)
+        ]
+
+
+def create(config: HsdConfig, photos: Path) -> ClassDetector:
+    options = Options(config)
+    models = options.model_files((".pt",))
+    thresholds, imgsz, choice = options.thresholds(0.3), options.whole("imgsz", 640, 32), ClassChoice(options)
+    options.finish()
+    load = partial(YoloModel, imgsz=imgsz, device=config.device)
+    return ClassDetector(options, models, thresholds, choice, load)

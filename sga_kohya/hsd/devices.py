@@ -1,0 +1,39 @@
+"""Where a model runs, and what is said when its library is missing."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from sga_kohya.errors import SgaError
+
+if TYPE_CHECKING:
+    import torch
+
+ACCELERATOR_BATCH = 4
+"""Views at once on an accelerator; one at a time on a CPU, where a batch gains nothing."""
+
+
+def torch_device(name: str) -> "torch.device":
+    """The device of that name, of "" the accelerator that is there, else the CPU. Raises SgaError for a missing one."""
+    import torch
+
+    if not name:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    # torch raises RuntimeError for unknown names, AssertionError for builds without CUDA.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SgaError(f"device {name}: {str(error).splitlines()[0]} Use cpu, cuda, cuda:1 or mps") from None
+
+
+def batch_size(device: "torch.device") -> int:
+    return 1 if device.type == "cpu" else ACCELERATOR_BATCH
+
+
+def library(name: str, extra: str, purpose: str) -> ModuleType:
+    """An optional library. Raises SgaError that names the extra which installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise SgaError(f'{purpose} needs {name} ({reason}): pip install "sga-kohya[{extra}]"') from None

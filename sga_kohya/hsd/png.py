@@ -1,0 +1,56 @@
+"""A PNG writer for 8-bit RGB, many times faster than Pillow's at its fastest: encoding dominates a run.
+
+Every row is stored as its difference to the row above (filter 2 of the PNG specification, "Up"), in one pass over the
+whole image, and deflated by ISA-L where the `isal` package is installed. On photos that is smaller than what libpng
+makes at level 1 by trying five filters on each row.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+try:
+    from isal.isal_zlib import compress as _isal_compress
+except ImportError:  # a platform without a wheel
+    _isal_compress = None
+
+UP = 2
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """pixels: (H, W, 3) RGB uint8. Returns a whole file without metadata."""
+    height, width, channels = pixels.shape
+    if channels != 3 or pixels.dtype != np.uint8:
+        raise ValueError(f"pixels of shape {pixels.shape} and type {pixels.dtype}: (H, W, 3) uint8 is wanted")
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", _deflate(_filtered(pixels))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def _filtered(pixels: np.ndarray) -> np.ndarray:
+    """(H, 1 + 3 W) uint8: each row with its filter in front."""
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return filtered
+
+
+def _zlib_compress(data: np.ndarray) -> bytes:
+    # Run lengths and Huffman codes alone: on differences of photos as small as a search for matches, and faster.
+    deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return deflater.compress(data) + deflater.flush()
+
+
+def _isal(data: np.ndarray) -> bytes:
+    return _isal_compress(data, 1)
+
+
+_deflate: Callable[[np.ndarray], bytes] = _isal if _isal_compress else _zlib_compress
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

@@ -1,0 +1,176 @@
+"""The command line: python -m sga_kohya.partition DATASET OUT --by CRITERION"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sga_kohya.errors import SgaError
+from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
+from sga_kohya.partition import criteria, topics
+from sga_kohya.partition.dataset import Sample, read_dataset
+from sga_kohya.partition.output import DATASET_TOML, GROUPINGS, check_folder, write
+
+CRITERIA = ("frequency", "resolution", "caption", "random")
+Labelled = tuple[list[int | None], list[object], list[str]]
+"""Part, value of each sample, and a remark on each part."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sga_kohya.partition",
+        description="Label the images of an existing kohya dataset, without cutting or touching them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("dataset", type=Path, metavar="DATASET", help="folder of images, of folders such as 10_dog, or a dataset TOML")
+    add("out", type=Path, metavar="OUT", help="folder for dataset.toml and sga_manifest.jsonl")
+    add(
+        "--by",
+        choices=CRITERIA,
+        required=True,
+        default=argparse.SUPPRESS,
+        help="share of high frequencies, pixels, caption topic, or chance",
+    )
+    add("--labels", default=",".join(DEFAULT_LABELS), help="names, coarse to fine, two or more")
+    add(
+        "--keywords",
+        action="append",
+        default=[],
+        metavar="LABEL=WORD,WORD",
+        help="for --by caption, repeatable; a label without keywords takes the rest; none at all: topics are clustered",
+    )
+    add("--group_by", choices=GROUPINGS, default=GROUPINGS[0], help="which images are siblings")
+    add("--seed", type=int, default=0, help="for --by random and --by caption")
+    add("--resolution", type=int, default=1024, help="for a folder; a TOML has its own")
+    add("--batch_size", type=int, default=1, help="for a folder; a TOML has its own")
+    return parser
+
+
+def run(args: argparse.Namespace) -> str:
+    """Writes OUT and returns the report. Raises SgaError for what the user can correct."""
+    labels = parse_labels(args.labels)
+    keywords = parse_keywords(args.keywords, labels, args.by)
+    if args.resolution < 64 or args.batch_size < 1 or args.seed < 0:
+        raise SgaError("--resolution must be 64 or more, --batch_size 1 or more, --seed 0 or more")
+    out = args.out.resolve()
+    check_folder(out)
+    dataset = read_dataset(args.dataset, args.resolution, args.batch_size)
+    parts, values, remarks = label(dataset.samples, args.by, labels, keywords, args.seed)
+    write(out, dataset, [None if part is None else labels[part] for part in parts], values, args.by, args.group_by)
+    notes = [f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"]
+    return report(labels, parts, remarks, out, args.by, notes if dataset.dropped else [])
+
+
+def label(
+    samples: Sequence[Sample], by: str, labels: Sequence[str], keywords: Mapping[str, Sequence[str]], seed: int
+) -> Labelled:
+    captions = [sample.caption for sample in samples]
+    nothing = [""] * len(labels)
+    if by == "random":
+        return list(criteria.by_chance(len(samples), len(labels), seed)), [seed] * len(samples), nothing
+    if by == "caption":
+        if not any(captions):
+            raise SgaError("no image has a caption: use another --by, or caption the images")
+        if keywords:
+            parts = topics.by_keywords(captions, labels, keywords)
+            remarks = [", ".join(keywords.get(name, ["the rest"])) for name in labels]
+        else:
+            parts, words = topics.by_clusters(captions, len(labels), seed)
+            remarks = [", ".join(found) for found in words]
+        return list(parts), list(captions), remarks
+    return _ordered(samples, {"frequency": criteria.frequency, "resolution": criteria.resolution}[by], labels)
+
+
+def _ordered(samples: Sequence[Sample], measure: Callable[[Path], float], labels: Sequence[str]) -> Labelled:
+    """Parts by a number that is measured in each file. An image that cannot be read is named and takes no part."""
+
+    def measured(sample: Sample) -> float | None:
+        try:
+            return float(f"{measure(sample.path):.6g}")
+        # On damaged files Pillow's decoders raise almost anything: SyntaxError, struct.error, zlib.error, …
+        except Exception as error:
+            tqdm.write(f"warning: {sample.path} is left out, it cannot be read: {error}", file=sys.stderr)
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        progress = tqdm(pool.map(measured, samples), total=len(samples), unit="image", disable=None)
+        values = list(progress)
+    numbers = [value for value in values if value is not None]
+    found = iter(criteria.equal_parts(numbers, len(labels)))
+    parts = [None if value is None else next(found) for value in values]
+    ranges = []
+    for part in range(len(labels)):
+        ours = [value for value, p in zip(values, parts, strict=True) if p == part and value is not None]
+        ranges.append(f"{min(ours):.4g} to {max(ours):.4g}")
+    return parts, values, ranges
+
+
+def parse_labels(text: str) -> list[str]:
+    labels = [name.strip() for name in text.split(",")]
+    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(name.replace("-", "").isalnum() for name in labels):
+        raise SgaError(f"--labels {text}: write two or more different names of letters, digits and '-', such as a,b,c")
+    return labels
+
+
+def parse_keywords(items: Sequence[str], labels: Sequence[str], by: str) -> dict[str, list[str]]:
+    if items and by != "caption":
+        raise SgaError("--keywords is for --by caption")
+    keywords = {}
+    for item in items:
+        name, equals, words = item.partition("=")
+        keywords[name] = [word.strip() for word in words.split(",") if word.strip()]
+        if name not in labels or not equals or not keywords[name]:
+            raise SgaError(f"--keywords {item}: write LABEL=WORD,WORD with one of {', '.join(labels)}")
+    return keywords
+
+
+def report(
+    labels: Sequence[str], parts: Sequence[int | None], remarks: Sequence[str], out: Path, by: str, notes: Sequence[str]
+) -> str:
+    counts = Counter(parts)
+    lines = [f"{'label':<12}{'images':>8}  {by}"]
+    lines += [f"{name:<12}{counts[i]:>8}  {remarks[i]}".rstrip() for i, name in enumerate(labels)]
+    notes = [*notes, *(f"no image is {name}" for i, name in enumerate(labels) if not counts[i])]
+    lines += [f"warning: {note}" for note in notes]
+    return "\n".join([*lines, "", "next:", f"  {next_command(labels, out, by)}"])
+
+
+def next_command(labels: Sequence[str], out: Path, by: str) -> str:
+    """With noise levels that fall from coarse to fine, as the paper's do, where the labels have such an order."""
+    options = f"--sga_manifest {shlex.quote(str(out / MANIFEST_NAME))}"
+    ordered = by in ("frequency", "resolution")
+    if tuple(labels) != DEFAULT_LABELS or not ordered:
+        steps = [0.5 - i / (len(labels) - 1) if ordered else 0 for i in range(len(labels))]
+        shifts = ",".join(f"{name}:{step:.3g}" for name, step in zip(labels, steps, strict=True))
+        options += f" --sga_granularities {','.join(labels)} --sga_timestep_shift {shifts}"
+    dataset = shlex.quote(str(out / DATASET_TOML))
+    door = "accelerate launch -m sga_kohya.flux_train_network --config_file your.toml"
+    return f"{door} --dataset_config {dataset} {options}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        print(run(args))
+    except (SgaError, OSError) as error:
+        print(f"sga_kohya.partition: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # A file name that is not UTF-8 must not stop the report.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    sys.exit(main())

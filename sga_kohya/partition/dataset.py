@@ -1,0 +1,130 @@
+"""An existing kohya dataset: a folder or a dataset TOML, as the TOML that will be written and the images in it."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from sga_kohya.errors import SgaError
+from sga_kohya.granularity import ATTRIBUTE
+
+EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".jxl", ".png", ".webp"}
+"""What sd-scripts takes for images, some of them with a plugin."""
+CAPTION_EXTENSION = ".txt"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """path: absolute. caption: "" without one."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """toml: as sd-scripts reads it, with absolute folders. samples: in the order of their paths, each once. dropped:
+    tables whose granularity would have overridden the new ones."""
+
+    toml: dict[str, Any]
+    samples: list[Sample]
+    dropped: int
+
+
+def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
+    """path: a dataset TOML, a folder of images, or one of kohya's folders such as 10_dog. resolution and batch_size:
+    for folders, a TOML has its own. Raises SgaError naming what cannot be used."""
+    if path.is_dir():
+        config = _folder_config(path.resolve(), resolution, batch_size)
+    elif path.is_file():
+        config = _load(path)
+    else:
+        raise SgaError(f"no folder or TOML {path}: give the dataset that you train on")
+    samples: dict[Path, Sample] = {}
+    tables = [config.get("general", {}), *config.get("datasets", []), *(subset for subset, _ in _subsets(config))]
+    dropped = sum(_drop_granularity(table) for table in tables)
+    for subset, inherited in _subsets(config):
+        _make_absolute(subset)
+        if not subset.get("is_reg"):
+            extension = subset.get("caption_extension", inherited.get("caption_extension", ".caption"))
+            fallback = str(subset.get("class_tokens", inherited.get("class_tokens", "")) or "")
+            for image in _images(subset, path):
+                samples.setdefault(image, Sample(image, _caption(image, extension) or fallback))
+    if not samples:
+        raise SgaError(f"no images in {path}: give a folder of images, or of folders such as 10_dog, or a dataset TOML")
+    return Dataset(config, [samples[image] for image in sorted(samples)], dropped)
+
+
+def _folder_config(folder: Path, resolution: int, batch_size: int) -> dict[str, Any]:
+    named = sorted(entry for entry in folder.iterdir() if entry.is_dir() and re.match(r"\d+_", entry.name))
+    subsets = [_folder_subset(entry) for entry in (named or [folder])]
+    bucketing = {"enable_bucket": True, "bucket_no_upscale": True, "max_bucket_reso": 2 * resolution}
+    return {"datasets": [{"resolution": resolution, "batch_size": batch_size, **bucketing, "subsets": subsets}]}
+
+
+def _folder_subset(folder: Path) -> dict[str, Any]:
+    """As --train_data_dir reads it: 10_dog is repeated ten times, "dog" stands in where there is no caption."""
+    match = re.match(r"(\d+)_(.+)", folder.name)
+    repeats, tokens = (int(match[1]), match[2]) if match else (1, folder.name)
+    captions = ".caption" if any(folder.glob("*.caption")) and not any(folder.glob("*.txt")) else CAPTION_EXTENSION
+    return {
+        "image_dir": str(folder),
+        "num_repeats": repeats,
+        "class_tokens": tokens,
+        "caption_extension": captions,
+    }
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        config = toml.loads(path.read_text(encoding="utf-8"))
+    except (toml.TomlDecodeError, UnicodeDecodeError) as error:
+        raise SgaError(f"{path} is no TOML: {error}") from None
+    if not any(True for _ in _subsets(config)):
+        raise SgaError(f"{path} has no [[datasets.subsets]]: give a dataset TOML, as for --dataset_config")
+    return config
+
+
+def _subsets(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each subset, and what it inherits from its dataset and from [general]."""
+    for dataset in config.get("datasets", []):
+        for subset in dataset.get("subsets", []):
+            yield subset, {**config.get("general", {}), **dataset}
+
+
+def _make_absolute(subset: dict[str, Any]) -> None:
+    """Folders count from where sd-scripts is started, which may be elsewhere."""
+    for key in ("image_dir", "conditioning_data_dir", "metadata_file"):
+        if key in subset:
+            subset[key] = os.path.abspath(os.path.expanduser(subset[key]))
+
+
+def _drop_granularity(table: dict[str, Any]) -> bool:
+    """Whether there was one."""
+    attributes = table.get("custom_attributes", {})
+    had = attributes.pop(ATTRIBUTE, None) is not None
+    if had and not attributes:
+        del table["custom_attributes"]
+    return had
+
+
+def _images(subset: Mapping[str, Any], path: Path) -> list[Path]:
+    if "image_dir" not in subset:
+        raise SgaError(f"{path}: a subset has no image_dir: only images in folders can be labelled")
+    folder = Path(subset["image_dir"])
+    if not folder.is_dir():
+        raise SgaError(f"{path}: no folder {folder}: correct image_dir, or start from where sd-scripts is started")
+    return [folder / name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in EXTENSIONS]
+
+
+def _caption(image: Path, extension: str) -> str:
+    """The first line, which is what sd-scripts reads."""
+    file = image.with_suffix(extension)
+    if not file.is_file():
+        return ""
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
+    return lines[0].strip() if lines else ""

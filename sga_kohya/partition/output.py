@@ -1,0 +1,52 @@
+"""dataset.toml and sga_manifest.jsonl of a partition."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import toml
+
+from sga_kohya.errors import SgaError
+from sga_kohya.granularity import MANIFEST_NAME
+from sga_kohya.hsd.output import write_atomically
+from sga_kohya.partition.dataset import Dataset, Sample
+
+DATASET_TOML = "dataset.toml"
+HEADER = "# Written by sga_kohya.partition and rewritten by its next run here: edit a copy."
+GROUPINGS = ("image", "stem", "folder")
+
+
+def check_folder(out: Path) -> None:
+    """Raises SgaError where files of other origin would be overwritten."""
+    if out.exists() and not out.is_dir():
+        raise SgaError(f"OUT {out} is a file: give a folder")
+    written = (out / DATASET_TOML).is_file() and HEADER in (out / DATASET_TOML).read_text("utf-8", "replace")
+    for name in (DATASET_TOML, MANIFEST_NAME):
+        if (out / name).exists() and not written:
+            raise SgaError(f"{out / name} was not written by sga_kohya.partition: choose another OUT or move it away")
+
+
+def write(out: Path, dataset: Dataset, labels: Sequence[str | None], values: Sequence[object], by: str, group_by: str):
+    """labels: by sample, None for one that takes no part. values: what the label was chosen by."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / DATASET_TOML, f"{HEADER}\n\n{toml.dumps(dataset.toml)}".encode())
+    rows = [
+        {
+            "file": str(sample.path),
+            "group": group_of(sample, group_by),
+            "granularity": label,
+            "criterion": by,
+            "value": value,
+        }
+        for sample, label, value in zip(dataset.samples, labels, values, strict=True)
+        if label is not None
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(out / MANIFEST_NAME, lines.encode())
+
+
+def group_of(sample: Sample, group_by: str) -> str:
+    """What shares a tuple step: nothing with anything ("image"), equal file stems, or the images of a folder."""
+    if group_by == "folder":
+        return str(sample.path.parent)
+    return sample.path.stem if group_by == "stem" else str(sample.path)

@@ -1,0 +1,176 @@
+"""sga_kohya.hsd: report.html and the preview, as a browser shows them."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sga_kohya.hsd import HsdConfig, LevelConfig, run
+from sga_kohya.hsd.__main__ import main
+from sga_kohya.hsd.manifest import Row
+from sga_kohya.hsd.report import write_report
+from sga_kohya.hsd.runs import sample
+from sga_kohya.hsd.strips import GAP, TILE_HEIGHT, tile_width
+from sga_kohya.hsd.tally import Tally
+from tests.test_hsd_resume import CONFIG, photos, picture, slices
+from tests.test_hsd_run import rows_of, snapshot
+
+__all__ = ["photos"]
+
+ODD_NAME = "<b>{{data}} & '\"#?% ü.png"
+
+
+def data_of(page: Path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL).group(1))
+
+
+def opened(page: Path, profile: Path, *flags: str) -> str:
+    """The page as Chromium has built it. Skips without Chromium; fails on any message on its console."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on the PATH: the page was not opened in a browser; apt-get install chromium")
+    common = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    common += ["--disable-quic", "--disable-component-update", "--disable-sync", "--enable-logging=stderr"]
+    command = [browser, *common, *flags, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and ":CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_the_report_shows_every_group_and_every_discard(photos, tmp_path):
+    picture(20).save(photos / ODD_NAME)
+    Image.new("RGB", (50, 50), "red").save(photos / "tiny.png")
+    (photos / "broken.png").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    result = run(photos, out, CONFIG)
+    rows, data = rows_of(out), data_of(out / "report.html")
+    assert [[s[1] for s in group[2]] for group in data["groups"]] == [
+        [row["file"] for row in rows if row["source"] == source and row["file"]]
+        for source in dict.fromkeys(row["source"] for row in rows if row["file"])
+    ]
+    found = {kind: [entry[0] for entry in entries] for kind, entries in data["discards"].items()}
+    assert found["unreadable"] == ["broken.png"] and "tiny.png" in found["too small"]
+    assert (
+        sum(map(len, found.values())) == sum(row["file"] is None for row in rows) == sum(result.tally.reasons.values())
+    )
+    for group, _, pieces in data["groups"]:
+        with Image.open(out / "report" / f"{group}.jpg") as strip:
+            widths = [tile_width(width, height) for _, _, width, height, *_ in pieces]
+            assert strip.size == (sum(widths) + GAP * (len(widths) - 1), TILE_HEIGHT)
+    assert (out / "report.html").stat().st_size < 60_000, "pictures are linked, not inlined"
+
+    dom = opened(out / "report.html", tmp_path / "profile")
+    sheet = dom[dom.index('<div id="sheet">') :]
+    assert sheet.count('class="group card"') == 7 and sheet.count("<img ") == 7
+    assert "&lt;b&gt;{{data}} &amp; '\"#?% ü.png" in sheet, "a name is text, never markup"
+    assert sheet.count('loading="lazy"') == 7 and "7 groups, page 1 of 1" in dom
+    for link in re.findall(r'src="(report/[^"]+)"', sheet):
+        assert (out / unquote(link)).is_file(), link
+    assert dom.count("<summary>") == len(data["discards"])
+
+
+def many_rows(groups: int) -> list[Row]:
+    return [
+        Row(
+            file=f"1_{level}/p{i}.png",
+            root=f"p{i}",
+            group=f"p{i}",
+            granularity=level,
+            size=(256, 256),
+            scale=1.0,
+            source=f"p{i}.jpg",
+            source_sha256="0",
+            reason=None,
+        )
+        for i in range(groups)
+        for level in ("macro", "micro")[: 1 + i % 2]
+    ]
+
+
+def test_thousands_of_groups_are_paged(tmp_path):
+    rows = many_rows(5000)
+    (tmp_path / "sga_manifest.jsonl").write_text("".join(row.to_json() + "\n" for row in rows))
+    tally = Tally(["macro", "micro"])
+    for i in range(5000):
+        tally.add([row for row in rows[3 * (i // 2) : 3 * (i // 2) + 3] if row.root == f"p{i}"])
+    assert tally.group_sizes == {1: 2500, 2: 2500}
+    write_report(tmp_path, CONFIG, tally)
+    dom = opened(tmp_path / "report.html", tmp_path / "profile", "--allow-file-access-from-files")
+    assert "5000 groups, page 1 of 105" in dom and dom.count('class="group card"') == 48
+    assert re.search(r"<span>K = 2</span><i style=\"width:100\.00%\">.*?<span>2,500</span>", dom)
+
+
+def test_an_empty_run_still_reports_why(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (50, 50)).save(tmp_path / "photos" / "small.png")
+    assert main([str(tmp_path / "photos"), str(tmp_path / "out")]) == 2
+    data = data_of(tmp_path / "out" / "report.html")
+    assert data["groups"] == [] and [entry[0] for entry in data["discards"]["too small"]] == ["small.png"]
+
+
+def test_a_preview_writes_only_its_report(photos, tmp_path, capsys):
+    out, before = tmp_path / "out", snapshot(photos)
+    arguments = [str(photos), str(out), "--resolution", "256", "--min_size", "128"]
+    assert main([*arguments, "--preview", "3"]) == 0
+    assert snapshot(photos) == before
+    assert "3 found" in capsys.readouterr().out
+    files = set(snapshot(out))
+    assert files == {"preview/report.html", "preview/sga_manifest.jsonl", "preview/hsd_config.toml"} | {
+        f"preview/report/{name}.jpg" for name in ("p0", "p4", "p3")
+    }, "sorted by path: p0 p2 p4 sub/p1 sub/p3 sub/p5"
+    page = (out / "preview" / "report.html").read_text()
+    assert "Preview: 3 of 6 photos" in page and not data_of(out / "preview" / "report.html")["links"]
+    assert main(arguments) == 0 and slices(out), "the preview is in nobody's way"
+    assert main([*arguments, "--preview", "2"]) == 0
+    assert len(list((out / "preview" / "report").iterdir())) == 2
+    shutil.rmtree(out / "preview")
+    (out / "preview").mkdir()
+    (out / "preview" / "mine.txt").touch()
+    assert main([*arguments, "--preview", "2"]) == 2 and "is no earlier preview" in capsys.readouterr().err
+    assert main([*arguments, "--preview", "0"]) == 2
+
+
+def test_a_preview_inside_photos_is_no_photo(photos):
+    out = photos / "out"
+    main([str(photos), str(out), "--resolution", "256", "--min_size", "128", "--preview", "3"])
+    assert run(photos, photos / "other", CONFIG).tally.photos == 6
+    assert run(photos, out, CONFIG).tally.photos == 6
+
+
+def test_sampling_is_even():
+    assert sample(list("abcdefghij"), 5) == list("acegi")
+    assert sample(list("abc"), 2) == ["a", "b"] and sample(list("abc"), 9) == sample(list("abc"), None) == list("abc")
+
+
+def test_regions_of_one_photo_are_groups_with_one_root(photos, tmp_path, monkeypatch):
+    from sga_kohya.hsd.detect import DETECTORS
+    from tests.test_hsd_decompose import Parts
+
+    monkeypatch.setitem(DETECTORS, "parts", lambda config, photos: Parts())
+    for path in photos.rglob("*.png"):
+        path.unlink()
+    picture(3, 1200, 1000).save(photos / "two.png")
+    levels = (LevelConfig("macro", 512, tau_up=1.0, max_slices=2), LevelConfig("meso", 512, caption_prefix="part of "))
+    config = HsdConfig(levels, mode="split", detector="parts", caption="words")
+    out = tmp_path / "out"
+    result = run(photos, out, config)
+    rows = rows_of(out)
+    assert [(row["file"], row["root"], row["group"], row["parent"]) for row in rows] == [
+        ("1_macro/two.png", "two", "two", None),
+        ("1_meso/two.png", "two", "two", "1_macro/two.png"),
+        ("1_macro/two-r2.png", "two", "two-r2", None),
+        ("1_meso/two-r2.png", "two", "two-r2", "1_macro/two-r2.png"),
+    ]
+    assert result.tally.group_sizes == {2: 2} and result.tally.photos == 1
+    assert (out / "1_meso" / "two-r2.txt").read_text() == "part of words\n"
+    assert {path.name for path in (out / "report").iterdir()} == {"two.jpg", "two-r2.jpg"}
+    run(photos, out, replace(config, levels=(replace(levels[0], max_slices=1), levels[1])))
+    assert {path.name for path in out.rglob("two*")} == {"two.png", "two.txt", "two.jpg"}
+    assert np.asarray(Image.open(out / "1_macro" / "two.png")).shape == (512, 512, 3)

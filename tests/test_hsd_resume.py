@@ -1,0 +1,261 @@
+"""sga_kohya.hsd: runs over the same OUT, after a kill, and with photos, settings or captions changed in between."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, run
+from sga_kohya.hsd import pipeline as pipeline_module
+from sga_kohya.hsd.__main__ import main
+from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.ledger import JOURNAL
+from tests.test_hsd_run import rows_of, snapshot
+
+LEVELS = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
+CONFIG = HsdConfig(LEVELS, min_size=128)
+
+
+def picture(seed: int, width: int = 400, height: int = 300) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for i in range(6):
+        picture(i).save(folder / ("sub" if i % 2 else ".") / f"p{i}.png")
+    return folder
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+    """Grows by one for each photo that is decoded."""
+    calls: list[int] = []
+    decode = pipeline_module.decode_image
+    monkeypatch.setattr(pipeline_module, "decode_image", lambda data: calls.append(len(data)) or decode(data))
+    return calls
+
+
+def slices(out: Path) -> dict[str, str]:
+    """Everything that is trained on, and the manifest."""
+    return {k: v for k, v in snapshot(out).items() if k.startswith("1_") or k.endswith(".jsonl")}
+
+
+KILLED_RUN = """
+import sys, time
+from pathlib import Path
+from sga_kohya.hsd import detect, run
+from tests.test_hsd_resume import CONFIG
+make = detect.DETECTORS["heuristic"]
+def slow(config, photos):
+    detector = make(config, photos)
+    found = detector.detect
+    detector.detect = lambda views, level: time.sleep(0.25) or found(views, level)
+    return detector
+detect.DETECTORS["heuristic"] = slow
+from sga_kohya.hsd import pipeline
+pipeline.DETECTOR_BATCH = 1
+run(Path(sys.argv[1]), Path(sys.argv[2]), CONFIG, workers=1)
+"""
+
+
+def test_after_a_kill_nothing_is_redone_or_lost(photos, tmp_path, decoded):
+    fresh, out = tmp_path / "fresh", tmp_path / "out"
+    run(photos, fresh, CONFIG)
+    decoded.clear()
+    process = subprocess.Popen([sys.executable, "-c", KILLED_RUN, photos, out], cwd=Path(__file__).parents[1])
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("1_micro/*.txt"))) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    finished = [line for line in (out / JOURNAL).read_text().splitlines() if line.startswith("[")]
+    assert 1 <= len(finished) < 6
+    files = [row["file"] for line in finished for row in json.loads(line) if row["file"]]
+    before = {file: (out / file).stat().st_mtime_ns for file in files}
+    result = run(photos, out, CONFIG)
+    assert len(decoded) == 6 - len(finished) and result.tally.reused == len(finished)
+    assert {file: (out / file).stat().st_mtime_ns for file in files} == before
+    assert slices(out) == slices(fresh)
+    assert not (out / JOURNAL).exists() and not list(out.rglob("*.tmp"))
+
+
+def test_a_second_run_decodes_nothing(photos, tmp_path, decoded):
+    out = tmp_path / "out"
+    first = run(photos, out, CONFIG)
+    before = snapshot(out)
+    assert (len(decoded), first.tally.reused) == (6, 0)
+    second = run(photos, out, CONFIG)
+    assert (len(decoded), second.tally.reused) == (6, 6)
+    assert snapshot(out) == before
+    assert (second.tally.levels, second.tally.group_sizes) == (first.tally.levels, first.tally.group_sizes)
+    third = run(photos, out, replace(CONFIG, batch_size=4, device="cpu"))
+    assert (len(decoded), third.tally.reused) == (6, 6), "no slice depends on these"
+
+
+def test_only_what_changed_is_redone(photos, tmp_path, decoded):
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    run(photos, out, CONFIG)
+    decoded.clear()
+    picture(77).save(photos / "p0.png")
+    (photos / "sub" / "p1.txt").write_text("a caption")
+    (photos / "p2.png").unlink()
+    picture(78).save(photos / "new.png")
+    next((out / "1_micro").glob("p4.png")).unlink()
+    result = run(photos, out, CONFIG)
+    assert (len(decoded), result.tally.reused) == (4, 2), "changed, captioned, new, and one that has lost a slice"
+    run(photos, fresh, CONFIG)
+    assert slices(out) == slices(fresh) and "1_macro/p2.png" not in slices(out)
+    assert (out / "1_micro" / "p1.txt").read_text() == "a caption\n"
+
+
+@pytest.mark.parametrize(
+    "change", [{"min_size": 192}, {"format": "jpg"}, {"caption": "words"}, {"duplicate_overlap": 0.3}]
+)
+def test_changed_settings_redo_everything(photos, tmp_path, decoded, change):
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    run(photos, out, CONFIG)
+    decoded.clear()
+    result = run(photos, out, replace(CONFIG, **change))
+    assert (len(decoded), result.tally.reused) == (6, 0)
+    run(photos, fresh, replace(CONFIG, **change))
+    assert slices(out) == slices(fresh)
+
+
+def test_a_changed_file_of_the_detector_redoes_everything(photos, tmp_path, decoded):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "classes.txt").write_text("face\n")
+    for i in range(6):
+        (labels / f"p{i}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    config = replace(CONFIG, detector="boxes", detector_options={"annotations": str(labels)})
+    out = tmp_path / "out"
+    run(photos, out, config)
+    (before,) = {tuple(row["box"]) for row in rows_of(out) if row["granularity"] == "micro"}
+    run(photos, out, config)
+    assert len(decoded) == 6
+    (labels / "p0.txt").write_text("0 0.25 0.25 0.5 0.5 1.0\n")
+    run(photos, out, config)
+    assert len(decoded) == 12
+    boxes = {row["root"]: tuple(row["box"]) for row in rows_of(out) if row["granularity"] == "micro"}
+    assert boxes["p0"] != before and set(boxes.values()) == {boxes["p0"], before}
+
+
+def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [str(photos), str(out), "--resolution", "256", "--min_size", "128"]
+    main([*arguments, "--caption", "one"])
+    edited, other = out / "1_micro" / "p0.txt", out / "1_macro" / "p0.txt"
+    edited.write_text("my own words\n")
+    assert "were edited" not in capsys.readouterr().out
+    for caption in ("one", "two", "three"):
+        assert main([*arguments, "--caption", caption]) == 0
+        assert "1 captions were edited here and stay as they are, such as 1_micro/p0.txt" in capsys.readouterr().out
+        assert (edited.read_text(), other.read_text()) == ("my own words\n", f"{caption}\n")
+    (photos / "p0.png").unlink()
+    main([*arguments, "--caption", "three"])
+    assert "such as 1_micro/p0.txt" in capsys.readouterr().out
+    assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
+
+
+def test_a_kill_between_two_captions_is_no_edit(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(photos, out, replace(CONFIG, caption="one"))
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline_module, "render", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, out, replace(CONFIG, caption="two"))
+    monkeypatch.undo()
+    for caption in ("three", "two"):
+        assert run(photos, out, replace(CONFIG, caption=caption)).edited == []
+        assert {path.read_text() for path in out.glob("1_*/*.txt")} == {f"{caption}\n"}
+
+
+def test_the_later_of_two_near_duplicates_is_left_out(photos, tmp_path, decoded):
+    with Image.open(photos / "p0.png") as image:
+        image.resize((320, 240)).save(photos / "sub" / "copy.jpg", quality=80)
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    result = run(photos, out, CONFIG)
+    (row,) = (row for row in rows_of(out) if row["source"] == "sub/copy.jpg")
+    assert row["file"] is None and row["reason"].startswith("near-duplicate: of p0.png, ")
+    assert result.tally.lost == {"near-duplicate": 1} and not list(out.rglob("*copy*"))
+    assert run(photos, out, CONFIG).tally.used == 6 and len(decoded) == 7
+    # Its twin goes: it is a photo like any other.
+    (photos / "p0.png").unlink()
+    run(photos, out, CONFIG)
+    assert len(decoded) == 8 and (out / "1_macro" / "copy.png").exists()
+    run(photos, fresh, CONFIG)
+    assert slices(out) == slices(fresh)
+    picture(0).save(photos / "p0.png")
+    run(photos, out, CONFIG)
+    assert not list(out.glob("1_*/copy.*")) and (out / "1_macro" / "p0.png").exists()
+    run(photos, out, replace(CONFIG, near_duplicates=-1))
+    assert (out / "1_macro" / "copy.png").exists()
+
+
+def test_a_photo_that_could_not_be_read_is_tried_again(photos, tmp_path):
+    out = tmp_path / "out"
+    whole = (photos / "p0.png").read_bytes()
+    (photos / "p0.png").write_bytes(whole[: len(whole) // 2])
+    assert run(photos, out, CONFIG).tally.lost == {"unreadable": 1}
+    (photos / "p0.png").write_bytes(whole)
+    assert run(photos, out, CONFIG).tally.used == 6
+
+
+class Corner:
+    """Finds the upper left quarter, in regions and photos alike."""
+
+    name = "corner"
+
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        return [[Detection(Box(0, 0, v.box.width // 2, v.box.height // 2), 1.0, level, "thing")] for v in views]
+
+
+def test_sub_folders_with_settings_of_their_own(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "corner", lambda config, photos: Corner())
+    own = replace(CONFIG, mode="split", detector="corner", levels=(LevelConfig("macro", 192, tau_up=1.5),) + LEVELS[1:])
+    out = tmp_path / "out"
+    run(photos, out, replace(CONFIG, overrides={"sub": own}))
+    for row in rows_of(out):
+        if row["granularity"] == "macro":
+            below = row["source"].startswith("sub/")
+            assert (row["detector"], row["label"]) == (("corner", "thing") if below else (None, ""))
+            assert row["box"][2] <= 240 if below else row["box"][2] > 300
+    assert "resolution = 256" in (out / "dataset.toml").read_text()
+    assert "[overrides.sub]" in (out / "hsd_config.toml").read_text()
+
+
+def test_every_file_s_hash_is_in_the_manifest(photos, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out, CONFIG)
+    files = snapshot(out)
+    for row in rows_of(out):
+        assert row["source_sha256"] == snapshot(photos)[row["source"]]
+        if row["file"]:
+            assert row["sha256"] == files[row["file"]] and row["bytes"] == (out / row["file"]).stat().st_size
+            assert row["caption_sha256"] == files[row["file"].replace(".png", ".txt")]
+            assert (row["upscaler"] == "lanczos") == row["upscaled"] and not row["super_resolved"]
+
+
+def test_it_goes_on_with_its_own_settings_file(photos, tmp_path, decoded):
+    out = tmp_path / "out"
+    assert main([str(photos), str(out), "--resolution", "256", "--min_size", "128", "--tau_up", "3"]) == 0
+    decoded.clear()
+    assert main([str(photos), str(out), "--config", str(out / "hsd_config.toml")]) == 0
+    assert decoded == []
+    (out / "hsd_config.toml").write_text("mine = 1")
+    assert main([str(photos), str(out)]) == 2 and (out / "hsd_config.toml").read_text() == "mine = 1"
