@@ -1,8 +1,13 @@
 """TupleAccelerator on a toy model: the step is the tuple step, its gradient that of Eq. 6."""
 
+import json
+import random
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
 from sga_kohya.equations.weights import sub_batch_weight
@@ -169,5 +174,72 @@ def test_other_loaders_and_loops_are_accelerate_s(parts):
 
 def test_skipping_batches_is_refused(parts):
     accelerator, *_, loader = parts()
-    with pytest.raises(SgaError, match="skip_until_initial_step"):
+    with pytest.raises(SgaError, match="--resume alone"):
         accelerator.skip_first_batches(loader, 1)
+
+
+def test_a_state_resumes_at_the_next_tuple_step_with_the_same_random_numbers(parts, tmp_path):
+    def run(epochs, start=0, stop=None):
+        accelerator, dataset, model, optimizer, loader = parts(groups=13)
+        if start:
+            accelerator.load_state(tmp_path / str(start))
+        drawn = []
+        for epoch in range(epochs):
+            dataset.epoch = epoch
+            for batch in loader:
+                with accelerator.accumulate(model):
+                    accelerator.backward(loss_of(model, batch))
+                    optimizer.step()
+                    optimizer.zero_grad()
+                drawn.append((batch["keys"], torch.rand(1).item(), random.random()))
+                if accelerator.sync_gradients and not start:
+                    accelerator.save_state(tmp_path / str(accelerator.cursor.step))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return drawn
+
+    whole = run(2)
+    cursors = {int(path.name): json.loads((path / "sga_cursor.json").read_text()) for path in tmp_path.iterdir()}
+    per_epoch = len(cursors) // 2
+    assert (cursors[per_epoch]["epoch"], cursors[per_epoch]["position"]) == (1, 0)
+    for start in (1, per_epoch - 1, per_epoch, per_epoch + 2):
+        rest = run(2, start)
+        assert rest == whole[-len(rest) :]
+        assert len(rest) < len(whole)
+
+
+def test_a_folder_saved_over_is_replaced_as_a_whole(parts, tmp_path):
+    accelerator, *_ = parts()
+    target = tmp_path / "state"
+    target.mkdir()
+    (target / "stale").touch()
+    accelerator.save_state(target)
+    assert (target / "sga_cursor.json").is_file() and not (target / "stale").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_deepspeed_is_told_where_a_step_ends(parts, monkeypatch):
+    """Its engine counts batches itself unless told; accelerate 1.6 tells it nothing."""
+    accelerator, _, model, _, loader = parts()
+    told = []
+
+    engine = SimpleNamespace(set_gradient_accumulation_boundary=told.append)
+    accelerator.deepspeed_engine_wrapped = SimpleNamespace(engine=engine)
+    monkeypatch.setattr(TupleAccelerator, "distributed_type", DistributedType.DEEPSPEED)
+    ends = []
+    for _ in loader:
+        with accelerator.accumulate(model):
+            ends.append(accelerator.current.last)
+    assert told == ends
+    assert set(told) == {True, False}
+
+
+def test_engines_that_cannot_follow_tuples_are_refused(parts, monkeypatch):
+    accelerator, dataset, *_ = parts()
+    monkeypatch.setattr(TupleAccelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(SgaError, match="do not work under FSDP"):
+        accelerator.prepare_data_loader(DataLoader(dataset))
+    monkeypatch.setattr(TupleAccelerator, "distributed_type", DistributedType.DEEPSPEED)
+    monkeypatch.setattr(TupleAccelerator, "num_processes", 2)
+    monkeypatch.setattr(type(accelerator.state), "deepspeed_plugin", SimpleNamespace(zero_stage=2), raising=False)
+    with pytest.raises(SgaError, match="ZeRO stage 2 with several processes"):
+        accelerator.prepare_data_loader(DataLoader(dataset))

@@ -6,19 +6,20 @@ for the keys of a bucket, so caches, masks, flips, captions and everything else 
 """
 
 import functools
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity
 from sga_kohya.seams.host import Seam
 from sga_kohya.seams.session import Session
-from sga_kohya.tuples.loader import EpochSampler, Item, TupleDataset
+from sga_kohya.tuples.loader import EpochSampler, LoadedStep, TupleDataset
 from sga_kohya.tuples.plan import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
 
@@ -45,7 +46,9 @@ class HostDatasetGroup(TupleDataset):
     def __init__(self, group: Any, config: SgaConfig):
         super().__init__()
         self.group = group
-        self.identities = _identify(group, config)
+        identifier = Identifier(config.granularities, config.manifest)
+        self.identities = _identify(group, identifier)
+        self._manifests = identifier.metadata()
         self.planner = Planner(
             groups=form_groups(self._slices()),
             batch_sizes=[dataset.batch_size for dataset in group.datasets],
@@ -59,6 +62,10 @@ class HostDatasetGroup(TupleDataset):
         if "group" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.__dict__["group"], name)
+
+    def metadata(self) -> dict[str, str]:
+        """What the data were, for a saved model's header."""
+        return {**self.planner.metadata(), **self._manifests}
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [
@@ -75,6 +82,29 @@ class TupleDatasetGroup(HostDatasetGroup):
     def __len__(self) -> int:
         return len(self.planner)
 
+    @property
+    def seed(self) -> int:  # type: ignore[override]
+        """The plan's; a resumed run takes that of its state."""
+        return self.planner.seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self.planner.seed = value
+
+    def facts(self) -> dict[str, str]:
+        planner = self.planner
+        # Names without folders, because a dataset that was moved is still the same.
+        slices = [
+            [(item.granularity, item.dataset, item.bucket, Path(item.key).name) for item in group]
+            for group in planner.groups
+        ]
+        return {
+            "groups": str(len(planner.groups)),
+            "slices": hashlib.sha256(repr(slices).encode()).hexdigest()[:16],
+            "batch sizes": ",".join(map(str, planner.batch_sizes)),
+            "groups a step": str(planner.groups_per_step or "as batch size"),
+        }
+
     def plan(self, epoch: int) -> list[TupleStep]:
         for dataset in self.group.datasets:
             dataset.current_epoch = epoch  # read by caption_dropout_every_n_epochs
@@ -87,7 +117,7 @@ class TupleDatasetGroup(HostDatasetGroup):
         dataset.buckets_indices = [index_type(bucket_index=0, bucket_batch_size=len(sub_batch.keys), batch_index=0)]
         return dataset[0]
 
-    def sampler(self, loader: DataLoader) -> Sampler:
+    def sampler(self, loader: DataLoader) -> EpochSampler:
         epoch = getattr(loader.collate_fn, "current_epoch", None)
         if epoch is None:
             raise SgaError("this sd-scripts keeps its epoch elsewhere than in collator_class.current_epoch")
@@ -103,19 +133,19 @@ class StockOrderGroup(HostDatasetGroup):
     def __len__(self) -> int:
         return len(self.group)
 
-    def __getitem__(self, index: int) -> Item:  # type: ignore[override]  # the host's sampler knows no epochs
+    def __getitem__(self, index: int) -> LoadedStep:  # type: ignore[override]  # the host's sampler knows no epochs
         number = bisect_right(self.group.cumulative_sizes, index)
         dataset = self.group.datasets[number]
         place = dataset.buckets_indices[index - (self.group.cumulative_sizes[number - 1] if number else 0)]
         start = place.batch_index * place.bucket_batch_size
         keys = tuple(dataset.bucket_manager.buckets[place.bucket_index][start : start + place.bucket_batch_size])
         identities = self.identities[number]
-        return [(SubBatch(number, keys, tuple(identities[key].granularity for key in keys)), self.group[index])]
+        sub_batch = SubBatch(number, keys, tuple(identities[key].granularity for key in keys), groups=len(keys))
+        return LoadedStep([(sub_batch, self.group[index])])
 
 
-def _identify(group: Any, config: SgaConfig) -> list[dict[str, Identity]]:
+def _identify(group: Any, identifier: Identifier) -> list[dict[str, Identity]]:
     """For each dataset, the identity of each image by the host's key. Regularisation images take no part."""
-    identifier = Identifier(config.granularities, config.manifest)
     images = [
         (index, key, info, dataset.image_to_subset[key])
         for index, dataset in enumerate(group.datasets)

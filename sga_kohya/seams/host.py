@@ -149,9 +149,10 @@ def _replace(seam: Seam, owner: ModuleType, name: str, installation: Installatio
 
 
 def _holders(value: Any, root: Path) -> Iterator[tuple[ModuleType, str]]:
-    """Every name of a loaded module of the checkout that refers to the value."""
+    """Every name of a loaded module that refers to the value: of the checkout's, where the value is its own."""
+    own = _belongs_to(sys.modules[value.__module__], root)
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and _belongs_to(module, root):
+        if isinstance(module, ModuleType) and (not own or _belongs_to(module, root)):
             for name, held in list(vars(module).items()):
                 if held is value:
                     yield module, name

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.seams.budget import Budget
+from sga_kohya.seams.monitor import Monitor
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sga_kohya.seams.dataset import HostDatasetGroup
+    from sga_kohya.seams.loop import HostLoop
+    from sga_kohya.seams.path import PathBatch
 
 
 @dataclass
@@ -23,7 +27,15 @@ class Session:
     fired: set[str] = field(default_factory=set)
     accelerator: TupleAccelerator | None = None
     dataset: "HostDatasetGroup | None" = None
+    loop: "HostLoop | None" = None
+    modulation: str = ""  # the option that modulates this model, timestep_shift or snr_gamma; empty without modulation
     noise_level: "Tensor | None" = None  # (B,), in [0, 1], of the batch whose loss comes next; set by timestep seams
+    path_batch: "PathBatch | None" = None  # what the next loss is taken against; set by path.py unless sga_path=linear
+
+    monitor: Monitor = field(default_factory=Monitor)
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.config.save_at_hours, self.config.stop_at_hours)
 
     @property
     def current(self) -> SubBatch | None:
@@ -35,7 +47,7 @@ class Session:
         self.fired.add(name)
 
     def verify(self) -> None:
-        """After the first optimizer step: every seam that should have been reached was. Raises SgaError if not."""
+        """After an optimizer step: every seam that should have been reached was. Raises SgaError if not."""
         missed = sorted(self.expected - self.fired)
         if missed:
             raise SgaError(
@@ -45,4 +57,11 @@ class Session:
 
     def metadata(self) -> dict[str, str]:
         """`ss_sga_*` entries for a saved model."""
-        return {**self.config.metadata(), **(self.dataset.planner.metadata() if self.dataset is not None else {})}
+        facts = self.config.metadata()
+        if self.modulation:
+            facts["ss_sga_modulated_by"] = self.modulation
+        if self.dataset is not None:
+            facts |= self.dataset.metadata()
+        if self.accelerator is not None:
+            facts["ss_sga_train_hours"] = f"{self.accelerator.cursor.hours:.4f}"
+        return facts

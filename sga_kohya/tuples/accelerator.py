@@ -4,7 +4,12 @@ The training loop stays as it is: it still sees one batch at a time and asks `sy
 """
 
 import contextlib
+import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,25 +18,37 @@ from accelerate.utils import DistributedType, send_to_device
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
+from sga_kohya.tuples.cursor import Cursor
+from sga_kohya.tuples.gradients import GradientObserver
 from sga_kohya.tuples.loader import TupleDataset, TupleLoader, with_sampler
+from sga_kohya.tuples.randomness import Place, seed_all
 from sga_kohya.tuples.step import SubBatch
 
-# Engines that decide by themselves when gradients are synchronised and the optimizer steps.
-_OWN_STEPS = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
+# Engines that decide by themselves when gradients are synchronised and the optimizer steps. DeepSpeed can be told.
+_OWN_STEPS = (DistributedType.FSDP, DistributedType.MEGATRON_LM)
 
 
 class TupleAccelerator(Accelerator):
     """Gradient synchronisation, clipping and stepping happen once a tuple step (times gradient_accumulation_steps).
 
+    A state saved by `save_state` is resumed exactly: `load_state` moves the cursor, and the loader begins there.
+
     current: the sub-batch being trained on, None outside `accumulate()`, so validation and sampling stay untouched.
-    after_step: called after each optimizer step.
+    cursor: how far the run has come. stopped: set it to have no further batches. after_step: called after each
+    optimizer step. observer: sees the sub-batches' gradients of the steps it wants, one by one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.step: int = 0
         self.current: SubBatch | None = None
+        self.cursor = Cursor()
+        self.stopped = False
         self.after_step: Callable[[], None] = lambda: None
+        self.observer: GradientObserver | None = None
+        self._dataset: TupleDataset | None = None
+        self._resumed: Cursor | None = None
+        self._waiting_since = time.perf_counter()
         self._handed_out: tuple[SubBatch, bool] | None = None
         self._prepared_models: list[torch.nn.Module] = []
 
@@ -42,20 +59,90 @@ class TupleAccelerator(Accelerator):
         dataset = data_loader.dataset
         if not isinstance(dataset, TupleDataset):
             return super().prepare_data_loader(data_loader, device_placement, slice_fn_for_dispatch)
-        if self.distributed_type in _OWN_STEPS:
-            raise SgaError(f"tuples do not work under {self.distributed_type.value}, which counts batches on its own")
+        self._check_engine()
         sampler = dataset.sampler(data_loader)
         if sampler is not None:
+            self._dataset = dataset
             data_loader = with_sampler(data_loader, sampler)
         # Placement is the TupleLoader's: accelerate would move the whole step at once.
         prepared = super().prepare_data_loader(data_loader, device_placement=False)
-        return TupleLoader(prepared, self._present, self._to_device)
+        return TupleLoader(prepared, self, sampler.epoch if sampler else None)
 
     def skip_first_batches(self, dataloader: Any, num_batches: int = 0) -> Any:
-        """As accelerate's; a loader of tuple steps is refused, because skipping batches would break steps apart."""
-        if isinstance(dataloader, TupleLoader):
-            raise SgaError("tuple steps cannot be skipped batch by batch: train without skip_until_initial_step")
-        return super().skip_first_batches(dataloader, num_batches)
+        """As accelerate's; a loader of planned tuple steps is refused, because that would break steps apart."""
+        if not isinstance(dataloader, TupleLoader):
+            return super().skip_first_batches(dataloader, num_batches)
+        if dataloader.ordered:
+            raise SgaError("tuple steps cannot be skipped batch by batch: --resume alone goes on where the state was")
+        return dataloader.without(num_batches)
+
+    def save_state(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> str:
+        """As accelerate's, with the cursor; the folder appears only when everything in it is written.
+
+        One process saves: random numbers depend on the cursor, so the others have nothing to add.
+        """
+        if output_dir is None:
+            return super().save_state(output_dir, *args, **kwargs)
+        if self.is_main_process:
+            target = Path(output_dir)
+            part = target.with_name(f"{target.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            super().save_state(str(part), *args, **kwargs)
+            if self._dataset is not None:
+                self._state_of(self._dataset).save(part)
+            _replace_folder(part, target)
+        return str(output_dir)
+
+    def load_state(self, input_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """As accelerate's, with the cursor. Where the plan is no longer the same, the epoch's data begin anew."""
+        super().load_state(input_dir, *args, **kwargs)
+        cursor = Cursor.load(Path(input_dir)) if input_dir is not None else None
+        if self._dataset is None:
+            return
+        if cursor is None:
+            self.print(f"warning: {input_dir} was saved without tuples: steps and data are counted from zero")
+            return
+        changed = cursor.changed(self._facts(self._dataset))
+        if changed:
+            self.print(f"warning: the plan has changed ({'; '.join(changed)}), so epoch {cursor.epoch} begins anew")
+            cursor.position = 0
+        self._dataset.seed = cursor.seed
+        self.cursor = self._resumed = cursor
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a state was loaded whose epoch has not yet begun."""
+        return self._resumed is not None
+
+    def begin_epoch(self, epoch: int | None) -> int | None:
+        """See loader.Consumer."""
+        resumed = self._resumed
+        if self.stopped or (resumed is not None and epoch is not None and epoch < resumed.epoch):
+            return None
+        position = resumed.position if resumed is not None and epoch == resumed.epoch else 0
+        self._resumed = None
+        self.cursor.epoch, self.cursor.position = epoch or 0, position
+        return position
+
+    def wait(self) -> None:
+        """See loader.Consumer."""
+        self._waiting_since = time.perf_counter()
+
+    def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
+        """See loader.Consumer."""
+        if place is not None:
+            seed_all((*place, self.process_index, "training"))
+        self._handed_out = (sub_batch, ends_epoch)
+
+    def to_device(self, batch: Any) -> Any:
+        """See loader.Consumer."""
+        if not self.device_placement:
+            return batch
+        return send_to_device(batch, self.device, non_blocking=self.non_blocking)
+
+    def skip_steps(self, loader: DataLoader, count: int) -> DataLoader:
+        """See loader.Consumer."""
+        return super().skip_first_batches(loader, count)
 
     def prepare_model(
         self, model: torch.nn.Module, device_placement: bool | None = None, evaluation_mode: bool = False
@@ -81,7 +168,9 @@ class TupleAccelerator(Accelerator):
         self.current, ends_epoch = self._handed_out
         self.sync_gradients = self._closes_step(self.current, ends_epoch)
         with contextlib.ExitStack() as stack:
-            if not self.sync_gradients:
+            if self.distributed_type == DistributedType.DEEPSPEED:
+                self.deepspeed_engine_wrapped.engine.set_gradient_accumulation_boundary(self.sync_gradients)
+            elif not self.sync_gradients or self._watched is not None:
                 # All prepared models, not only those given: some scripts of sd-scripts give the module from before it
                 # was wrapped, and ranks whose steps have different numbers of sub-batches would wait for each other.
                 for model in self._prepared_models:
@@ -90,29 +179,70 @@ class TupleAccelerator(Accelerator):
                 yield
             finally:
                 self.current = None
+        self.cursor.seconds += time.perf_counter() - self._waiting_since
         if self.sync_gradients:
+            self.cursor.step += 1
             self.after_step()
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """As accelerate's, with the loss times the current sub-batch's weight (Eq. 6)."""
         if self.current is not None and self.current.weight != 1.0:
             loss = loss * self.current.weight
-        super().backward(loss, **kwargs)
+        observer = self._watched
+        if observer is None or self.current is None:
+            super().backward(loss, **kwargs)
+            return
+        with observer.watch(self.current, self.sync_gradients):
+            super().backward(loss, **kwargs)
+
+    @property
+    def _watched(self) -> GradientObserver | None:
+        """Who wants the gradients of the optimizer step in hand apart."""
+        wanted = self.observer is not None and self.observer.wants(self.cursor.step + 1)
+        return self.observer if wanted else None
+
+    def _check_engine(self) -> None:
+        """Raises SgaError where steps cannot follow tuples."""
+        engine = self.distributed_type
+        if engine in _OWN_STEPS:
+            raise SgaError(f"tuples do not work under {engine.value}, which counts batches on its own")
+        if engine != DistributedType.DEEPSPEED or self.num_processes == 1:
+            return
+        stage = self.state.deepspeed_plugin.zero_stage
+        if stage > 1:
+            raise SgaError(
+                f"tuples do not work under DeepSpeed's ZeRO stage {stage} with several processes: it waits for all of "
+                "them at each sub-batch, and their tuple steps have different numbers. Use zero_stage 0 or 1"
+            )
 
     def _closes_step(self, sub_batch: SubBatch, ends_epoch: bool) -> bool:
         if not sub_batch.last:
             return False
         # accelerate counts batches in `step` and saves it with the state; here it counts tuple steps.
         self.step += 1
+        self.cursor.position += 1
+        self.cursor.groups += sub_batch.groups
         if ends_epoch and self.gradient_state.sync_with_dataloader:
             self.step = 0
             return True
         return self.step % self.gradient_accumulation_steps == 0
 
-    def _present(self, sub_batch: SubBatch, ends_epoch: bool) -> None:
-        self._handed_out = (sub_batch, ends_epoch)
+    def _state_of(self, dataset: TupleDataset) -> Cursor:
+        """The cursor as it is saved: at an epoch's end it stands at the beginning of the next."""
+        state = replace(self.cursor, seed=dataset.seed, plan=self._facts(dataset))
+        if self._handed_out is not None and self._handed_out[0].last and self._handed_out[1]:
+            state.epoch, state.position = state.epoch + 1, 0
+        return state
 
-    def _to_device(self, batch: Any) -> Any:
-        if not self.device_placement:
-            return batch
-        return send_to_device(batch, self.device, non_blocking=self.non_blocking)
+    def _facts(self, dataset: TupleDataset) -> dict[str, str]:
+        return {**dataset.facts(), "processes": str(self.num_processes)}
+
+
+def _replace_folder(part: Path, target: Path) -> None:
+    """Put a finished folder in the place of what may be there."""
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(part, target)
+    shutil.rmtree(old, ignore_errors=True)

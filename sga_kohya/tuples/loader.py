@@ -5,22 +5,33 @@ The loader's length stays the number of tuple steps, so a host's arithmetic of e
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sga_kohya.tuples.randomness import Place, isolated
 from sga_kohya.tuples.step import SubBatch, TupleStep
 
-Item = list[tuple[SubBatch, Any]]
+
+@dataclass(frozen=True, slots=True)
+class LoadedStep:
+    """A tuple step with the batch of each sub-batch. place: where its random numbers come from; None: from wherever."""
+
+    parts: list[tuple[SubBatch, Any]]
+    place: Place | None = None
 
 
-class TupleDataset(Dataset[Item]):
-    """Item (epoch, i) is the i-th tuple step of that epoch: a list of (SubBatch, batch).
+class TupleDataset(Dataset[LoadedStep]):
+    """Item (epoch, i) is the i-th tuple step of that epoch.
 
     The epoch travels with the index because workers, prefetching and persistent workers all run ahead of or behind
-    whatever epoch number the main process keeps.
+    whatever epoch number the main process keeps. Loading has random numbers of its own (flips, caption dropout), so
+    that they are the same in every worker and leave those of training alone. seed: of the plan and of all randomness.
     """
+
+    seed: int = 0
 
     def __init__(self) -> None:
         self._epoch: int | None = None
@@ -34,15 +45,21 @@ class TupleDataset(Dataset[Item]):
     def load(self, sub_batch: SubBatch) -> Any:
         """The batch of one sub-batch of the current plan."""
 
-    def sampler(self, loader: DataLoader) -> "Sampler | None":
-        """What should replace the loader's sampler; None keeps it."""
+    def sampler(self, loader: DataLoader) -> "EpochSampler | None":
+        """What should replace the loader's sampler; None keeps it, and then there is no order to resume."""
         return None
 
-    def __getitem__(self, index: tuple[int, int]) -> Item:
+    def facts(self) -> dict[str, str]:
+        """What the plan is made of, by name: as long as it is the same, the same seed gives the same plan."""
+        return {}
+
+    def __getitem__(self, index: tuple[int, int]) -> LoadedStep:
         epoch, position = index
         if epoch != self._epoch:
             self._steps, self._epoch = self.plan(epoch), epoch
-        return [(sub_batch, self.load(sub_batch)) for sub_batch in self._steps[position]]
+        place = (self.seed, epoch, position)
+        with isolated((*place, "data")):
+            return LoadedStep([(sub_batch, self.load(sub_batch)) for sub_batch in self._steps[position]], place)
 
 
 class EpochSampler(Sampler):
@@ -60,33 +77,66 @@ class EpochSampler(Sampler):
         return ((epoch, position) for position in range(self.length))
 
 
+class Consumer(Protocol):
+    """Who trains on what a TupleLoader yields."""
+
+    def begin_epoch(self, epoch: int | None) -> int | None:
+        """The epoch's tuple steps to skip because they were made before; None to skip all of it."""
+
+    def wait(self) -> None:
+        """The training loop asks for the next batch."""
+
+    def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
+        """Called just before a batch is handed out. place: given with a step's first sub-batch only."""
+
+    def to_device(self, batch: Any) -> Any:
+        """The batch where the model is."""
+
+    def skip_steps(self, loader: DataLoader, count: int) -> DataLoader:
+        """The same loader without its first items, which are not loaded."""
+        ...
+
+
 class TupleLoader:
     """Wraps a prepared DataLoader over a TupleDataset; yields one sub-batch's batch at a time.
 
-    present(sub_batch, ends_epoch) is called just before each batch is handed out. Batches are moved to the device one
-    by one, so that a tuple step needs no more memory there than its largest sub-batch.
+    Batches are moved to the device one by one, so that a tuple step needs no more memory there than its largest
+    sub-batch. epoch: asked for when an epoch begins; None where the order of data is not ours.
     """
 
-    def __init__(
-        self,
-        loader: DataLoader,
-        present: Callable[[SubBatch, bool], None],
-        to_device: Callable[[Any], Any],
-    ):
+    def __init__(self, loader: DataLoader, consumer: Consumer, epoch: Callable[[], int] | None):
         self.loader = loader
-        self._present = present
-        self._to_device = to_device
+        self._consumer = consumer
+        self._epoch = epoch
 
     def __len__(self) -> int:
         """Tuple steps of this process in an epoch."""
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
+        consumer = self._consumer
+        skip = consumer.begin_epoch(self._epoch() if self._epoch else None)
+        if skip is None:
+            return
+        loader = consumer.skip_steps(self.loader, skip) if skip else self.loader
         final = len(self.loader) - 1
-        for position, item in enumerate(self.loader):
-            for sub_batch, batch in item:
-                self._present(sub_batch, position == final)
-                yield self._to_device(batch)
+        consumer.wait()
+        for position, step in enumerate(loader, start=skip):
+            place = step.place
+            for sub_batch, batch in step.parts:
+                consumer.present(sub_batch, place, position == final)
+                yield consumer.to_device(batch)
+                consumer.wait()
+                place = None
+
+    def without(self, batches: int) -> "TupleLoader":
+        """For a loader whose items are single batches: without the first ones."""
+        return TupleLoader(self._consumer.skip_steps(self.loader, batches), self._consumer, self._epoch)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its order is a plan of ours."""
+        return self._epoch is not None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)

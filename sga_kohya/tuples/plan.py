@@ -124,6 +124,7 @@ class Planner:
                 granularities=tuple(item.granularity for item in part),
                 weight=self.weight(part[0].granularity, len(of_level), len(part), of_level[part[0].granularity]),
                 last=index == len(parts) - 1,
+                groups=len(groups) if index == len(parts) - 1 else 0,
             )
             for index, part in enumerate(parts)
         )

@@ -27,7 +27,7 @@ class SubBatch:
     """What the training step knows of the batch in hand.
 
     granularities: of each sample, None where unknown. weight: factor of its mean loss in the step's gradient.
-    last: whether it closes its tuple step.
+    last: whether it closes its tuple step. groups: how many groups that step ends with it, 0 unless it is the last.
     """
 
     dataset: int
@@ -35,6 +35,7 @@ class SubBatch:
     granularities: tuple[str | None, ...]
     weight: float = 1.0
     last: bool = True
+    groups: int = 0
 
 
 TupleStep = tuple[SubBatch, ...]

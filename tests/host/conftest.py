@@ -31,6 +31,8 @@ FORKS.set_forkserver_preload(
         *("torch", "torch.utils.tensorboard", "torchvision", "scipy.stats", "scipy.ndimage", "cv2"),
         *("accelerate", "diffusers", "diffusers.pipelines", "lycoris.kohya", "rich.logging", "voluptuous"),
         *("transformers.models.clip.modeling_clip", "transformers.models.t5.modeling_t5", "transformers.optimization"),
+        *("transformers.models.gemma2.modeling_gemma2", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"),
+        *("transformers.models.qwen3.modeling_qwen3", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"),
     ]
 )
 CACHE = Path.home() / ".cache" / "sga_kohya"
@@ -164,16 +166,27 @@ def _spawn(command: list[str], folder: Path, log: Path, timeout: float) -> int |
 
 
 def _fork(arguments: list[str], folder: Path, log: Path, timeout: float) -> int | None:
-    """As _spawn. The server keeps the environment in which it was started, so that of run.py is set meanwhile."""
+    """As _spawn."""
+    child = fork(arguments, folder, log)
+    child.join(timeout)
+    if child.exitcode is None:
+        kill(child)
+        return None
+    return child.exitcode
+
+
+def fork(arguments: list[str], folder: Path, log: Path) -> multiprocessing.Process:
+    """Begin a run of run.py. The server keeps the environment in which it was started, so run.py's is set meanwhile."""
     child = FORKS.Process(target=_child, args=(arguments, folder, log, dict(os.environ)))
     with mock.patch.dict(os.environ, runner.OFFLINE):
         child.start()
-    child.join(timeout)
-    if child.exitcode is None:
-        os.killpg(child.pid or 0, signal.SIGKILL)
-        child.join()
-        return None
-    return child.exitcode
+    return child
+
+
+def kill(child: multiprocessing.Process) -> None:
+    """SIGKILL, with its data loader's workers."""
+    os.killpg(child.pid or 0, signal.SIGKILL)
+    child.join()
 
 
 def _child(arguments: list[str], folder: Path, log: Path, environment: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -313,6 +314,31 @@ def test_caches_workers_checkpointing_validation_and_flips_compose(run_host, tin
     assert set(trained.values()) == {2}, "each training slice once in each of the two epochs"
     assert {stem for stem, _ in trained}.isdisjoint(stem for stem, _ in validated) and len(validated) == 3
     assert all(math.isfinite(event["loss"]) for event in run.of("backward"))
+
+
+def test_alpha_masks_and_random_captions_compose(run_host, tiny_models, tmp_path):
+    """Masked losses still make Eq. 6, captions vary by epoch, and workers do not change what is drawn."""
+    dataset = write_dataset(tmp_path / "data", [LEVELS] * 4, batch_size=1)
+    for image in dataset.parent.glob("1_*/*.png"):
+        picture = Image.open(image).convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        picture.save(image)
+    captions = "alpha_mask = true\nshuffle_caption = true\ncaption_separator = ' '\ncaption_tag_dropout_rate = 0.3\n"
+    dataset.write_text(dataset.read_text().replace("num_repeats", captions + "num_repeats"))
+    seen = {}
+    for workers in (0, 2):
+        options = {"max_train_epochs": 2, "max_data_loader_n_workers": workers, "masked_loss": True}
+        args = lora_args(tiny_models, dataset, tmp_path / str(workers), **options)
+        seen[workers] = run_host(LORA, "sga", args, record=True)
+    captions = [[event["captions"] for event in of(run.events[0], "batch")] for run in seen.values()]
+    assert captions[0] == captions[1]
+    assert len({caption for (caption,) in captions[0]}) > 12, "tags are dropped anew in each epoch"
+    assert_same_weights(tmp_path / "0" / "tiny.safetensors", tmp_path / "2" / "tiny.safetensors")
+    for events in steps(seen[0]):
+        shares = [grads for event in of(events, "backward") for grads in [event["grads"]]]
+        for handed, *parts in zip(events[-1]["grads"], *shares, strict=True):
+            if handed is not None:
+                torch.testing.assert_close(handed, sum(parts) / 3, rtol=1e-4, atol=1e-8)
 
 
 def test_smoke_on_every_version(run_host, tiny_models, dataset, tmp_path, other_checkout):

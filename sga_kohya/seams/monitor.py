@@ -1,0 +1,78 @@
+"""The run's own figures on the host's trackers (TensorBoard, wandb) and in its progress bar.
+
+They travel with what the host logs at the end of each optimizer step, under the same step number, because wandb drops
+what arrives with an older number than its own count.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sga_kohya.tuples.cursor import Cursor
+from sga_kohya.tuples.meter import Meter
+from sga_kohya.tuples.step import SubBatch
+
+
+class Monitor:
+    """Of this process; on processes that neither log nor show a bar it does nothing."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        self._bar: Any = None
+        self._waiting: dict[str, dict[str, float]] = {}  # by tracker: what its next log takes along
+        self._trackers: list[str] = []
+        self._before = 0.0
+        self._noted: dict[str, float] = {}
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody sees the figures."""
+        return bool(self._trackers) or (self._bar is not None and not self._bar.disable)
+
+    def count(self, sub_batch: SubBatch, batch_size: int) -> None:
+        """A sub-batch is handed out."""
+        self.meter.count(sub_batch, batch_size)
+
+    def add(self, granularities: Sequence[str | None], losses: Tensor, noise_level: Tensor | None) -> None:
+        """The loss of each of its samples, before any weight or mask; see Meter.add."""
+        if self.watched:
+            self.meter.add(granularities, losses, noise_level)
+
+    def note(self, figures: dict[str, float]) -> None:
+        """Further figures of the optimizer step in hand, by tracker name."""
+        self._noted |= figures
+
+    def after_step(self, cursor: Cursor, processes: int) -> None:
+        """An optimizer step ended; the host logs next. Slices and tuples of all processes are counted."""
+        seconds, self._before = cursor.seconds - self._before, cursor.seconds
+        if not self.watched:
+            return
+        figures = self.meter.read(seconds)
+        figures["sga/tuples"] = cursor.groups * processes
+        figures["sga/samples_per_second"] *= processes
+        figures |= self._noted
+        self._noted = {}
+        self._waiting = dict.fromkeys(self._trackers, figures)
+
+    def attach(self, tracker: Any) -> None:
+        """Let a tracker of accelerate take our figures along."""
+        log = tracker.log
+        self._trackers.append(tracker.name)
+
+        def with_figures(values: dict, *args: Any, **kwargs: Any) -> Any:
+            return log({**values, **self._waiting.pop(tracker.name, {})}, *args, **kwargs)
+
+        tracker.log = with_figures
+
+    def show_on(self, bar: Any) -> None:
+        """Let a tqdm show the loss of each granularity beside what the host shows."""
+        if bar is None or bar is self._bar:
+            return
+        self._bar, set_postfix = bar, bar.set_postfix
+
+        def with_figures(*args: Any, **values: Any) -> None:
+            ours = {label: f"{loss:.4f}" for label, loss in self.meter.smooth.items()}
+            set_postfix(*args, **{**values, **ours})
+
+        bar.set_postfix = with_figures
