@@ -2,14 +2,20 @@
 
 import runpy
 import sys
+from pathlib import Path
+
+from sga_kohya.launch import SCRIPTS
 
 COMMANDS = {
     "hsd": "decompose a folder of photos into macro, meso and micro slices",
-    "flux_train_network": "train a FLUX adapter with SGA",
-    "flux_train": "fine-tune FLUX with SGA",
+    "partition": "label the images of an existing dataset, without cutting them",
+    "evaluate": "compare models: sample, measure, let a model and people judge, report",
+    "presets": "complete settings to start from",
+    "doctor": "check a set-up without training",
     "demo": "see what SGA does, on this machine, without sd-scripts or a GPU",
     "reference": "train a small model or a diffusers folder by Algorithm 2, without sd-scripts",
     "launch": "run the sd-scripts script whose path follows, with SGA",
+    **{Path(script).stem: f"run {script} of sd-scripts with SGA" for script in SCRIPTS},
 }
 
 

@@ -15,13 +15,16 @@ from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS
 
 REDUCTIONS = ("mean", "sum", "constant")
+SURGERIES = ("none", "pcgrad", "cagrad")
+SHIFT_FORMS = ("logit", "upstream")
+PATHS = ("linear", "shell", "spherical-linear", "spherical-slerp")
 
 
 def _as_text(value: object) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{label}:{number:g}" for label, number in value.items())
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(f"{item:g}" if isinstance(item, float) else item for item in value)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
@@ -55,10 +58,13 @@ def _table(value: object) -> Mapping[str, float]:
     return table
 
 
-def _reduction(value: object) -> str:
-    if value not in REDUCTIONS:
-        raise SgaError(f"write one of {', '.join(REDUCTIONS)}")
-    return str(value)
+def _one_of(words: tuple[str, ...]) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in words:
+            raise SgaError(f"write one of {', '.join(words)}")
+        return str(value)
+
+    return parse
 
 
 def _count(value: object) -> int:
@@ -71,10 +77,38 @@ def _count(value: object) -> int:
     return number
 
 
+def _count_or_none(value: object) -> int:
+    return 0 if str(value) == "0" else _count(value)
+
+
+def _hours(value: object) -> float:
+    try:
+        hours = float(str(value))
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < math.inf:
+        raise SgaError("write hours above 0, such as 21 or 0.5")
+    return hours
+
+
+def _list_of_hours(value: object) -> tuple[float, ...]:
+    words = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    return tuple(sorted(set(map(_hours, words))))
+
+
 def _file(value: object) -> Path:
     path = Path(str(value)).expanduser()
     if not path.is_file():
         raise SgaError("there is no such file")
+    return path
+
+
+def _picture(value: object) -> Path:
+    path = Path(str(value)).expanduser()
+    if path.is_dir():
+        path /= "sga_timesteps.png"
+    if path.suffix.lower() not in (".png", ".jpg", ".webp") or not path.absolute().parent.is_dir():
+        raise SgaError("write an existing folder, or a .png, .jpg or .webp file in one")
     return path
 
 
@@ -96,16 +130,30 @@ class SgaConfig:
     timestep_shift: Mapping[str, float] = _option(
         {"macro": 0.5, "meso": 0.0, "micro": -0.5}, _table, "Delta of Eq. 29, added to the noise level's logit"
     )
+    timestep_shift_form: str = _option(
+        "logit", _one_of(SHIFT_FORMS), "logit: sigmoid(s*z + Delta), Eq. 30; upstream: sigmoid(s*(z + Delta))"
+    )
+    snr_gamma: Mapping[str, float] = _option(
+        {"macro": 4.0, "meso": 5.0, "micro": 7.0}, _table, "Gamma of Eq. 32, Min-SNR's threshold; SD and SDXL"
+    )
+    flow_snr_weight: bool = _option(False, _boolean, "Min-SNR by sga_snr_gamma for flow-matching models as well")
+    show_timesteps: Path | None = _option(None, _picture, "draw noise levels by granularity into this file and end")
+    path: str = _option("linear", _one_of(PATHS), f"from latents to noise: {', '.join(PATHS)}; experimental")
     loss_weight: Mapping[str, float] = _option({}, _table, "lambda_k of Eq. 6; 1 for a label not named")
-    tuple_reduction: str = _option("mean", _reduction, "mean: Eq. 6, sum: Algorithm 2, constant: over all levels")
+    tuple_reduction: str = _option(
+        "mean", _one_of(REDUCTIONS), "mean: Eq. 6, sum: Algorithm 2, constant: over all levels"
+    )
     groups_per_step: int | None = _option(None, _count, "groups in a tuple step; the batch size if not given")
+    probe_every: int = _option(0, _count_or_none, "measure how granularities' gradients interfere every so many steps")
+    gradient_surgery: str = _option(
+        "none", _one_of(SURGERIES), "between granularities, at the end of each tuple step: pcgrad or cagrad"
+    )
+    save_at_hours: tuple[float, ...] = _option((), _list_of_hours, "save at the steps nearest to these training hours")
+    stop_at_hours: float | None = _option(None, _hours, "end training at the step nearest to this training hour")
     manifest: Path | None = _option(None, _file, "manifest of the slices; found beside the images if not given")
 
     def __post_init__(self) -> None:
-        tables = {"sga_loss_weight": self.loss_weight}
-        if self.modulation:
-            tables["sga_timestep_shift"] = self.timestep_shift
-        for name, table in tables.items():
+        for name, table in self._tables().items():
             for label in table:
                 if label not in self.granularities:
                     raise SgaError(
@@ -115,11 +163,34 @@ class SgaConfig:
         for label, weight in self.loss_weight.items():
             if weight < 0:
                 raise SgaError(f"sga_loss_weight = {label}:{weight:g}: lambda_k must be at least 0")
+        for label, gamma in self.snr_gamma.items():
+            if gamma <= 0:
+                raise SgaError(f"sga_snr_gamma = {label}:{gamma:g}: Gamma must be above 0; 5 is plain Min-SNR's")
+        if self.gradient_surgery != "none" and not self.tuples:
+            raise SgaError(
+                f"sga_gradient_surgery = {self.gradient_surgery} works on the granularities of a tuple step: leave out "
+                "--sga_tuples=false"
+            )
+        if self.show_timesteps and not self.enabled:
+            raise SgaError("sga_show_timesteps draws what SGA will do, so leave out --sga=false")
+
+    def _tables(self) -> dict[str, Mapping[str, float]]:
+        """The tables whose labels count. A model uses Delta or Gamma, so labels of one's own need one of the two."""
+        tables = {"sga_loss_weight": self.loss_weight}
+        if self.modulation:
+            default: dict[str, Any] = SgaConfig.__dataclass_fields__
+            pair = {f"sga_{name}": getattr(self, name) for name in ("timestep_shift", "snr_gamma")}
+            given = {key: table for key, table in pair.items() if table != default[key[4:]].default_factory()}
+            tables |= given or {"sga_timestep_shift": self.timestep_shift}
+        return tables
 
     @property
     def active(self) -> bool:
-        """Whether anything differs from stock sd-scripts."""
-        return self.enabled and (self.tuples or self.modulation)
+        """Whether anything differs from stock sd-scripts, be it only when it saves and stops."""
+        timed = bool(self.save_at_hours) or self.stop_at_hours is not None
+        changed = self.tuples or self.modulation or self.path != "linear"
+        watched = self.probe_every > 0 or self.show_timesteps is not None
+        return self.enabled and (changed or timed or watched)
 
     @classmethod
     def from_options(cls, options: Mapping[str, object], enabled: bool = True) -> "SgaConfig":
@@ -144,7 +215,10 @@ class SgaConfig:
         from sga_kohya import __version__  # late, because the package's own module imports this one
 
         texts = {f"ss_{key}": _as_text(getattr(self, option.name)) for key, option in option_names().items()}
-        del texts["ss_sga_manifest"]  # a path on somebody's disk is not for publishing
+        for option in ("manifest", "show_timesteps", "probe_every"):
+            del texts[f"ss_sga_{option}"]  # paths on somebody's disk, and what leaves the model as it is
+        if self.path != "linear":
+            texts["ss_sga_path_note"] = "experimental: sample along this path; stock samplers and decoders do not fit"
         return {"ss_sga_version": __version__, **{key: text for key, text in texts.items() if text}}
 
 

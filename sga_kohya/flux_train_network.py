@@ -1,4 +1,4 @@
-"""Door to flux_train_network.py of sd-scripts: FLUX.1 LoRA, DoRA and other adapters."""
+"""Door to flux_train_network.py of sd-scripts: FLUX.1 and Chroma LoRA, DoRA and other adapters."""
 
 from sga_kohya.launch import run
 

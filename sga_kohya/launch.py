@@ -18,19 +18,34 @@ from sga_kohya.seams.checkout import find_checkout
 from sga_kohya.seams.checks import check
 
 # Each script we have a door for, and the network trainer of its family if it is a full fine-tune.
-SCRIPTS = {"flux_train_network.py": None, "flux_train.py": "flux_train_network.py"}
+SCRIPTS = {
+    "flux_train_network.py": None,
+    "flux_train.py": "flux_train_network.py",
+    "sdxl_train_network.py": None,
+    "sdxl_train.py": "sdxl_train_network.py",
+    "train_network.py": None,
+    "train_db.py": "train_network.py",
+    "fine_tune.py": "train_network.py",
+    "sd3_train_network.py": None,
+    "sd3_train.py": "sd3_train_network.py",
+    "lumina_train_network.py": None,
+    "lumina_train.py": "lumina_train_network.py",
+    "anima_train_network.py": None,
+    "anima_train.py": "anima_train_network.py",
+    "hunyuan_image_train_network.py": None,
+}
 
 
 def run(script: str, argv: Sequence[str] | None = None) -> None:
     """Run one of SCRIPTS. argv: its arguments, by default the command line's. Exits with code 2 on a user's error."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         _run(script, list(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The generic door. Skips to the first argument that is a known script; launchers put their own flags before it."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    with _errors_in_one_line():
+    with errors_in_one_line():
         place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
         if place is None:
             raise SgaError(f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}")
@@ -42,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
+    """A user's error ends the process with one line and exit code 2."""
     try:
         yield
     except SgaError as error:
@@ -76,7 +92,7 @@ def _run(script: str, argv: list[str]) -> None:
         script = trainer
     checkout = find_checkout(options.get("sd_scripts"))
     path = checkout.script(script)
-    if not _asks_for_help(argv):
+    if not asks_for_help(argv):
         check(options, config)
     # Only now, because it imports torch: what words and files alone get wrong was said at once.
     from sga_kohya.seams.install import install_for
@@ -86,7 +102,7 @@ def _run(script: str, argv: list[str]) -> None:
         runpy.run_path(str(path), run_name="__main__")
 
 
-def _asks_for_help(argv: Sequence[str]) -> bool:
+def asks_for_help(argv: Sequence[str]) -> bool:
     """Whether the run only prints or writes settings and needs no data."""
     return any(word.partition("=")[0] in ("-h", "--help", "--output_config", "--show_timesteps") for word in argv)
 

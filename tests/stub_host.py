@@ -5,6 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_FLUX_SAMPLING = """
+import torch
+
+def get_noisy_model_input_and_timesteps(args, noise_scheduler, latents, noise, device, dtype):
+    sigmas = torch.sigmoid(torch.randn(latents.shape[0]))
+    if args.bf16_sigmas:
+        sigmas = sigmas.to(dtype)
+    sigmas = sigmas.view(-1, *[1] * (latents.ndim - 1))
+    noisy = (1.0 - sigmas) * latents + sigmas * (noise + args.ip_noise_gamma * torch.randn_like(latents))
+    return noisy.to(dtype), (sigmas.flatten() * 1000).to(dtype), sigmas
+"""
+
 FILES = {
     "train_network.py": "",
     "flux_train_network.py": "",
@@ -18,10 +30,56 @@ def prepare_accelerator(args):
     "library/model_io.py": """
 def get_sai_model_spec(state_dict, args, sdxl, lora, textual_inversion):
     return {"modelspec.title": args.title}
+
+class ModelSpec:
+    def __init__(self, title):
+        self.title = title
+
+    def to_metadata_dict(self):
+        return {f"modelspec.{name}": value for name, value in vars(self).items()}
+
+def get_sai_model_spec_dataclass(state_dict, args, sdxl, lora, textual_inversion):
+    return ModelSpec(args.title)
+""",
+    "library/loss.py": """
+import torch
+
+def get_noise_noisy_latents_and_timesteps(args, noise_scheduler, latents):
+    noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, latents.shape[:1])
+    return noise, latents + noise, timesteps
+
+def conditional_loss(model_pred, target, loss_type, reduction, huber_c=None):
+    return torch.nn.functional.mse_loss(model_pred, target, reduction=reduction)
+""",
+    "library/custom_train_functions.py": """
+import torch
+
+def apply_snr_weight(loss, timesteps, noise_scheduler, gamma, v_prediction=False):
+    snr = torch.stack([noise_scheduler.all_snr[t] for t in timesteps])
+    return loss * torch.minimum(snr, torch.full_like(snr, gamma)) / (snr + 1 if v_prediction else snr)
+""",
+    "library/sd3_train_utils.py": """
+import torch
+
+def get_noisy_model_input_and_timesteps(args, latents, noise, device, dtype):
+    low, high = args.min_timestep or 0, 1000 if args.max_timestep is None else args.max_timestep
+    timesteps = (torch.rand(latents.shape[0]) * (high - low) + low).long().to(dtype)
+    sigmas = (timesteps / 1000).view(-1, 1, 1, 1)
+    return sigmas * noise + (1.0 - sigmas) * latents, timesteps, sigmas
+""",
+    "library/safetensors_utils.py": """
+def mem_eff_save_file(tensors, filename, metadata=None):
+    pass
+""",
+    "library/checkpoint_io.py": """
+def get_step_ckpt_name(args, ext, step_no):
+    return f"{args.output_name}-step{step_no:08d}{ext}"
 """,
     "library/train_util.py": """
 from library.accelerator_setup import prepare_accelerator
-from library.model_io import get_sai_model_spec
+from library.checkpoint_io import get_step_ckpt_name
+from library.loss import conditional_loss, get_noise_noisy_latents_and_timesteps
+from library.model_io import get_sai_model_spec, get_sai_model_spec_dataclass
 
 def split_train_val(paths, sizes, is_training_dataset, validation_split, validation_seed):
     cut = int(len(paths) * validation_split)
@@ -37,18 +95,10 @@ def add_config_arguments(parser):
 def generate_dataset_group_by_blueprint(dataset_group_blueprint):
     return dataset_group_blueprint, None
 """,
-    "library/flux_train_utils.py": """
-import torch
-
-def get_noisy_model_input_and_timesteps(args, noise_scheduler, latents, noise, device, dtype):
-    sigmas = torch.sigmoid(torch.randn(latents.shape[0]))
-    if args.bf16_sigmas:
-        sigmas = sigmas.to(dtype)
-    sigmas = sigmas.view(-1, *[1] * (latents.ndim - 1))
-    noisy = (1.0 - sigmas) * latents + sigmas * (noise + args.ip_noise_gamma * torch.randn_like(latents))
-    return noisy.to(dtype), (sigmas.flatten() * 1000).to(dtype), sigmas
-""",
-    "library/by_name.py": "from library.flux_train_utils import get_noisy_model_input_and_timesteps as sample\n",
+    "library/flux_train_utils.py": _FLUX_SAMPLING,
+    "library/lumina_train_util.py": _FLUX_SAMPLING,
+    "library/by_name.py": "from library.flux_train_utils import get_noisy_model_input_and_timesteps as sample\n"
+    "from library.custom_train_functions import apply_snr_weight\n",
 }
 
 

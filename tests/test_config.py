@@ -61,6 +61,13 @@ def test_lists_and_switches():
         (["--sga_groups_per_step", "0"], "'0'.*whole number from 1"),
         (["--sga_granularities", "one"], "'one'.*two or more"),
         (["--sga_granularities", "a,b"], "'macro' is none of the granularities.*a:0,b:0"),
+        (["--sga_snr_gamma", "macro:0"], "macro:0: Gamma must be above 0"),
+        (["--sga_snr_gamma", "makro:4"], "'makro' is none of the granularities"),
+        (["--sga_timestep_shift_form", "paper"], "'paper'.*logit, upstream"),
+        (["--sga_flow_snr_weight", "perhaps"], "'perhaps'.*true or false"),
+        (["--sga_show_timesteps", "levels.svg"], "levels.svg.*an existing folder, or a .png"),
+        (["--sga_show_timesteps", "/nowhere/levels.png"], "an existing folder"),
+        (["--sga_show_timesteps", "/tmp", "--sga=false"], "leave out --sga=false"),
         (["--sga_manifest", "/nowhere.jsonl"], "/nowhere.jsonl.*no such file"),
         (["--config_file", "/nowhere"], "/nowhere.toml does not exist"),
     ],
@@ -80,6 +87,14 @@ def test_broken_toml_is_named(tmp_path):
 def test_labels_of_one_s_own():
     config = parsed("--sga_granularities=body,face", "--sga_timestep_shift=body:0.3,face:-0.3")
     assert config.granularities == ("body", "face")
+    # A U-Net needs Gamma only.
+    assert parsed("--sga_granularities=body,face", "--sga_snr_gamma=body:4,face:7").snr_gamma == {"body": 4, "face": 7}
+
+
+def test_a_folder_for_the_preview_gets_a_file_name(tmp_path):
+    config = parsed(f"--sga_show_timesteps={tmp_path}", "--sga_tuples=false", "--sga_modulation=false")
+    assert config.show_timesteps == tmp_path / "sga_timesteps.png" and config.active
+    assert not any(str(tmp_path) in text for text in config.metadata().values())
 
 
 def test_the_host_s_parser_accepts_every_option():

@@ -16,8 +16,13 @@ ALLOWED = {
     "seams": BASE | {"equations", "tuples", "seams"},
     "hsd": {"errors", "hsd"},
     "reference": BASE | {"equations", "tuples"},
+    "partition": BASE | {"hsd"},
+    "evaluate": {"errors", "evaluate", "seams"},  # of seams only checkout.py: sd-scripts runs in processes of its own
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"seams"},
+    "doctor": BASE | {"launch", "seams"},
+    "patched": BASE | {"launch", "seams"},
+    "presets": BASE,
 }
 
 

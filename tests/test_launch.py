@@ -63,7 +63,6 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
         (["--sga_tuple=false"], "did you mean sga_tuples"),
         (["--fused_backward_pass"], "--fused_backward_pass excludes tuples: it steps the optimizer inside backward"),
         (["--blockwise_fused_optimizers"], "excludes tuples"),
-        (["--deepspeed"], "its engine counts batches"),
         (["--skip_until_initial_step"], "break tuple steps apart"),
         (["--fp8_base", "--network_args", "algo=lora", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
         (["--fp8_base_unet", "--network_args", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
@@ -95,6 +94,20 @@ def test_the_full_fine_tune_door_hands_over_an_adapter(checkout, data, tmp_path)
     result = door("flux_train", f"--sd_scripts={checkout}", *data, f"--config_file={config}")
     assert "network_module is set, so this runs flux_train_network.py instead of flux_train.py" in result.stdout
     assert "instead" not in door("flux_train", f"--sd_scripts={checkout}", *data).stdout
+
+
+def test_every_full_fine_tune_door_hands_over_to_the_network_trainer_of_its_family(checkout, data):
+    for script, trainer in launch.SCRIPTS.items():
+        if trainer is not None:
+            assert launch.SCRIPTS[trainer] is None and trainer.endswith("train_network.py")
+            family = script.split("train")[0]
+            assert trainer.split("train")[0] == ("" if script == "fine_tune.py" else family)
+    result = door("fine_tune", f"--sd_scripts={checkout}", *data, "--network_module=networks.lora")
+    assert "this runs train_network.py instead of fine_tune.py" in result.stdout and result.returncode == 0
+
+
+def test_a_version_without_the_script_is_named(checkout, data):
+    assert f"{checkout} has no anima_train.py" in error("anima_train", f"--sd_scripts={checkout}", *data)
 
 
 def test_the_generic_door_skips_a_gui_s_own_arguments(checkout, data):

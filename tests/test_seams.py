@@ -11,6 +11,8 @@ import torch
 import sga_kohya
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.equations.timesteps import shift_logit
+from sga_kohya.seams import flow_weight, modulation
+from sga_kohya.seams import snr as snr_seam
 from sga_kohya.seams import timesteps as timesteps_seam
 from sga_kohya.seams.checkout import Checkout, find_checkout
 from sga_kohya.seams.host import Seam, install
@@ -23,11 +25,15 @@ from . import stub_host
 SCHEDULER = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000))
 NAMES = {
     "library.accelerator_setup": ("Accelerator", "prepare_accelerator"),
-    "library.train_util": ("prepare_accelerator", "get_sai_model_spec", "split_train_val"),
-    "library.model_io": ("get_sai_model_spec",),
+    "library.train_util": ("prepare_accelerator", "get_sai_model_spec", "split_train_val", "conditional_loss"),
+    "library.model_io": ("get_sai_model_spec", "get_sai_model_spec_dataclass"),
     "library.config_util": ("add_config_arguments", "generate_dataset_group_by_blueprint"),
     "library.flux_train_utils": ("get_noisy_model_input_and_timesteps",),
-    "library.by_name": ("sample",),
+    "library.lumina_train_util": ("get_noisy_model_input_and_timesteps",),
+    "library.sd3_train_utils": ("get_noisy_model_input_and_timesteps",),
+    "library.loss": ("get_noise_noisy_latents_and_timesteps", "conditional_loss"),
+    "library.custom_train_functions": ("apply_snr_weight",),
+    "library.by_name": ("sample", "apply_snr_weight"),
 }
 
 
@@ -76,7 +82,7 @@ def test_installing_twice_is_once(checkout):
     [
         (SgaConfig(enabled=False), {"library.train_util", "library.flux_train_utils", "library.accelerator_setup"}),
         (SgaConfig(tuples=False, modulation=False), {"library.train_util", "library.flux_train_utils"}),
-        (SgaConfig(modulation=False), {"library.flux_train_utils"}),
+        (SgaConfig(modulation=False), {"library.custom_train_functions"}),
     ],
 )
 def test_what_is_off_is_not_replaced(checkout, config, untouched):
@@ -195,6 +201,7 @@ def test_a_dataset_without_images_is_an_error(checkout):
 
 def test_a_dataset_class_of_one_s_own_is_refused(checkout):
     args = argparse.Namespace(gradient_accumulation_steps=1)
+    args.weighting_scheme = "none"
     with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="--dataset_class"):
         import_module("library.train_util").prepare_accelerator(args)
 
@@ -222,9 +229,10 @@ class TestTimesteps:
             def host(*given, timestep_sampling_offset=None):
                 return plain(*given)
 
-        moved = timesteps_seam._replace(host, session)
+        moved = timesteps_seam.FLUX.replace(host, session)
         latents, noise = torch.randn(2, len(granularities or "ab"), *shape, generator=torch.Generator().manual_seed(5))
-        args = SimpleNamespace(**{"ip_noise_gamma": 0.0, "bf16_sigmas": False} | args)
+        defaults = {"ip_noise_gamma": 0.0, "bf16_sigmas": False, "timestep_sampling": "sigmoid"}
+        args = SimpleNamespace(**defaults | args)
         torch.manual_seed(1)
         result = moved(args, SCHEDULER, latents.to(dtype), noise.to(dtype), torch.device("cpu"), dtype, **options or {})
         torch.manual_seed(1)
@@ -261,11 +269,195 @@ class TestTimesteps:
         seen = (stock[0] - (1 - stock[2]) * latents) / stock[2]
         torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * seen, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("modulation", [True, False])
+    def test_the_session_learns_the_noise_levels_of_training_only(self, checkout, modulation):
+        for granularities in (("macro", "micro"), None):
+            session = Session(SgaConfig(modulation=modulation))
+            session.accelerator = SimpleNamespace(current=granularities and SubBatch(0, (), granularities))
+            module = import_module("library.flux_train_utils")
+            moved = timesteps_seam.FLUX.replace(module.get_noisy_model_input_and_timesteps, session)
+            args = SimpleNamespace(ip_noise_gamma=0.0, bf16_sigmas=False, timestep_sampling="sigmoid")
+            latents = torch.zeros(2, 4, 8, 8)
+            _, _, sigmas = moved(args, SCHEDULER, latents, latents, torch.device("cpu"), torch.float32)
+            if granularities:
+                assert torch.equal(session.noise_level, sigmas.flatten()) and session.fired == {"timesteps"}
+            else:
+                assert session.noise_level is None
+
+    def test_upstream_s_form_scales_delta(self, checkout):
+        """sigmoid(s * (z + Delta)) is sigmoid(s * z + s * Delta)."""
+        config = SgaConfig(timestep_shift={"macro": 0.5}, timestep_shift_form="upstream")
+        session = Session(config)
+        session.accelerator = SimpleNamespace(current=SubBatch(0, (), ("macro", "macro")))
+        host = import_module("library.flux_train_utils").get_noisy_model_input_and_timesteps
+        args = SimpleNamespace(ip_noise_gamma=0.0, bf16_sigmas=False, timestep_sampling="flux_shift", sigmoid_scale=3.0)
+        drawn = []
+        for function in (host, timesteps_seam.FLUX.replace(host, session)):
+            torch.manual_seed(1)
+            latents = torch.zeros(2, 4, 8, 8)
+            drawn.append(function(args, SCHEDULER, latents, latents, torch.device("cpu"), torch.float32)[2])
+        torch.testing.assert_close(drawn[1], shift_logit(drawn[0], 1.5))
+
+    def test_upstream_s_offset_does_not_count_where_its_mode_ignores_it(self, checkout):
+        offset = {"timestep_sampling_offset": torch.tensor([0.7, 0.0])}
+        (_, _, sigmas), stock, *_ = self.draw(("macro", "macro"), options=offset, timestep_sampling="uniform")
+        torch.testing.assert_close(sigmas.flatten(), shift_logit(stock[2].flatten(), 0.5))
+
     def test_upstream_s_own_offset_wins_where_it_is_set(self, checkout):
         offset = {"timestep_sampling_offset": torch.tensor([0.7, 0.0])}
         (_, _, sigmas), stock, *_ = self.draw(("macro", "macro"), options=offset)
         torch.testing.assert_close(sigmas.flatten()[0], stock[2].flatten()[0])
         torch.testing.assert_close(sigmas.flatten()[1], shift_logit(stock[2].flatten()[1], 0.5))
+
+
+class TestSd3Timesteps:
+    def draw(self, granularities, dtype=torch.float32, **args):
+        session = Session(SgaConfig())
+        session.accelerator = SimpleNamespace(current=SubBatch(0, (), granularities))
+        host = import_module("library.sd3_train_utils").get_noisy_model_input_and_timesteps
+        args = SimpleNamespace(**{"min_timestep": None, "max_timestep": None} | args)
+        latents, noise = torch.randn(2, len(granularities), 4, 8, 8, generator=torch.Generator().manual_seed(5))
+        results = []
+        for function in (host, timesteps_seam.SD3.replace(host, session)):
+            torch.manual_seed(1)
+            results.append(function(args, latents.to(dtype), noise.to(dtype), torch.device("cpu"), dtype))
+        return *results, latents, noise, session
+
+    def test_each_sample_moves_by_its_own_delta(self, checkout):
+        stock, (noisy, timesteps, sigmas), latents, noise, session = self.draw(("macro", "meso", None, "micro"))
+        torch.testing.assert_close(
+            sigmas.flatten(), shift_logit(stock[2].flatten(), torch.tensor([0.5, 0.0, 0.0, -0.5]))
+        )
+        torch.testing.assert_close(timesteps, sigmas.flatten() * 1000)
+        torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * noise)
+        assert torch.equal(session.noise_level, sigmas.flatten())
+
+    def test_a_range_of_timesteps_is_kept(self, checkout):
+        stock, moved, *_ = self.draw(("macro",) * 64, min_timestep=200, max_timestep=400)
+        assert moved[1].min() >= 200 and moved[1].max() < 400
+        inside = (stock[2] - 0.2) / 0.2
+        torch.testing.assert_close((moved[2] - 0.2) / 0.2, shift_logit(inside, 0.5), rtol=0, atol=1e-5)
+
+    def test_a_forced_timestep_stays(self, checkout):
+        stock, moved, *_ = self.draw(("macro",) * 2, min_timestep=500, max_timestep=500)
+        assert all(map(torch.equal, stock, moved))
+
+    def test_half_precision_keeps_the_host_s_types(self, checkout):
+        stock, moved, *_ = self.draw(("macro", "micro"), torch.bfloat16)
+        assert [x.dtype for x in moved[:2]] == [x.dtype for x in stock[:2]]
+
+
+SCHEDULE = SimpleNamespace(alphas_cumprod=torch.tensor([0.95, 0.9, 0.5, 0.0]))
+SCHEDULE.all_snr = SCHEDULE.alphas_cumprod / (1 - SCHEDULE.alphas_cumprod)  # 19, 9, 1, 0
+
+
+class TestSnrWeight:
+    """The replacement of apply_snr_weight, which the host calls with a loss for each sample."""
+
+    def weigh(self, granularities, timesteps, gamma="ours", v_prediction=False, training=True):
+        session = Session(SgaConfig())
+        session.accelerator = SimpleNamespace(current=SubBatch(0, (), granularities) if training else None)
+        host = import_module("library.custom_train_functions").apply_snr_weight
+        loss = torch.full((len(timesteps),), 2.0, requires_grad=True)
+        weighted = snr_seam.SEAM.replace(host, session)(loss, torch.tensor(timesteps), SCHEDULE, gamma, v_prediction)
+        weighted.sum().backward()
+        assert torch.isfinite(loss.grad).all()
+        return (weighted / loss).detach().tolist()
+
+    def test_each_sample_has_its_granularity_s_threshold(self, checkout):
+        assert self.weigh(("macro", "meso", "micro"), [1, 1, 1]) == pytest.approx([4 / 9, 5 / 9, 7 / 9])
+        assert self.weigh(("macro", "micro"), [1, 1], v_prediction=True) == pytest.approx([0.4, 0.7])
+
+    def test_zero_terminal_snr(self, checkout):
+        assert self.weigh(("macro",), [3]) == [1.0]
+        assert self.weigh(("macro",), [3], v_prediction=True) == [0.0]
+
+    def test_without_a_label_the_host_s_own_setting_counts(self, checkout):
+        assert self.weigh((None, "micro"), [1, 1]) == pytest.approx([1.0, 7 / 9])
+        assert self.weigh((None, "micro"), [1, 1], gamma=3.0) == pytest.approx([3 / 9, 7 / 9])
+        assert self.weigh((None,), [1], gamma=3.0, v_prediction=True) == pytest.approx([0.3])
+
+    def test_a_nan_of_the_host_s_does_not_reach_our_samples(self, checkout):
+        """0 / 0 in the host's epsilon weight of a labelled sample, whose gradient must stay finite."""
+        assert self.weigh(("macro", "macro"), [3, 1], gamma=5.0) == pytest.approx([1.0, 4 / 9])
+
+    def test_validation_is_the_host_s(self, checkout):
+        assert self.weigh((), [1, 2], training=False) == [1.0, 1.0]
+        assert self.weigh((), [1, 2], gamma=3.0, training=False) == pytest.approx([3 / 9, 1.0])
+
+
+class TestFlowWeight:
+    def weigh(self, granularities, sigma, reduction="none"):
+        session = Session(SgaConfig(flow_snr_weight=True))
+        session.accelerator = SimpleNamespace(current=granularities and SubBatch(0, (), granularities))
+        session.noise_level = torch.tensor(sigma)
+        host = import_module("library.loss").conditional_loss
+        ones = torch.ones(len(sigma), 4, 2, 2)
+        loss = flow_weight.SEAM.replace(host, session)(ones, torch.zeros_like(ones), "l2", reduction)
+        return loss.flatten(1).mean(1).tolist()
+
+    def test_weights_follow_sigma_and_granularity(self, checkout):
+        # SNR at sigma 0.25 is 9, at 0.5 it is 1, at 0 infinite.
+        weights = self.weigh(("macro", "micro", "micro", "macro", None), [0.25, 0.25, 0.5, 0.0, 0.25])
+        assert weights == pytest.approx([4 / 9, 7 / 9, 1.0, 0.0, 1.0])
+
+    def test_validation_is_untouched_and_a_mean_is_refused(self, checkout):
+        assert self.weigh(None, [0.25]) == [1.0]
+        with pytest.raises(SgaError, match="reduces by 'mean'"):
+            self.weigh(("macro",), [0.25], reduction="mean")
+
+
+class TestModulation:
+    """What the seam on prepare_accelerator decides once the host's arguments are known."""
+
+    UNET = {"min_snr_gamma": None, "v_parameterization": False}
+    FLUX = {"weighting_scheme": "none", "timestep_sampling": "shift"}
+    SD3 = {"weighting_scheme": "none", "training_shift": 1.0}
+
+    def prepare(self, config, args):
+        session = Session(config)
+        args = argparse.Namespace(**args)
+        assert modulation.SEAM.replace(lambda args: "accelerator", session)(args) == "accelerator"
+        return session, args
+
+    def test_a_unet_gets_weights_and_others_noise_levels(self):
+        session, args = self.prepare(SgaConfig(), self.UNET)
+        assert (session.modulation, session.expected) == ("snr_gamma", {"timesteps", "SNR weight"})
+        assert args.min_snr_gamma == "macro:4,meso:5,micro:7"
+        assert session.metadata()["ss_sga_modulated_by"] == "snr_gamma"
+        session, args = self.prepare(SgaConfig(flow_snr_weight=True), self.FLUX)
+        assert (session.modulation, session.expected) == ("timestep_shift", {"timesteps", "flow SNR weight"})
+
+    def test_the_host_s_min_snr_gamma_is_kept(self):
+        assert self.prepare(SgaConfig(), self.UNET | {"min_snr_gamma": 3.0})[1].min_snr_gamma == 3.0
+
+    def test_without_modulation_the_host_s_arguments_stay(self):
+        session, args = self.prepare(SgaConfig(modulation=False), self.UNET)
+        assert args.min_snr_gamma is None and session.expected == {"timesteps"}
+        assert "ss_sga_modulated_by" not in session.metadata()
+
+    @pytest.mark.parametrize(
+        ("config", "args", "message"),
+        [
+            ({"timestep_shift_form": "upstream"}, FLUX | {"timestep_sampling": "uniform"}, "uniform has no such z"),
+            ({"timestep_shift_form": "upstream"}, SD3, "SD3 has no sigmoid_scale"),
+            ({"timestep_shift_form": "upstream"}, UNET, "Stable Diffusion has no sigmoid_scale"),
+            ({"flow_snr_weight": True}, UNET, "is for flow-matching models"),
+            ({"granularities": ("a", "b"), "timestep_shift": {"a": 1.0}}, UNET, "by sga_snr_gamma, which names none"),
+            ({"granularities": ("a", "b"), "snr_gamma": {"a": 1.0}}, FLUX, "by sga_timestep_shift, which names none"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_before_models_are_loaded(self, config, args, message):
+        with pytest.raises(SgaError, match=message):
+            self.prepare(SgaConfig(**config), args)
+
+
+def test_saved_anima_and_hunyuan_models_say_how_they_were_made(checkout):
+    with install_for(SgaConfig(groups_per_step=3), checkout):
+        spec = import_module("library.train_util").get_sai_model_spec_dataclass
+        metadata = spec(None, SimpleNamespace(title="t"), False, True, False).to_metadata_dict()
+    assert metadata["ss_sga_groups_per_step"] == "3"
+    assert {key: text for key, text in metadata.items() if "sga" not in key} == {"modelspec.title": "t"}
 
 
 class TestFindCheckout:

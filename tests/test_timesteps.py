@@ -21,7 +21,7 @@ def test_known_points(sigma, delta, expected):
 
 def test_data_and_noise_stay_where_they_are():
     ends = torch.tensor([0.0, 1.0])
-    for delta in (0.5, torch.tensor(-0.5), torch.tensor([0.5, -0.5])):
+    for delta in (0.5, -2.0, torch.tensor(-0.5), torch.tensor([0.5, -0.5])):
         assert torch.equal(shift_logit(ends, delta), ends)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sga_kohya.equations.weights import min_snr_weight, sub_batch_weight
+from sga_kohya.equations.weights import flow_snr, min_snr_weight, sub_batch_weight
 
 GAMMA = {"macro": 4.0, "meso": 5.0, "micro": 7.0}
 
@@ -39,6 +39,16 @@ def test_zero_terminal_snr_is_never_nan():
     for v_prediction in (False, True):
         weights = min_snr_weight(snr, 5.0, v_prediction)
         assert torch.isfinite(weights).all() and (weights >= 0).all() and (weights <= 1).all()
+
+
+def test_an_infinite_gamma_is_no_threshold():
+    snr = torch.tensor([0.0, 1.0, torch.inf])
+    assert torch.equal(min_snr_weight(snr, torch.inf), torch.ones(3))
+    assert torch.equal(min_snr_weight(snr, torch.tensor([4.0, torch.inf, 4.0])), torch.tensor([1.0, 1.0, 0.0]))
+
+
+def test_snr_of_a_linear_path():
+    torch.testing.assert_close(flow_snr(torch.tensor([0.0, 0.25, 0.5, 1.0])), torch.tensor([torch.inf, 9.0, 1.0, 0.0]))
 
 
 def test_sub_batches_of_a_step_sum_to_the_mean_of_lambda():

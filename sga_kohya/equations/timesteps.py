@@ -20,9 +20,10 @@ def shift_logit(sigma: Tensor, delta: Tensor | float) -> Tensor:
 
     sigma: (...), in [0, 1]. delta: broadcastable to sigma, any real. Returns (...), in [0, 1].
     """
-    # odds' = odds * e^delta, written without logit so that sigma = 0 and sigma = 1 stay put instead of becoming NaN.
+    # odds' = odds * e^delta, written without logit, and with 1 - sigma, so that sigma = 0 and sigma = 1 stay put
+    # instead of becoming NaN or, by rounding, more than 1.
     odds = _exp(delta)
-    return sigma * odds / (1 + sigma * (odds - 1))
+    return sigma * odds / (sigma * odds + (1 - sigma))
 
 
 def resolution_shift(t: Tensor, mu: Tensor | float) -> Tensor:
@@ -57,7 +58,7 @@ def renoise(noisy: Tensor, latents: Tensor, sigma: Tensor, delta: Tensor) -> Ten
     noisy, latents: (B, C, H, W) or (B, C, F, H, W). sigma, delta: broadcastable to them. Returns the shape of noisy.
     """
     odds = _exp(delta)
-    return (odds * noisy + (1 - sigma) * (1 - odds) * latents) / (1 + sigma * (odds - 1))
+    return (odds * noisy + (1 - sigma) * (1 - odds) * latents) / (sigma * odds + (1 - sigma))
 
 
 def _exp(value: Tensor | float) -> Tensor | float:

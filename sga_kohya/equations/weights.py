@@ -36,4 +36,10 @@ def min_snr_weight(snr: Tensor, gamma: Tensor | float, v_prediction: bool = Fals
     gamma = torch.as_tensor(gamma, dtype=snr.dtype, device=snr.device)
     if v_prediction:
         return torch.minimum(snr, gamma) / (snr + 1)
-    return gamma / torch.maximum(snr, gamma)  # = min(1, gamma / snr) without the division by a zero SNR
+    # = min(1, gamma / snr) without the division by a zero SNR; an infinite gamma is no threshold.
+    return torch.where(torch.isinf(gamma), torch.ones_like(snr), gamma / torch.maximum(snr, gamma))
+
+
+def flow_snr(sigma: Tensor) -> Tensor:
+    """The SNR of a linear path, ((1 - sigma) / sigma)^2. sigma: (...), in [0, 1]. Returns (...), infinite at 0."""
+    return ((1 - sigma) / sigma).square()

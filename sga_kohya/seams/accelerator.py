@@ -2,7 +2,8 @@
 
 Every script gets its accelerator from `prepare_accelerator(args)`, between making the dataset and loading models. The
 name `Accelerator` in the module that owns that function is replaced, so the host's own settings reach ours unchanged;
-the function itself is wrapped to print the plan at the moment when data and arguments are both known.
+the function itself is wrapped to print the plan at the moment when data and arguments are both known. What else happens
+around steps and epochs (resuming, time budgets, statistics) is done where the accelerator learns of them.
 """
 
 import argparse
@@ -15,11 +16,15 @@ from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
+from sga_kohya.seams import probe
 from sga_kohya.seams.dataset import HostDatasetGroup
 from sga_kohya.seams.host import Seam
+from sga_kohya.seams.loop import HostLoop
 from sga_kohya.seams.report import describe
 from sga_kohya.seams.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
+from sga_kohya.tuples.randomness import Place
+from sga_kohya.tuples.step import SubBatch
 
 _TARGET = "library.train_util.prepare_accelerator"
 
@@ -29,12 +34,14 @@ def _replace_class(original: type, session: Session) -> type:
         raise SgaError(f"another plugin has replaced the host's Accelerator by {original}; use one at a time")
 
     class HostAccelerator(TupleAccelerator):
-        """A TupleAccelerator that the session's other seams can ask for the current sub-batch."""
+        """A TupleAccelerator that knows the host's loop, and that the session's other seams can ask."""
 
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
             session.accelerator = self
-            self.after_step = self._after_first_step
+            self.after_step = self._after_step
+            probe.attach(self, session)
+            self._silent = False
 
         def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
             if isinstance(data_loader.dataset, HostDatasetGroup):
@@ -44,9 +51,49 @@ def _replace_class(original: type, session: Session) -> type:
                 (planner.seed,) = broadcast_object_list([planner.seed])
             return super().prepare_data_loader(data_loader, *args, **kwargs)
 
-        def _after_first_step(self) -> None:
-            self.after_step = lambda: None
+        def load_state(self, *args: Any, **kwargs: Any) -> None:
+            super().load_state(*args, **kwargs)
+            if self.cursor.step >= session.loop.args.max_train_steps:
+                raise SgaError(
+                    f"the state to resume is at step {self.cursor.step} and max_train_steps is "
+                    f"{session.loop.args.max_train_steps}: ask for more steps or epochs"
+                )
+            session.loop.args.sample_at_first = False  # those were made when the run began
+
+        def begin_epoch(self, epoch: int | None) -> int | None:
+            resumes = self.resumes
+            skip = super().begin_epoch(epoch)
+            self._silent = skip is None
+            if skip is None:
+                session.loop.silence()
+                return None
+            session.loop.restore()
+            if resumes:
+                session.loop.go_on_from(self.cursor.step)
+            session.budget.begin(self.cursor)
+            session.monitor.show_on(session.loop.progress_bar())
+            return skip
+
+        def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
+            super().present(sub_batch, place, ends_epoch)
+            session.loop.restore()
+            session.monitor.count(sub_batch, session.dataset.planner.batch_sizes[sub_batch.dataset])
+
+        def init_trackers(self, *args: Any, **kwargs: Any) -> None:
+            super().init_trackers(*args, **kwargs)
+            for tracker in self.trackers:
+                session.monitor.attach(tracker)
+
+        def print(self, *args: Any, **kwargs: Any) -> None:
+            if not self._silent:
+                super().print(*args, **kwargs)
+
+        def _after_step(self) -> None:
             session.verify()
+            if session.budget:
+                (self.cursor.seconds,) = broadcast_object_list([self.cursor.seconds])  # all ranks must agree
+                self.stopped = session.budget.after_step(self.cursor, session.loop)
+            session.monitor.after_step(self.cursor, self.num_processes)
 
     return HostAccelerator
 
@@ -56,6 +103,7 @@ def _replace_function(original: Callable, session: Session) -> Callable:
     def prepare_accelerator(args: argparse.Namespace) -> Accelerator:
         if session.dataset is None:
             raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
+        session.loop = HostLoop(args)
         accelerator = original(args)
         if accelerator.is_main_process:
             print(describe(session.dataset, session.config, args))

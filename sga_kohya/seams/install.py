@@ -1,7 +1,20 @@
 """Which seams a run needs, and in it go."""
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.seams import accelerator, arguments, dataset, metadata, split, timesteps
+from sga_kohya.seams import (
+    accelerator,
+    arguments,
+    checkpoints,
+    dataset,
+    flow_weight,
+    loss,
+    metadata,
+    modulation,
+    path,
+    snr,
+    split,
+    timesteps,
+)
 from sga_kohya.seams.checkout import Checkout
 from sga_kohya.seams.host import Installation, Seam, install
 from sga_kohya.seams.session import Session
@@ -12,11 +25,14 @@ def install_for(config: SgaConfig, checkout: Checkout) -> Installation:
     seams: list[Seam] = [arguments.SEAM]
     expected: set[str] = set()
     if config.active:
-        seams += [dataset.SEAM, accelerator.CLASS_SEAM, accelerator.SEAM, metadata.SEAM]
+        seams += [dataset.SEAM, accelerator.CLASS_SEAM, accelerator.SEAM, *metadata.SEAMS, loss.SEAM]
+        seams += checkpoints.SEAMS
         expected |= {"dataset", "accelerator"}
+        seams += [*timesteps.SEAMS, modulation.SEAM]
     if config.enabled and config.tuples:
         seams += [split.SEAM]
     if config.enabled and config.modulation:
-        seams += [timesteps.SEAM]
-        expected |= {"timesteps"}
+        seams += [snr.SEAM, *([flow_weight.SEAM] if config.flow_snr_weight else [])]
+    if config.enabled and config.path != "linear":
+        seams += path.seams(config, checkout)  # last: evaluated where modulation has moved sigma to
     return install(seams, Session(config, frozenset(expected)), checkout)

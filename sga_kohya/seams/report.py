@@ -8,8 +8,10 @@ import torch
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.granularity import misspelled
+from sga_kohya.seams.advice import advice
 from sga_kohya.seams.dataset import HostDatasetGroup, TupleDatasetGroup
-from sga_kohya.seams.timesteps import noise_level
+from sga_kohya.seams.family import UNET, family_of
+from sga_kohya.seams.preview import SHOWN_TIMESTEPS, noise_levels, snr_weights
 from sga_kohya.tuples.plan import granularities
 from sga_kohya.tuples.step import Group, Slice
 
@@ -23,7 +25,7 @@ def describe(dataset: HostDatasetGroup, config: SgaConfig, args: argparse.Namesp
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
     lines += [*_slices(groups, config, args), *_steps(dataset)]
-    lines += [f"  warning: {text}" for text in _warnings(dataset, config)]
+    lines += [f"  warning: {text}" for text in (*_warnings(dataset, config), *advice(vars(args)))]
     return "\n".join([*lines, ""])
 
 
@@ -32,22 +34,33 @@ def _slices(groups: list[Group], config: SgaConfig, args: argparse.Namespace) ->
     for group in groups:
         for item in group:
             by_label.setdefault(item.granularity, []).append(item)
-    yield "  granularity  slices  lambda  Delta   noise level at 10 %, 50 %, 90 %, and from 0 to 1"
-    for label in [*config.granularities, *(["(none)"] if None in by_label else [])]:
-        items = by_label.get(None if label == "(none)" else label, [])
-        delta = config.timestep_shift.get(label, 0.0) if config.modulation else 0.0
-        weight = config.loss_weight.get(label, 1.0)
-        yield f"  {label:<12} {len(items):>6} {weight:>7g} {delta:>+6g}   {_noise(items, delta, args)}"
+    unet = family_of(args) is UNET
+    if unet:
+        shown = ", ".join(map(str, SHOWN_TIMESTEPS))
+        yield f"  granularity  slices  lambda  Gamma   weight of the loss at t = {shown}"
+    else:
+        yield "  granularity  slices  lambda  Delta   noise level at 10 %, 50 %, 90 %, and from 0 to 1"
+    for label in [*config.granularities, *([None] if None in by_label else [])]:
+        items = by_label.get(label, [])
+        begin = f"  {label or '(none)':<12} {len(items):>6} {config.loss_weight.get(label or '', 1.0):>7g}"
+        if unet:
+            gamma = config.snr_gamma.get(label or "") if config.modulation else None
+            weights = snr_weights(args, config, label)
+            text = "  ".join(f"{weights[t]:.2f}" for t in SHOWN_TIMESTEPS)
+            yield f"{begin} {'-' if gamma is None else format(gamma, 'g'):>6}   {text}"
+        else:
+            delta = config.timestep_shift.get(label or "", 0.0) if config.modulation else 0.0
+            yield f"{begin} {delta:>+6g}   {_noise(items, label, config, args)}"
 
 
-def _noise(items: list[Slice], delta: float, args: argparse.Namespace) -> str:
+def _noise(items: list[Slice], label: str | None, config: SgaConfig, args: argparse.Namespace) -> str:
     """Quantiles and a histogram over sigma from 0 to 1, at the granularity's most frequent bucket."""
     if not items:
         return ""
     bucket = Counter(item.bucket for item in items).most_common(1)[0][0]
-    low, middle, high = noise_level(args, torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), delta, bucket).tolist()
-    sample = noise_level(args, (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000, delta, bucket)
-    counts = torch.histc(sample, _BINS, 0, 1)
+    sigma = noise_levels(args, config, label, bucket, 2000)
+    low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    counts = torch.histc(sigma, _BINS, 0, 1)
     bars = "".join(_BARS[-(-int(count) * (len(_BARS) - 1) // int(counts.max()))] for count in counts)
     return f"{low:.2f}  {middle:.2f}  {high:.2f}  |{bars}|"
 
@@ -74,7 +87,7 @@ def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
             problem = misspelled(subset.custom_attributes or {}, config.granularities)
             if problem:
                 yield f"{subset.image_dir}: custom_attributes: {problem}"
-        listed = sum(subset.img_count for subset in host_dataset.subsets if not subset.is_reg)
+        listed = sum(subset.img_count for subset in host_dataset.subsets if not getattr(subset, "is_reg", False))
         known = sum(not info.is_reg for info in host_dataset.image_data.values())
         if listed > known:
             yield f"{listed - known} images share a key with another subset and are lost: give full paths as keys"
@@ -88,7 +101,7 @@ def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
         if not present[label]:
             yield f"no slice is labelled {label}"
     if present[None]:
-        yield f"{present[None]} slices have no granularity (or are regularisation) and train alone, without Delta"
+        yield f"{present[None]} slices have no granularity (or are regularisation) and train alone, unmodulated"
     lonely = sum(len(granularities(group)) == 1 for group in labelled)
     if lonely:
         yield (

@@ -1,29 +1,29 @@
-"""Seam: noise levels follow the granularity (Eq. 29-31), for DiTs that sample through FLUX's function.
+"""Seams: noise levels follow the granularity (Eq. 29-31), in each function by which a trainer samples them.
 
 The host samples in its own way; then sigma moves by Delta in logit space and the sample is re-noised. Every mode of the
-host is additive in logit space, so this equals Eq. 30-31 in each. Outside a training step nothing changes.
+host is additive in logit space, so this equals Eq. 30-31 in each. Outside a training step nothing changes. A U-Net's
+noise levels are only noted: its modulation is a weight, see snr.py.
 """
 
 import argparse
 import functools
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sga_kohya.equations.timesteps import renoise, resolution_mu, shift_logit
+from sga_kohya.equations.timesteps import renoise, shift_logit
+from sga_kohya.seams.family import NORMAL_MODES
 from sga_kohya.seams.host import Seam
 from sga_kohya.seams.session import Session
-from sga_kohya.tuples.step import SubBatch
 
 logger = logging.getLogger(__name__)
 
 
-def _replace(original: Callable, session: Session) -> Callable:
-    table = session.config.timestep_shift
+def _replace_flux(original: Callable, session: Session) -> Callable:
+    """FLUX's form, which Chroma, Anima and HunyuanImage call as well; Lumina has one of the same form."""
 
     @functools.wraps(original)
     def get_noisy_model_input_and_timesteps(
@@ -36,36 +36,83 @@ def _replace(original: Callable, session: Session) -> Callable:
         *more: Any,
         **options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        delta = None
-        if session.current is not None:
-            session.fire("timesteps")
-            delta = _deltas(session.current, table, options.get("timestep_sampling_offset"))
-        if delta is None or not delta.any():
-            return original(args, noise_scheduler, latents, noise, device, dtype, *more, **options)
-        # float32 until the end, so that a bf16 run rounds once, as stock does.
-        call = original(args, noise_scheduler, latents, noise, device, torch.float32, *more, **options)
-        noisy, _, sigmas = call
-        delta = delta.view(sigmas.shape).to(sigmas.device)
-        noisy = renoise(noisy, latents, sigmas, delta)
-        sigmas = shift_logit(sigmas, delta)
-        timesteps = sigmas.flatten() * noise_scheduler.config.num_train_timesteps
-        return noisy.to(dtype), timesteps.to(dtype), sigmas
+        delta = _delta(session, args, options.get("timestep_sampling_offset"))
+        if delta is None:
+            result = original(args, noise_scheduler, latents, noise, device, dtype, *more, **options)
+        else:
+            # float32 until the end, so that a bf16 run rounds once, as stock does.
+            call = original(args, noise_scheduler, latents, noise, device, torch.float32, *more, **options)
+            noisy, _, sigmas = call
+            delta = delta.view(sigmas.shape).to(sigmas.device)
+            noisy = renoise(noisy, latents, sigmas, delta)
+            sigmas = shift_logit(sigmas, delta)
+            timesteps = sigmas.flatten() * noise_scheduler.config.num_train_timesteps
+            result = noisy.to(dtype), timesteps.to(dtype), sigmas
+        _note(session, result[2])
+        return result
 
     return get_noisy_model_input_and_timesteps
 
 
-def _deltas(sub_batch: SubBatch, table: Mapping[str, float], hosts: Any) -> Tensor:
-    """Delta of each sample, (B,). hosts: upstream's per-sample offsets or None; where one is set, it alone counts.
+def _replace_sd3(original: Callable, session: Session) -> Callable:
+    """SD3 draws whole timesteps, within min_timestep and max_timestep where they are set, and adds no other noise."""
 
+    @functools.wraps(original)
+    def get_noisy_model_input_and_timesteps(
+        args: argparse.Namespace, latents: Tensor, noise: Tensor, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        low = (args.min_timestep or 0) / 1000
+        span = (1000 if args.max_timestep is None else args.max_timestep) / 1000 - low
+        delta = _delta(session, args) if span > 0 else None
+        result = original(args, latents, noise, device, dtype if delta is None else torch.float32)
+        if delta is not None:
+            sigmas = result[2]
+            sigmas = low + span * shift_logit((sigmas - low) / span, delta.view(sigmas.shape).to(sigmas.device))
+            noisy = sigmas * noise + (1 - sigmas) * latents
+            result = noisy.to(torch.promote_types(dtype, noise.dtype)), (sigmas.flatten() * 1000).to(dtype), sigmas
+        _note(session, result[2])
+        return result
+
+    return get_noisy_model_input_and_timesteps
+
+
+def _replace_unet(original: Callable, session: Session) -> Callable:
+    @functools.wraps(original)
+    def get_noise_noisy_latents_and_timesteps(
+        args: argparse.Namespace, noise_scheduler: Any, latents: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        result = original(args, noise_scheduler, latents)
+        _note(session, result[2] / noise_scheduler.config.num_train_timesteps)
+        return result
+
+    return get_noise_noisy_latents_and_timesteps
+
+
+def _note(session: Session, sigmas: Tensor) -> None:
+    """Tell the session's other seams the noise levels of this training batch."""
+    if session.current is not None:
+        session.fire("timesteps")
+        session.noise_level = sigmas.detach().flatten()
+
+
+def _delta(session: Session, args: argparse.Namespace, hosts: Any = None) -> Tensor | None:
+    """What moves each sample's logit, (B,), or None where nothing moves.
+
+    hosts: upstream's per-sample offsets or None; where one is set and the mode heeds it, it alone counts.
     On the CPU, so that asking whether there is any Delta does not wait for the GPU.
     """
-    delta = torch.tensor([table.get(label or "", 0.0) for label in sub_batch.granularities])
-    if hosts is not None:
+    config, sub_batch = session.config, session.current
+    if sub_batch is None or not config.modulation:
+        return None
+    delta = torch.tensor([config.timestep_shift.get(label or "", 0.0) for label in sub_batch.granularities])
+    if config.timestep_shift_form == "upstream":
+        delta = delta * args.sigmoid_scale  # sigmoid(s * (z + Delta)); family.py has refused modes without an s
+    if hosts is not None and args.timestep_sampling in NORMAL_MODES:
         taken = torch.as_tensor(hosts, device=delta.device) != 0
         if bool((taken & (delta != 0)).any()):
             _announce_hosts_offset()
         delta = torch.where(taken, torch.zeros_like(delta), delta)
-    return delta
+    return delta if delta.any() else None
 
 
 @functools.cache
@@ -76,38 +123,17 @@ def _announce_hosts_offset() -> None:
     )
 
 
-def noise_level(args: argparse.Namespace, quantile: Tensor, delta: float, bucket: tuple[int, int]) -> Tensor:
-    """The quantile of the noise level that training will use at Delta = delta, in closed form.
-
-    args: the host's. quantile: (...), in (0, 1). bucket: (width, height) in pixels. Returns sigma (...), in (0, 1).
-    """
-    return torch.sigmoid(_hosts_logit(args, quantile, bucket) + delta)
-
-
-def _hosts_logit(args: argparse.Namespace, quantile: Tensor, bucket: tuple[int, int]) -> Tensor:
-    normal = torch.special.ndtri(quantile)
-    if args.timestep_sampling == "uniform":
-        return torch.logit(quantile)
-    if args.timestep_sampling == "sigmoid":
-        return args.sigmoid_scale * normal
-    if args.timestep_sampling == "shift":
-        return args.sigmoid_scale * normal + math.log(args.discrete_flow_shift)
-    if args.timestep_sampling == "flux_shift":
-        width, height = bucket
-        return args.sigmoid_scale * normal + resolution_mu(height // 8, width // 8)
-    # "sigma": a density over the scheduler's table, which runs from noise to data and holds the shift.
-    shift = math.log(args.discrete_flow_shift)
-    if args.weighting_scheme == "logit_normal":
-        return args.logit_std * normal - args.logit_mean + shift
-    if args.weighting_scheme == "mode":
-        bump = torch.cos(math.pi / 2 * quantile) ** 2 - 1 + quantile
-        return torch.logit(quantile + args.mode_scale * bump) + shift
-    return torch.logit(quantile) + shift
-
-
-SEAM = Seam(
-    "timesteps",
-    "library.flux_train_utils.get_noisy_model_input_and_timesteps",
-    ("args", "noise_scheduler", "latents", "noise", "device", "dtype"),
-    _replace,
+_NAME = "get_noisy_model_input_and_timesteps"
+_FLUX_PARAMETERS = ("args", "noise_scheduler", "latents", "noise", "device", "dtype")
+FLUX = Seam("timesteps", f"library.flux_train_utils.{_NAME}", _FLUX_PARAMETERS, _replace_flux)
+LUMINA = Seam("Lumina timesteps", f"library.lumina_train_util.{_NAME}", _FLUX_PARAMETERS, _replace_flux)
+SD3 = Seam(
+    "SD3 timesteps", f"library.sd3_train_utils.{_NAME}", ("args", "latents", "noise", "device", "dtype"), _replace_sd3
 )
+UNET = Seam(
+    "U-Net timesteps",
+    "library.train_util.get_noise_noisy_latents_and_timesteps",
+    ("args", "noise_scheduler", "latents"),
+    _replace_unet,
+)
+SEAMS = (FLUX, LUMINA, SD3, UNET)

@@ -6,20 +6,24 @@ The recorder knows neither the host's loops nor our seams. It acts when the scri
 door has installed itself, and wraps what the script then sees. FILE.rank0.pt holds a list of dicts in order:
 
     batch      what a prepared data loader yielded; `loader` 0 is the training one, `shape` of pixels or cached latents
-    timesteps  what the script got from get_noisy_model_input_and_timesteps, and the `loader` of the batch at hand;
-               `grad`: gradient mode, which the host leaves on in validation too
-    backward   `loss` as the script passed it, unscaled, and `grads`: its gradient for each trainable parameter
+    timesteps  what the script got from get_noisy_model_input_and_timesteps or a U-Net's function (whose `sigmas` are
+               t / 1000), and the `loader` of the batch at hand; `grad`: gradient mode, which the host leaves on in
+               validation too
+    backward   `loss` as the script passed it, unscaled, and `grads`: its gradient for each trainable parameter;
+               `losses`: the mean of each sample, (B,), before the script weighted them
     step       `grads` as handed to the optimizer, for each trainable parameter
     end        `weights`: the trainable parameters when training ends
 """
 
 import argparse
 import functools
+import importlib.util
 import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 OFFLINE = {
@@ -30,8 +34,7 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",  # it warns when data loader workers fork
     "OMP_NUM_THREADS": "1",
 }
-TIMESTEP_OWNERS = ("library.flux_train_utils", "library.sd3_train_utils", "library.lumina_train_util")
-TIMESTEPS = "get_noisy_model_input_and_timesteps"
+STACKS = {"flux": "flux", "sdxl": "sdxl", "sd3": "sd3", "lumina": "lumina", "anima": "anima", "hunyuan": "hunyuan"}
 
 
 class Recorder:
@@ -40,6 +43,7 @@ class Recorder:
         self.undo: list[Callable[[], None]] = []
         self.loaders = 0
         self.current_loader: int | None = None
+        self.losses: Any = None
 
     def install(self) -> None:
         from accelerate import Accelerator
@@ -77,7 +81,8 @@ class Recorder:
         def recorded_backward(loss, *args, **kwargs):
             params = trainable(accelerator._optimizers)
             grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-            self.events.append({"kind": "backward", "loss": loss.detach().clone(), "grads": list(grads)})
+            event = {"kind": "backward", "loss": loss.detach().clone(), "losses": self.losses, "grads": list(grads)}
+            self.events.append(event)
             return backward(loss, *args, **kwargs)
 
         def recorded_end(*args, **kwargs):
@@ -89,9 +94,10 @@ class Recorder:
 
         accelerator.prepare, accelerator.backward = recorded_prepare, recorded_backward
         accelerator.end_training = recorded_end
-        for name in TIMESTEP_OWNERS:
-            if hasattr(owner := sys.modules.get(name), TIMESTEPS):
-                self.watch_timesteps(owner)
+        for name, (record, owners) in self.watched().items():
+            for owner in owners:
+                if hasattr(module := sys.modules.get(owner), name):
+                    self.watch(module, name, record)
 
     def watch_loader(self, loader: Any) -> None:
         number, kind = self.loaders, type(loader)
@@ -108,28 +114,55 @@ class Recorder:
         watched = type(kind.__name__, (kind,), {"__iter__": recorded_iter, "__slots__": ()})
         object.__dict__["__class__"].__set__(loader, watched)
 
-    def watch_timesteps(self, owner: Any) -> None:
-        import torch
+    def watched(self) -> dict[str, tuple[Callable[[Any], None], tuple[str, ...]]]:
+        """What is recorded of a step: its function, what to do with the result, and where versions keep it."""
+        return {
+            "get_noisy_model_input_and_timesteps": (
+                self.record_timesteps,
+                ("library.flux_train_utils", "library.sd3_train_utils", "library.lumina_train_util"),
+            ),
+            "get_noise_noisy_latents_and_timesteps": (self.record_timesteps, ("library.loss", "library.train_util")),
+            "conditional_loss": (self.record_losses, ("library.loss", "library.train_util")),
+        }
 
-        original = getattr(owner, TIMESTEPS)
+    def watch(self, owner: Any, name: str, record: Callable[[Any], None]) -> None:
+        original = getattr(owner, name)
+        if getattr(original, "recorded", False):
+            return
 
         @functools.wraps(original)
         def recorded(*args, **kwargs):
-            noisy, timesteps, sigmas = original(*args, **kwargs)
-            self.events.append(
-                {
-                    "kind": "timesteps",
-                    "loader": self.current_loader,
-                    "timesteps": timesteps.detach().clone(),
-                    "sigmas": sigmas.detach().flatten().clone(),
-                    "shape": tuple(noisy.shape),
-                    "grad": torch.is_grad_enabled(),
-                }
-            )
-            return noisy, timesteps, sigmas
+            result = original(*args, **kwargs)
+            record(result)
+            return result
 
-        setattr(owner, TIMESTEPS, recorded)
-        self.undo.append(lambda: setattr(owner, TIMESTEPS, original))
+        recorded.recorded = True
+        # v0.11 re-exports its functions, and whoever holds them must be recorded once.
+        for module in [
+            m for n, m in list(sys.modules.items()) if n.startswith("library.") and vars(m).get(name) is original
+        ]:
+            setattr(module, name, recorded)
+            self.undo.append(lambda module=module: setattr(module, name, original))
+
+    def record_timesteps(self, result: Any) -> None:
+        import torch
+
+        unet = not result[2].is_floating_point()
+        timesteps = result[2] if unet else result[1]
+        sigmas = timesteps / 1000 if unet else result[2]
+        self.events.append(
+            {
+                "kind": "timesteps",
+                "loader": self.current_loader,
+                "timesteps": timesteps.detach().clone(),
+                "sigmas": sigmas.detach().flatten().clone(),
+                "shape": tuple(result[1 if unet else 0].shape),
+                "grad": torch.is_grad_enabled(),
+            }
+        )
+
+    def record_losses(self, loss: Any) -> None:
+        self.losses = loss.detach().flatten(1).mean(1) if loss.ndim else loss.detach().clone()
 
     def save(self, path: Path) -> None:
         import torch
@@ -148,6 +181,17 @@ def describe(batch: dict[str, Any]) -> dict[str, Any]:
     return {"shape": tuple(pixels.shape), **{key: batch[key] for key in wanted if key in batch}}
 
 
+def load_stack(script: str) -> ModuleType:
+    """The tiny stack of a script's family, from this folder as a package of its own: the checkout has one `tests`."""
+    folder = Path(__file__).parent
+    spec = importlib.util.spec_from_file_location("tiny_stacks", folder / "__init__.py")
+    package = importlib.util.module_from_spec(spec)
+    package.__path__ = [str(folder)]
+    sys.modules["tiny_stacks"] = package
+    family = next((name for prefix, name in STACKS.items() if script.startswith(prefix)), "sd15")
+    return importlib.import_module(f"tiny_stacks.tiny_{family}")
+
+
 def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
@@ -164,7 +208,6 @@ def main() -> None:
     options = parser.parse_args(own)
 
     os.environ.update(OFFLINE)
-    import tiny_flux
     import torch
 
     torch.set_num_threads(1)
@@ -172,9 +215,10 @@ def main() -> None:
     # this folder out (its module names are common words), the checkout first, sga_kohya last
     checkout, repository = options.checkout.resolve(), Path(__file__).resolve().parents[2]
     sys.path[:] = [str(checkout), *sys.path[1:], str(repository)]
-    tiny_flux.shrink_host()
+    stack = load_stack(options.script or "flux")
+    stack.shrink_host()
     if options.write_models:
-        tiny_flux.write_models(options.write_models)
+        stack.write_models(options.write_models)
         return
 
     recorder = Recorder()
