@@ -1,0 +1,83 @@
+"""What the machine has: packages and pins, a GPU, room on the disk."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sga_kohya.doctor.findings import Findings
+
+# Not in sd-scripts' requirements.txt, yet nothing runs without them.
+_ALWAYS = ("torch", "torchvision")
+# Needed only by what is asked for.
+_OPTIONAL = {"bitsandbytes": "8bit", "tensorboard": "log_with"}
+_GIGABYTE = 1024**3
+
+
+def check_packages(requirements: Path, options: Mapping[str, Any], findings: Findings) -> None:
+    """Compare what is installed with the checkout's own pins."""
+    wrong = 0
+    for name, pin in [*((name, None) for name in _ALWAYS), *_pins(requirements)]:
+        if name in _OPTIONAL and not _asked_for(_OPTIONAL[name], options):
+            continue
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            wrong += 1
+            findings.error(f"{name} is not installed: pip install {name}{f'=={pin}' if pin else ''}")
+            continue
+        if pin and installed.partition("+")[0] != pin:
+            wrong += 1
+            findings.warning(f"{name} is {installed}, and this sd-scripts pins {pin}: pip install {name}=={pin}")
+    if not wrong:
+        findings.ok(f"everything that {requirements.name} asks for, torch {version('torch')}")
+
+
+def _pins(requirements: Path) -> Iterator[tuple[str, str | None]]:
+    text = requirements.read_text(encoding="utf-8") if requirements.is_file() else ""
+    for line in text.splitlines():
+        match = re.match(r"([A-Za-z][\w.-]*)(?:\[[^]]*\])?(?:==([\w.+]+))?\s*$", line.strip())
+        if match:
+            yield match.group(1), match.group(2)
+
+
+def _asked_for(word: str, options: Mapping[str, Any]) -> bool:
+    return bool(options.get(word)) or word in str(options.get("optimizer_type", "")).lower()
+
+
+def check_gpu(options: Mapping[str, Any], findings: Findings) -> None:
+    """A GPU, and a precision that it can compute in."""
+    import torch
+
+    precision = str(options.get("mixed_precision") or "no")
+    if not torch.cuda.is_available():
+        findings.warning("torch sees no CUDA device here: training on a CPU takes weeks")
+        return
+    name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+    count = torch.cuda.device_count()
+    findings.ok(f"{f'{count} x ' if count > 1 else ''}{name}, {memory / _GIGABYTE:.0f} GB, mixed_precision {precision}")
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        findings.error(f"{name} cannot compute in bf16: set mixed_precision to fp16")
+    if precision == "no":
+        findings.warning("without mixed_precision everything is float32: slow, and twice the memory; set bf16 or fp16")
+    if not any(options.get(key) for key in ("sdpa", "xformers", "mem_eff_attn", "attn_mode", "use_flash_attn")):
+        findings.warning("no efficient attention is chosen: set sdpa = true")
+    if memory < 20 * _GIGABYTE and not options.get("gradient_checkpointing"):
+        findings.warning("gradient_checkpointing = true saves much memory, and this GPU has little")
+
+
+def check_disk(folder: Path, size: int | None, count: int, findings: Findings) -> None:
+    """Room for count files of size bytes (None where nobody knows) in a folder that need not exist yet."""
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(parent).free
+    if size is None:
+        text = f"{free / _GIGABYTE:.1f} GB free for {count} checkpoints below {parent}"
+        findings.ok(text) if free > _GIGABYTE else findings.warning(f"only {text}")
+        return
+    text = f"{count} checkpoints of about {size / _GIGABYTE:.2f} GB, and {free / _GIGABYTE:.1f} GB free below {parent}"
+    if free < size * count:
+        findings.error(f"{text}: make room, or save less often (save_every_n_epochs, save_last_n_epochs)")
+    else:
+        findings.ok(text)

@@ -1,0 +1,118 @@
+"""Complete settings to start from: python -m sga_kohya.presets list | show NAME | copy NAME DIR"""
+
+import argparse
+import difflib
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sga_kohya.errors import SgaError
+
+# In a wheel they lie inside the package, in a clone beside it.
+FOLDERS = (Path(__file__).parent / "_presets", Path(__file__).parents[1] / "presets")
+
+
+def preset_files() -> dict[str, Path]:
+    """Name -> file: presets and dataset TOMLs by their stem, the kohya_ss GUI's configurations as NAME.json.
+
+    Raises SgaError when the installation has lost them.
+    """
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    if folder is None:
+        raise SgaError(f"no presets in {FOLDERS[0]}: install sga_kohya again")
+    found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return found | {path.name: path for path in sorted((folder / "gui").glob("*.json"))}
+
+
+def find_preset(name: str) -> Path:
+    """The file of a preset. Raises SgaError naming the closest when there is none of that name."""
+    files = preset_files()
+    path = files.get(name.removesuffix(".toml"))
+    if path is None:
+        close = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see `python -m sga_kohya.presets list`"
+        raise SgaError(f"no preset {name!r}: {hint}")
+    return path
+
+
+def title(path: Path) -> str:
+    """The first line of a preset's own comment."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
+def door(path: Path) -> str | None:
+    """The module that a preset's comment says to run, such as sga_kohya.flux_train_network; None for a dataset."""
+    match = re.search(r"^#.*accelerate launch -m (sga_kohya\.\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def copy(name: str, folder: Path, force: bool = False) -> Path:
+    """Copy a preset into a folder, which is made where there is none; whole or not at all.
+
+    Raises SgaError when its file exists there and force is not given.
+    """
+    source = find_preset(name)
+    target = folder / source.name
+    if target.exists() and not force:
+        raise SgaError(f"{target} exists: name another folder, or overwrite it with --force")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{source.name}")
+    with os.fdopen(handle, "wb") as file:
+        file.write(source.read_bytes())
+    os.chmod(temporary, 0o644)  # mkstemp's are for one's own eyes
+    os.replace(temporary, target)
+    return target
+
+
+def _next_step(target: Path) -> str:
+    if target.suffix == ".json":
+        return f"open {target} in the LoRA tab of the kohya_ss GUI, and fill in its paths"
+    module, path = door(target), shlex.quote(str(target))
+    if module is None:
+        return f"fill in its folders, and name it in your preset: dataset_config = {str(target)!r}"
+    return (
+        f"fill in the paths in {target}, then\n  python -m sga_kohya.doctor {path}\n"
+        f"  accelerate launch -m {module} --config_file {path}"
+    )
+
+
+def _list() -> None:
+    files = preset_files()
+    width = max(map(len, files))
+    for name, path in files.items():
+        if path.suffix == ".toml":
+            print(f"  {name:<{width - len('.json')}}  {title(path)}")
+    print("\nEach but the datasets is there as NAME.json too, for the kohya_ss GUI.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="sga_kohya.presets", description="Complete settings to start from.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what there is")
+    show = commands.add_parser("show", help="print one")
+    show.add_argument("name")
+    take = commands.add_parser("copy", help="copy one into a folder, to fill in your paths")
+    take.add_argument("name")
+    take.add_argument("folder", type=Path, metavar="DIR")
+    take.add_argument("--force", action="store_true", help="overwrite what is there")
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "list":
+            _list()
+        elif options.command == "show":
+            print(find_preset(options.name).read_text(encoding="utf-8"), end="")
+        else:
+            target = copy(options.name, options.folder, options.force)
+            print(f"{target} is written. Next: {_next_step(target)}")
+    except SgaError as error:
+        print(f"sga_kohya: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

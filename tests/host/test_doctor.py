@@ -1,0 +1,117 @@
+"""The doctor on the real sd-scripts: a sound set-up, a broken one, and every door's."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import REPOSITORY, to_arguments
+from .data import LEVELS, write_dataset
+from .run import OFFLINE
+from .tiny_flux import dora_args
+from .tiny_sd15 import with_metadata_files
+
+# Of other families, and of each way to describe a dataset.
+OTHERS = ("sdxl_train_network.py", "train_db.py", "fine_tune.py", "anima_train.py")
+
+# One process for all, because its first half minute of imports is the same for each.
+ASK = """
+import json, sys
+from pathlib import Path
+from sga_kohya.doctor.__main__ import examine
+
+questions, answer = json.loads(sys.argv[1])
+sys.argv[1:] = []
+found = {name: [vars(finding) for finding in examine(words).found] for name, words in questions.items()}
+Path(answer).write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str, str]]]:
+    folder = tmp_path_factory.mktemp("doctor")
+    dataset = write_dataset(folder / "data", [LEVELS] * 3 + [("macro", "micro")])
+    options = dora_args(tiny_models, dataset, folder / "out", max_train_epochs=4, save_every_n_epochs=1)
+    options |= {"clip_l": tiny_models["ae"], "t5xxl": tiny_models["ae"]}
+    here = ["--sd_scripts", str(checkout)]
+    questions = {"sound": [*here, *to_arguments(options)], "stock": [*here, *to_arguments(options), "--sga=false"]}
+
+    broken = write_dataset(folder / "broken", [LEVELS] * 2)
+    (folder / "broken" / "1_macro" / "00_astronaut.txt").write_text("")
+    (folder / "broken.toml").write_text(
+        f'dataset_config = "{broken}"\nae = "nope"\nnetwork_module = "lycoris.kohia"\nlearning_rate = "1e-4"\n'
+        'guidance_scal = 1.0\nfp8_base = true\nnetwork_args = ["dora_wd=True"]\n'
+    )
+    questions["broken"] = ["--config_file", str(folder / "broken.toml"), *here, "--fused_backward_pass"]
+    odd = write_dataset(folder / "odd", [LEVELS])
+    odd.write_text(odd.read_text().replace("bucket_reso_steps = 64", "bucket_reso_steps = 24"))
+    questions["odd"] = [*here, *to_arguments(options | {"dataset_config": odd})]
+    questions["refused"] = [*here, *to_arguments(options), "--seed", "many"]
+    for script in OTHERS:
+        described = with_metadata_files(dataset) if script == "fine_tune.py" else dataset
+        words = ["--dataset_config", str(described), "--output_dir", str(folder)]
+        words += ["--pretrained_model_name_or_path", "no.pt"]
+        questions[script] = [*here, "--script", script, *words]
+
+    answer = folder / "answer.json"
+    command = [sys.executable, "-c", ASK, json.dumps([questions, str(answer)])]
+    environment = {**os.environ, **OFFLINE}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=280, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "Loading settings" not in result.stdout
+    return json.loads(answer.read_text())
+
+
+def texts(answer: list[dict[str, str]], level: str, subject: str | None = None) -> list[str]:
+    return [f["text"] for f in answer if f["level"] == level and subject in (None, f["subject"])]
+
+
+def test_a_sound_set_up_can_train(answers):
+    assert texts(answers["sound"], "error") == []
+    (plan,) = texts(answers["sound"], "ok", "data")
+    assert "4: 3 with K=3, 1 with K=2" in plan and "tuple steps an epoch" in plan
+    assert texts(answers["sound"], "ok", "network")[0].startswith("lycoris.kohya, rank 4, alpha 2")
+    assert texts(answers["sound"], "ok", "disk")[0].startswith("4 checkpoints of about 0.00 GB")
+    assert any("ComfyUI" in text for text in texts(answers["sound"], "warning", "settings"))
+    assert any("no CUDA device" in text for text in texts(answers["sound"], "warning", "GPU"))
+
+
+def test_stock_settings_are_examined_as_well(answers):
+    assert texts(answers["stock"], "error") == []
+    assert texts(answers["stock"], "ok", "data")[0].startswith("stock sd-scripts: 11 images, ")
+
+
+def test_a_broken_set_up_hears_everything_at_once(answers):
+    errors, warnings = texts(answers["broken"], "error"), texts(answers["broken"], "warning")
+    for part in (
+        "--fused_backward_pass excludes tuples",
+        "fp8_base excludes LyCORIS DoRA",
+        "00_astronaut.txt: the caption file is empty, which stops sd-scripts",
+        'learning_rate = "1e-4": write a number',
+        "ae = nope: ",
+        "--t5xxl is not set, and flux_train_network.py cannot start without it",
+        "lycoris.kohia: No module named 'lycoris.kohia'; pip install lycoris-lora",
+    ):
+        assert sum(part in text for text in errors) == 1, (part, errors)
+    assert "guidance_scal: sd-scripts knows no such key and ignores it; did you mean guidance_scale?" in warnings
+
+
+def test_buckets_that_the_script_would_refuse(answers):
+    (error,) = texts(answers["odd"], "error")
+    assert error.startswith("flux_train_network.py wants bucket_reso_steps that are a multiple of 32: set 64")
+
+
+def test_the_parser_s_own_words(answers):
+    (error,) = texts(answers["refused"], "error", "options")
+    assert error.endswith("error: argument --seed: invalid int value: 'many'")
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_other_doors_configs_are_examined(answers, script):
+    answer = answers[script]
+    assert any(text.startswith(f"{script} reads them") for text in texts(answer, "ok", "options"))
+    assert "4: 3 with K=3, 1 with K=2" in texts(answer, "ok", "data")[0]
+    assert {f["subject"] for f in answer if f["level"] == "error"} == {"models"}
+    assert "pretrained_model_name_or_path = no.pt: " in texts(answer, "error", "models")[0]

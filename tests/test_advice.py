@@ -1,0 +1,156 @@
+"""Warnings about captions, DoRA and TOML, and refusals of forks: all from words and files alone."""
+
+from pathlib import Path
+
+import pytest
+
+from sga_kohya import SgaError
+from sga_kohya.config import SgaConfig
+from sga_kohya.seams.advice import advice
+from sga_kohya.seams.checkout import TESTED, find_checkout
+from sga_kohya.seams.checks import check, problems
+
+from . import stub_host
+
+LOOP = """
+for batch in loader:
+    with accelerator.accumulate(model):
+        accelerator.backward(loss)
+"""
+
+
+def folder(tmp_path: Path, *files: str, name: str = "1_macro") -> Path:
+    """Images and captions; a caption's text is its own name, or nothing for a name that begins with `empty`."""
+    path = tmp_path / name
+    path.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (path / file).write_text("" if file.startswith("empty") and not file.endswith(".png") else file)
+    return path
+
+
+def dataset(tmp_path: Path, path: Path, more: str = "") -> dict[str, object]:
+    file = tmp_path / "d.toml"
+    file.write_text(f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "{path}"\ncaption_extension = ".txt"\n{more}\n')
+    return {"dataset_config": str(file), "max_data_loader_n_workers": 2}
+
+
+def test_a_sound_dataset_gets_no_advice(tmp_path):
+    options = dataset(tmp_path, folder(tmp_path, "a.png", "a.txt", "b.jpg", "b.txt"))
+    assert list(advice(options)) == [] and list(problems(options, SgaConfig())) == []
+
+
+def test_an_empty_caption_file_is_named_and_refused(tmp_path):
+    path = folder(tmp_path, "a.png", "a.txt", "empty.png", "empty.txt", "empty2.png", "empty2.txt")
+    options = dataset(tmp_path, path)
+    with pytest.raises(SgaError, match=rf"{path / 'empty.txt'} and 1 more: the caption file is empty, which stops"):
+        check(options, SgaConfig())
+    check(options, SgaConfig(enabled=False))
+
+
+def test_a_blank_first_line_is_no_caption(tmp_path):
+    path = folder(tmp_path, "a.png")
+    (path / "a.txt").write_text("\na cat\n")
+    (text,) = advice(dataset(tmp_path, path))
+    assert text == f"{path / 'a.txt'}: the first line is blank, and sd-scripts reads only that one"
+
+
+def test_a_name_of_five_fields_takes_another_image_s_caption(tmp_path):
+    path = folder(tmp_path, "cat.txt", "cat_1_2_3_4.png", "dog_1_2_3_4.png", "dog_1_2_3_4.txt")
+    (text,) = advice(dataset(tmp_path, path))
+    assert text.startswith(f"{path / 'cat_1_2_3_4.png'}: no caption of its own, so sd-scripts takes that of ")
+    assert f"{path / 'cat.txt'}: it drops the last 4 fields" in text and "Write cat_1_2_3_4.txt" in text
+
+
+def test_missing_captions_are_counted_and_another_extension_is_found(tmp_path):
+    path = folder(tmp_path, "a.png", "a.txt", "b.png", "c.png")
+    (text,) = advice(dataset(tmp_path, path))
+    assert f"{path}: 2 of 3 images have no .txt file and train with an empty prompt, such as b.png" in text
+    other = folder(tmp_path, "a.png", "a.caption", name="1_micro")
+    (text,) = advice(dataset(tmp_path, other))
+    assert 'There are .caption files: set caption_extension = ".caption"' in text
+
+
+def test_a_class_instead_of_captions_is_meant_unless_one_was_forgotten(tmp_path):
+    options = {"train_data_dir": str(tmp_path), "caption_extension": "txt"}
+    path = folder(tmp_path, "a.png", "b.png", name="3_sks cat")
+    assert list(advice(options)) == []
+    (path / "a.txt").write_text("a cat")
+    (text,) = advice(options)
+    assert "1 of 2 images have no .txt file and train with 'sks cat', such as b.png" in text
+
+
+def test_the_default_extension_of_captions_is_sd_scripts_own(tmp_path):
+    folder(tmp_path, "a.png", "a.txt", "b.png", "b.caption", name="1_micro")
+    (text,) = advice({"train_data_dir": str(tmp_path)})
+    assert "1 of 2 images have no .caption file" in text and "There are .txt files" in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "workers", "warned"),
+    [
+        ('custom_attributes = { granularity = "macro" }', 2, True),
+        ('custom_attributes = { granularity = "macro" }', None, True),
+        ('custom_attributes = { granularity = "macro" }', 0, False),
+        ('[datasets.subsets.custom_attributes]\ngranularity = "macro"', 2, False),
+    ],
+)
+def test_inline_attributes_cannot_reach_a_worker(tmp_path, lines, workers, warned):
+    options = dataset(tmp_path, folder(tmp_path, "a.png", "a.txt"), lines) | {"max_data_loader_n_workers": workers}
+    texts = list(advice(options))
+    assert len(texts) == warned
+    assert not warned or '[datasets.subsets.custom_attributes] and then granularity = "macro"' in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [
+        (["algo=lora", "dora_wd=True"], True),
+        (["dora_wd=True", "wd_on_output=True"], True),
+        (["dora_wd=True", "wd_on_output=False"], False),
+        (["algo=lora"], False),
+        (None, False),
+    ],
+)
+def test_dora_of_the_output_axis_looks_different_in_comfyui(arguments, warned):
+    texts = list(advice({"network_args": arguments}))
+    assert len(texts) == warned and (not warned or 'add "wd_on_output=False" to network_args' in texts[0])
+
+
+def test_every_problem_is_found_at_once(tmp_path):
+    options = {"fused_backward_pass": True, "fp8_base": True, "network_args": ["dora_wd=True"], "train_data_dir": "/no"}
+    found = list(problems(options, SgaConfig()))
+    assert [text.split(":")[0] for text in found] == [
+        "--fused_backward_pass excludes tuples",
+        "fp8_base excludes LyCORIS DoRA (dora_wd=True)",
+        "--train_data_dir /no",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loop", "name"),
+    [
+        ("edm2_loss_weighting = 1\nwith sync():\n    accelerator.backward(loss)", "67372a/sd-scripts or a fork of it"),
+        (f"{LOOP}    if args.semantic_group:\n        accelerator.backward(loss)", "okdsf/KohyaTest"),
+        ("loss.backward()", "somebody/trainer"),
+    ],
+)
+def test_a_fork_with_its_own_loop_is_refused_by_name(tmp_path, loop, name):
+    root = stub_host.write(tmp_path, train_network=loop)
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text('[remote "origin"]\n\turl = https://github.com/somebody/trainer.git\n')
+    with pytest.raises(SgaError, match=f"is {name}, not kohya-ss/sd-scripts: train_network.py has a training loop"):
+        find_checkout(str(root)).script("flux_train_network.py")
+
+
+def test_a_fork_that_kept_the_loop_is_welcome(tmp_path):
+    root = stub_host.write(tmp_path, train_network=LOOP, flux_train=LOOP)
+    assert find_checkout(str(root)).script("flux_train.py") == root / "flux_train.py"
+    (root / "flux_train.py").write_text(LOOP.replace("accelerator.backward", "pass\n    loss.backward"))
+    with pytest.raises(SgaError, match="flux_train.py has a training loop of its own"):
+        find_checkout(str(root)).script("flux_train.py")
+
+
+def test_a_script_of_another_version_is_missing_and_said_so(tmp_path):
+    root = stub_host.write(tmp_path)
+    with pytest.raises(SgaError, match=f"has no anima_train.py; tested versions of sd-scripts are {TESTED}"):
+        find_checkout(str(root)).script("anima_train.py")

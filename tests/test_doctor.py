@@ -1,0 +1,197 @@
+"""The doctor's parts that need no sd-scripts: which trainer, which packages, how much room, how findings are shown."""
+
+import argparse
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from sga_kohya import SgaError
+from sga_kohya.doctor.__main__ import examine, main
+from sga_kohya.doctor.data import count_checkpoints
+from sga_kohya.doctor.environment import check_disk, check_packages
+from sga_kohya.doctor.findings import Findings
+from sga_kohya.doctor.settings import check_models, checkpoint_size, guess_script, wrong_settings
+
+from . import stub_host
+
+
+def checkpoint(path: Path, **shapes: list[int]) -> Path:
+    """A header of names and shapes, with no tensors behind it."""
+    header = {name: {"dtype": "F16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    text = json.dumps({"__metadata__": {}, **header}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    return path
+
+
+def texts(findings: Findings, level: str) -> list[str]:
+    return [finding.text for finding in findings.found if finding.level == level]
+
+
+@pytest.mark.parametrize(
+    ("options", "script"),
+    [
+        ({"ae": "x", "network_module": "y"}, "flux_train_network.py"),
+        ({"ae": "x"}, "flux_train.py"),
+        ({"ae": "x", "gemma2": "y", "network_module": "z"}, "lumina_train_network.py"),
+        ({"clip_g": "x", "network_module": "y"}, "sd3_train_network.py"),
+        ({"qwen3": "x"}, "anima_train.py"),
+        ({"byt5": "x", "network_module": "y"}, "hunyuan_image_train_network.py"),
+        ({"no_half_vae": True}, "sdxl_train.py"),
+    ],
+)
+def test_settings_tell_the_trainer(options, script):
+    assert guess_script(options) == script
+
+
+@pytest.mark.parametrize(
+    ("tensor", "adapter", "script"),
+    [
+        ("conditioner.embedders.1.model.x", True, "sdxl_train_network.py"),
+        ("cond_stage_model.x", True, "train_network.py"),
+        ("cond_stage_model.x", False, "train_db.py"),
+        ("model.diffusion_model.joint_blocks.0.x", True, "sd3_train_network.py"),
+        ("double_blocks.0.x", False, "flux_train.py"),
+    ],
+)
+def test_where_settings_are_silent_the_checkpoint_tells(tmp_path, tensor, adapter, script):
+    path = checkpoint(tmp_path / "m.safetensors", **{tensor: [2, 2]})
+    options = {"pretrained_model_name_or_path": str(path), "network_module": "lycoris.kohya" if adapter else None}
+    assert guess_script(options) == script
+
+
+def test_where_nothing_tells_it_asks():
+    with pytest.raises(SgaError, match="Add --script, such as --script sdxl_train_network.py"):
+        guess_script({"pretrained_model_name_or_path": "x"})
+
+
+def test_keys_that_nobody_reads_and_values_that_nobody_checks():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--learning_rate", type=float)
+    parser.add_argument("--sdpa", action="store_true")
+    parser.add_argument("--text_encoder_lr", type=float, nargs="*")
+    parser.add_argument("--loss_type", choices=["l1", "l2"])
+    parser.add_argument("--sga_tuples")
+    good = {"seed": 1, "learning_rate": 1, "sdpa": False, "text_encoder_lr": [1e-6], "loss_type": "l2"}
+    assert list(wrong_settings(parser, good | {"sga_tuples": False})) == []
+    bad = {"seed": 1.5, "learning_rate": "x", "sdpa": 1, "text_encoder_lr": 1e-6, "loss_type": "l3", "learning_rat": 1}
+    assert list(wrong_settings(parser, bad)) == [
+        ("error", "seed = 1.5: write a whole number"),
+        ("error", 'learning_rate = "x": write a number'),
+        ("error", "sdpa = 1: write true or false"),
+        ("error", "text_encoder_lr = 1e-06: write a list in [ ]"),
+        ("error", 'loss_type = "l3": write one of l1, l2'),
+        ("warning", "learning_rat: sd-scripts knows no such key and ignores it; did you mean learning_rate?"),
+    ]
+
+
+def test_models_that_are_missing_or_not_named(tmp_path):
+    there = checkpoint(tmp_path / "flux.safetensors")
+    findings, none = Findings(), dict.fromkeys(("vae", "clip_g", "resume"))
+    args = argparse.Namespace(
+        pretrained_model_name_or_path=str(there), ae="/no/ae.sft", clip_l=None, t5xxl=None, **none
+    )
+    check_models("flux_train_network.py", args, findings)
+    assert texts(findings, "error") == [
+        "ae = /no/ae.sft: /no/ae.sft does not exist; correct the path",
+        "--clip_l is not set, and flux_train_network.py cannot start without it",
+        "--t5xxl is not set, and flux_train_network.py cannot start without it",
+    ]
+    findings = Findings()
+    check_models("train_network.py", argparse.Namespace(pretrained_model_name_or_path="a/repository"), findings)
+    assert "it will be fetched from Hugging Face" in texts(findings, "warning")[0]
+
+
+def test_packages_against_the_checkout_s_pins(tmp_path, monkeypatch):
+    installed = {"torch": "2.9.0+cu128", "torchvision": "0.24", "toml": "0.10.1", "einops": "0.7.0"}
+
+    def version(name: str) -> str:
+        from importlib.metadata import PackageNotFoundError
+
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr("sga_kohya.doctor.environment.version", version)
+    requirements, findings = tmp_path / "requirements.txt", Findings()
+    requirements.write_text("einops==0.7.0\ntoml==0.10.2\ndiffusers[torch]==0.32.1\n# timm==1\nbitsandbytes\n-e .\n")
+    check_packages(requirements, {"optimizer_type": "AdamW"}, findings)
+    assert texts(findings, "warning") == ["toml is 0.10.1, and this sd-scripts pins 0.10.2: pip install toml==0.10.2"]
+    assert texts(findings, "error") == ["diffusers is not installed: pip install diffusers==0.32.1"]
+    check_packages(requirements, {"optimizer_type": "AdamW8bit"}, findings)
+    assert "bitsandbytes is not installed: pip install bitsandbytes" in texts(findings, "error")
+
+
+def test_room_on_the_disk(tmp_path, monkeypatch):
+    free = namedtuple("usage", "total used free")(10**12, 0, 5 * 1024**3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    path = checkpoint(tmp_path / "m.safetensors", a=[100, 200], b=[50, 30, 3, 3], c=[10])
+    args = argparse.Namespace(pretrained_model_name_or_path=str(path), network_module="x", network_dim=8)
+    args.save_precision = "bf16"
+    assert checkpoint_size(args) == (100 + 200 + 50 + 30) * 8 * 2
+    args.network_module = None
+    assert checkpoint_size(args) == path.stat().st_size
+    findings = Findings()
+    check_disk(tmp_path / "new" / "folder", 1024**3, 4, findings)
+    assert texts(findings, "ok") == [f"4 checkpoints of about 1.00 GB, and 5.0 GB free below {tmp_path}"]
+    check_disk(tmp_path, 1024**3, 6, findings)
+    assert "make room, or save less often" in texts(findings, "error")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        ({"max_train_epochs": 40, "save_every_n_epochs": 4}, 10),
+        ({"max_train_epochs": 40}, 1),
+        ({"max_train_steps": 95, "save_every_n_epochs": 2}, 5),
+        ({"max_train_epochs": 40, "save_every_n_epochs": 4, "save_last_n_epochs": 2}, 3),
+        ({"max_train_epochs": 2, "save_every_n_steps": 5, "gradient_accumulation_steps": 2}, 2),
+    ],
+)
+def test_how_many_files_a_run_leaves(options, files):
+    names = ("max_train_epochs", "save_every_n_epochs", "save_every_n_steps", "save_last_n_epochs")
+    defaults = dict.fromkeys(names) | {"max_train_steps": 1600, "gradient_accumulation_steps": 1}
+    assert count_checkpoints(argparse.Namespace(**defaults | options), steps_an_epoch=10) == files
+
+
+def test_one_broken_thing_does_not_hide_the_others(tmp_path):
+    root = stub_host.write(tmp_path / "sd-scripts", train_network="loss.backward()")
+    words = ["--sd_scripts", str(root), "--script", "train_db", "--sga_tuples=perhaps", "--fused_backward_pass"]
+    errors = texts(examine(words), "error")
+    assert errors[0] == "sga_tuples = 'perhaps': write true or false"
+    assert errors[1].startswith("--fused_backward_pass excludes tuples")
+    assert errors[2].startswith("no training data")
+    assert "has no train_db.py" in errors[3]
+
+
+def test_findings_line_up():
+    findings = Findings()
+    with findings.about("data"):
+        findings.ok("a\nb")
+        findings.ok("a\nb")
+    with findings.about("longer name"):
+        raise SgaError("bad")
+    with findings.about("host"):
+        raise SystemExit(1)
+    assert list(findings.lines()) == [
+        "ok        data         a\n                       b",
+        "error     longer name  bad",
+        "error     host         SystemExit: 1",
+    ]
+
+
+def test_the_command_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "CONFIG.toml" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tmp_path / "nothing.toml")])
+    out = capsys.readouterr().out
+    assert "nothing.toml does not exist" in out and out.endswith("1 errors, 0 warnings\n")
+    assert subprocess.run([sys.executable, "-m", "sga_kohya.doctor"], capture_output=True).returncode == 2

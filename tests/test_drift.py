@@ -1,0 +1,57 @@
+"""Version drift: wherever sd-scripts moves or changes a function that a seam relies on, there is one clear error."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from sga_kohya import SgaConfig, SgaError
+from sga_kohya.seams import install as installer
+from sga_kohya.seams.checkout import TESTED, Checkout
+from sga_kohya.seams.host import Seam
+
+from . import stub_host
+
+
+def seams() -> list[Seam]:
+    """Every seam of a run that asks for all there is."""
+    found: list[Seam] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(installer, "install", lambda seams, *_: found.extend(seams))
+        installer.install_for(SgaConfig(flow_snr_weight=True), Checkout(Path()))
+    return found
+
+
+@pytest.fixture
+def root(tmp_path):
+    with stub_host.importable():
+        yield stub_host.write(tmp_path)
+
+
+def held(root: Path) -> dict[tuple[str, str], object]:
+    modules = [name for name in sys.modules if name.split(".")[0] == "library"]
+    return {(module, name): value for module in modules for name, value in vars(sys.modules[module]).items()}
+
+
+@pytest.mark.parametrize("change", ["gone", "other parameters"])
+@pytest.mark.parametrize("seam", seams(), ids=lambda seam: seam.name)
+def test_a_changed_function_is_named_and_nothing_is_patched(root, monkeypatch, seam, change):
+    monkeypatch.syspath_prepend(str(root))
+    module, _, name = seam.target.rpartition(".")
+    if change == "gone":
+        monkeypatch.delattr(import_module(module), name)
+    else:
+        moved = getattr(import_module(module), name)
+        stranger = lambda somebody, elses: None  # noqa: E731
+        stranger.__module__ = moved.__module__
+        monkeypatch.setattr(import_module(module), name, stranger)
+    before = held(root)
+    with pytest.raises(SgaError) as error:
+        installer.install_for(SgaConfig(flow_snr_weight=True), Checkout(root))
+    message = str(error.value)
+    assert f"{seam.target} is expected with parameters ({', '.join(seam.parameters)})" in message
+    assert "it is missing" in message if change == "gone" else "its parameters are (somebody, elses)" in message
+    assert message.endswith(f"Nothing was changed. Tested versions are {TESTED}") and "\n" not in message
+    after = held(root)
+    assert [key for key, value in before.items() if after[key] is not value] == []

@@ -1,0 +1,118 @@
+"""What ships in presets/: consistent, complete, and given out whole."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toml
+
+from sga_kohya import SgaConfig, SgaError
+from sga_kohya.launch import SCRIPTS
+from sga_kohya.options import read_options
+from sga_kohya.presets import copy, door, find_preset, main, preset_files, title
+
+from . import make_presets
+from .make_presets import DATASETS, PRESETS, VARIANTS
+
+CONFIGS = sorted(name for name, path in preset_files().items() if path.suffix == ".toml" and name not in DATASETS)
+
+
+def options(name: str) -> dict:
+    return toml.loads(find_preset(name).read_text())
+
+
+def test_what_is_shipped_is_what_the_generator_writes():
+    stale = [path.name for path, text in make_presets.files().items() if not path.exists() or path.read_text() != text]
+    assert not stale, f"run python tests/make_presets.py: {stale}"
+    assert {path.name for path in PRESETS.glob("gui/*")} == {f"{name}.json" for name in CONFIGS}
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_a_variant_differs_from_its_base_in_the_stated_keys_only(name):
+    base, _, changes = VARIANTS[name]
+    ours, theirs = options(name), options(base)
+    assert ours == theirs | changes | {"output_name": name}
+    assert all(theirs[key] != value for key, value in changes.items())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_preset_is_complete_for_sga_and_names_its_door(name):
+    module = door(find_preset(name))
+    assert f"{module.removeprefix('sga_kohya.')}.py" in SCRIPTS
+    text = find_preset(name).read_text()
+    assert f"--config_file {name}.toml" in text and f"sga_kohya.doctor {name}.toml" in text
+    config = SgaConfig.from_options(read_options(["--config_file", str(find_preset(name))]))
+    assert config.enabled == (not name.endswith("_baseline"))
+    assert config.tuples == ("without_tuples" not in name) and config.modulation == ("without_modulation" not in name)
+    assert config.timestep_shift == SgaConfig().timestep_shift and config.snr_gamma == SgaConfig().snr_gamma
+    assert len(title(find_preset(name))) > 20
+
+
+def test_the_tables_of_the_paper():
+    flux, sdxl = options("flux_dora"), options("sdxl_locon")
+    assert (flux["network_dim"], flux["network_alpha"], flux["learning_rate"]) == (32, 16, 1e-4)
+    assert flux["optimizer_type"] == "AdamW" and "dora_wd=True" in flux["network_args"]
+    assert (sdxl["network_dim"], sdxl["network_alpha"], sdxl["optimizer_type"]) == (64, 32, "Lion")
+    assert (sdxl["unet_lr"], sdxl["text_encoder_lr"]) == (3e-5, [3e-6])
+    assert {"conv_dim=16", "conv_alpha=8"} <= set(sdxl["network_args"]) and sdxl["shuffle_caption"]
+    for name, (side, batch) in {"dataset_flux": (1280, 8), "dataset_sdxl": (1024, 2)}.items():
+        (dataset,) = options(name)["datasets"]
+        assert (dataset["resolution"], dataset["batch_size"]) == (side, batch)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_gui_s_file_says_the_same(name):
+    gui, config = json.loads(find_preset(f"{name}.json").read_text()), options(name)
+    words = dict(word.removeprefix("--").split("=") for word in gui["additional_parameters"].split())
+    ours = SgaConfig.from_options({key: value for key, value in words.items() if key.startswith("sga")})
+    assert ours == SgaConfig.from_options({key: value for key, value in config.items() if key.startswith("sga")})
+    assert gui["extra_accelerate_launch_args"] == "-m sga_kohya.launch"
+    assert gui["dora_wd"] == ("dora_wd=True" in config["network_args"])
+    assert (gui["text_encoder_lr"] == 0) == config.get("network_train_unet_only", False)
+    for key in ("network_dim", "network_alpha", "max_train_epochs", "seed", "pretrained_model_name_or_path"):
+        assert gui[key] == config[key]
+
+
+def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
+    main(["copy", "flux_dora", str(tmp_path / "new folder")])
+    target = tmp_path / "new folder" / "flux_dora.toml"
+    assert target.read_text() == find_preset("flux_dora").read_text() and list(target.parent.iterdir()) == [target]
+    out = capsys.readouterr().out
+    assert f"accelerate launch -m sga_kohya.flux_train_network --config_file '{target}'" in out
+    main(["copy", "dataset_sdxl.toml", str(tmp_path)])
+    assert "name it in your preset" in capsys.readouterr().out
+    main(["copy", "sdxl_locon.json", str(tmp_path)])
+    assert json.loads((tmp_path / "sdxl_locon.json").read_text())["sdxl"] is True
+
+
+def test_copy_does_not_overwrite_unless_told_to(tmp_path, capsys):
+    target = copy("sd15_locon", tmp_path)
+    target.write_text("mine")
+    with pytest.raises(SystemExit, match="2"):
+        main(["copy", "sd15_locon", str(tmp_path)])
+    assert f"{target} exists: name another folder, or overwrite it with --force" in capsys.readouterr().err
+    assert target.read_text() == "mine"
+    main(["copy", "sd15_locon", str(tmp_path), "--force"])
+    assert target.read_text() != "mine"
+
+
+def test_list_and_show(capsys):
+    main(["list"])
+    lines = capsys.readouterr().out
+    assert all(name in lines for name in [*CONFIGS, *DATASETS]) and "Table 3 of arXiv" in lines
+    main(["show", "flux_dora"])
+    assert capsys.readouterr().out == find_preset("flux_dora").read_text()
+    with pytest.raises(SgaError, match="no preset 'flux_dore': did you mean flux_dora?"):
+        find_preset("flux_dore")
+
+
+def test_the_command_answers_without_torch():
+    code = "import sys, sga_kohya.presets; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_readme_of_the_presets_names_them_all():
+    text = (Path(PRESETS) / "README.md").read_text()
+    assert [name for name in [*CONFIGS, *DATASETS] if f"`{name}`" not in text] == []
