@@ -41,7 +41,6 @@ def _replace_class(original: type, session: Session) -> type:
             session.accelerator = self
             self.after_step = self._after_step
             probe.attach(self, session)
-            self._silent = False
 
         def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
             if isinstance(data_loader.dataset, HostDatasetGroup):
@@ -63,7 +62,7 @@ def _replace_class(original: type, session: Session) -> type:
         def begin_epoch(self, epoch: int | None) -> int | None:
             resumes = self.resumes
             skip = super().begin_epoch(epoch)
-            self._silent = skip is None
+            session.monitor.silent = skip is None
             if skip is None:
                 session.loop.silence()
                 return None
@@ -85,7 +84,7 @@ def _replace_class(original: type, session: Session) -> type:
                 session.monitor.attach(tracker)
 
         def print(self, *args: Any, **kwargs: Any) -> None:
-            if not self._silent:
+            if not (session.monitor.silent or self.stopped):
                 super().print(*args, **kwargs)
 
         def _after_step(self) -> None:

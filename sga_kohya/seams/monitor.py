@@ -15,9 +15,13 @@ from sga_kohya.tuples.step import SubBatch
 
 
 class Monitor:
-    """Of this process; on processes that neither log nor show a bar it does nothing."""
+    """Of this process; on processes that neither log nor show a bar it does nothing.
+
+    silent: set while the host passes through epochs that are over or cut off, about which it shall log nothing either.
+    """
 
     def __init__(self) -> None:
+        self.silent = False
         self.meter = Meter()
         self._bar: Any = None
         self._waiting: dict[str, dict[str, float]] = {}  # by tracker: what its next log takes along
@@ -61,6 +65,8 @@ class Monitor:
         self._trackers.append(tracker.name)
 
         def with_figures(values: dict, *args: Any, **kwargs: Any) -> Any:
+            if self.silent:
+                return None
             return log({**values, **self._waiting.pop(tracker.name, {})}, *args, **kwargs)
 
         tracker.log = with_figures
