@@ -20,6 +20,7 @@ ALLOWED = {
     "evaluate": {"errors", "evaluate", "seams"},  # of seams only checkout.py: sd-scripts runs in processes of its own
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"seams"},
+    "interference": BASE | {"equations", "tuples", "seams", "launch"},
     "doctor": BASE | {"launch", "seams"},
     "patched": BASE | {"launch", "seams"},
     "presets": BASE,

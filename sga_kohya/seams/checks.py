@@ -31,10 +31,13 @@ def problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
     """Every reason for which the run cannot work, with its remedy. With SGA off everything is the host's affair."""
     if not config.enabled:
         return
-    if config.tuples:
+    if config.tuples or config.probe_every:
+        wish, remedy = (
+            ("tuples", "set --sga_tuples=false") if config.tuples else ("the probe", "leave out sga_probe_every")
+        )
         for name, reason in _BREAKS_TUPLES.items():
             if options.get(name) not in _SWITCHED_OFF:
-                yield f"--{name} excludes tuples: {reason}. Leave it out, or set --sga_tuples=false"
+                yield f"--{name} excludes {wish}: {reason}. Leave it out, or {remedy}"
     if _wants_fp8(options) and wants_dora(options):
         yield (
             "fp8_base excludes LyCORIS DoRA (dora_wd=True): DoRA needs the norm of the base weight, and torch has no "

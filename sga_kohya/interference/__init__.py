@@ -1,0 +1,1 @@
+"""`python -m sga_kohya.interference`: how a dataset's granularities interfere in a trained adapter."""

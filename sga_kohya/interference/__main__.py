@@ -1,0 +1,152 @@
+"""The command line: python -m sga_kohya.interference YOUR.toml --weights OUT/adapter.safetensors"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.launch import SCRIPTS, errors_in_one_line
+from sga_kohya.options import read_options
+from sga_kohya.seams.checkout import find_checkout
+from sga_kohya.seams.checks import check
+
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
+# Options of the TOML that a run which trains nothing must not have.
+_DROPPED = ("save_", "sample_", "log_", "logging_", "wandb_", "huggingface_", "resume", "validat", "sga_", "output_")
+_DROPPED += ("max_train_", "network_dropout", "scale_weight_norms", "cache_latents_to_disk", "initial_", "skip_until")
+_KEPT = ("sga_granularities", "sga_manifest", "sga_loss_weight", "sga_tuple_reduction")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sga_kohya.interference",
+        description="Do your granularities help or hurt each other? Loads the models, the trained adapter and the "
+        "dataset through sd-scripts, trains nothing, and measures Omega, kernel products (Eq. 18 and 45) and gradients "
+        "over noise levels. Further arguments go to the script.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("config", type=Path, help="the TOML that the adapter was trained with")
+    add("--weights", type=Path, required=True, help="the trained adapter, .safetensors")
+    add("--out", type=Path, help="folder of the report (default: WEIGHTS_interference beside the weights)")
+    add("--levels", type=noise_levels, default=LEVELS, help="noise levels from 0 to 1 (default: %(default)s)")
+    add("--points", type=positive, default=16, help="groups measured at each level (default: 16)")
+    add("--script", choices=[name for name, other in SCRIPTS.items() if other is None], help="default: by the TOML")
+    add("--sd_scripts", help="folder of the sd-scripts checkout")
+    return parser
+
+
+def noise_levels(text: str) -> tuple[float, ...]:
+    levels = tuple(sorted({float(word) for word in text.split(",")}))
+    if not levels or levels[0] <= 0 or levels[-1] > 1:
+        raise argparse.ArgumentTypeError("write numbers above 0 and up to 1, such as 0.1,0.5,0.9")
+    return levels
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("write a whole number from 1")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exits with code 2 on a user's error."""
+    args, further = build_parser().parse_known_args(sys.argv[1:] if argv is None else argv)
+    with errors_in_one_line():
+        _run(args, further)
+
+
+def _run(args: argparse.Namespace, further: list[str]) -> None:
+    for path in (args.config, args.weights):
+        if not path.is_file():
+            raise SgaError(f"{path}: {path.absolute()} does not exist; correct the path")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SgaError("this measures in one process: start it by python -m sga_kohya.interference alone")
+    options = read_options(["--config_file", str(args.config), *further])
+    if not options.get("network_module"):
+        raise SgaError(
+            f"{args.config} has no network_module: adapters are measured, full fine-tunes by sga_probe_every"
+        )
+    config = SgaConfig.from_options(
+        {**{key: options[key] for key in _KEPT if key in options}, "sga_modulation": "false", "sga_groups_per_step": 1}
+    )
+    checkout = find_checkout(args.sd_scripts or options.get("sd_scripts"))
+    script = checkout.script(args.script or script_of(options))
+    check(options, config)
+    out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
+    # Only now, because these import torch: what words and files alone get wrong was said at once.
+    from sga_kohya.interference import report, store
+    from sga_kohya.seams.measure import Enough, Look, install_look
+
+    facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": _hash(args.weights)}
+    facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}
+    measured = store.load(out, facts, list(args.levels), args.points)
+    if measured.done < measured.total:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            install_look(config, checkout, Look(measured.level, measured.observe)),
+        ):
+            sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
+            with contextlib.suppress(Enough):
+                runpy.run_path(str(script), run_name="__main__")
+    if measured.done < measured.total:
+        raise SgaError(f"the script ended after {measured.done} of {measured.total} steps; see its messages above")
+    page = report.write(out, measured, facts)
+    print(f"\n{report.verdict(measured)}\n\n{page}\n{out / 'interference.json'}")
+
+
+def script_of(options: dict[str, Any]) -> str:
+    """The network trainer that this TOML is for, by the options that only it has."""
+    if "ae" in options and "gemma2" not in options:
+        return "flux_train_network.py"
+    raise SgaError("say which script trained the adapter: --script sdxl_train_network.py, or another; see --help")
+
+
+def _arguments(
+    options: dict[str, Any], args: argparse.Namespace, further: list[str], folder: Path, measured: Any
+) -> list[str]:
+    """What the script is given: the TOML without what saves, samples and logs, and our own over it."""
+    kept = read_options(["--config_file", str(args.config)])
+    kept = {key: value for key, value in kept.items() if not key.startswith(_DROPPED) and key != "config_file"}
+    network = [str(word) for word in kept.pop("network_args", None) or []]
+    kept["network_args"] = [word for word in network if "dropout" not in word.partition("=")[0]]
+    file = folder / "measure.toml"
+    file.write_text(
+        toml.dumps({key: value for key, value in kept.items() if value not in (None, [])}), encoding="utf-8"
+    )
+    ours = {
+        "network_weights": args.weights.absolute(),
+        "output_dir": folder,
+        "output_name": "measure",
+        # One more than needed, so that Enough comes before the script's own end.
+        "max_train_steps": measured.total + 1,
+        # Each start has its own points, so that one that goes on does not repeat what was measured.
+        "seed": int(options.get("seed") or 0) + measured.done,
+        "max_grad_norm": 0,
+        "gradient_accumulation_steps": 1,
+    }
+    words = [f"--{key}={value}" for key, value in ours.items()]
+    return ["--config_file", str(file), "--cache_latents", *further, *words]
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()

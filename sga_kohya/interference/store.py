@@ -1,0 +1,39 @@
+"""What was measured, on disk after every round over the noise levels, so that an interrupted measurement goes on."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sga_kohya.errors import SgaError
+from sga_kohya.interference.measure import Measurement
+
+FILE = "measured.pt"
+_KEPT = ("done", "seen", "steps", "windows")
+
+
+def load(out: Path, facts: dict[str, str], levels: list[float], points: int) -> Measurement:
+    """What OUT holds of this measurement, or an empty one. Raises SgaError when OUT holds another."""
+    settings = {**facts, "levels": levels}
+    file = out / FILE
+
+    def save(measured: Measurement) -> None:
+        if measured.done % len(levels) and measured.done < measured.total:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        content = {key: value for key, value in vars(measured).items() if key in _KEPT}
+        torch.save({"settings": settings, **content, "steps": dict(measured.steps)}, part)
+        os.replace(part, file)
+
+    measured = Measurement(levels, points, save)
+    if not file.is_file():
+        return measured
+    found: dict[str, Any] = torch.load(file, weights_only=True)
+    if found.pop("settings") != settings:
+        raise SgaError(f"{out} holds another measurement: name another folder by --out, or delete it")
+    measured.steps.update(found.pop("steps"))
+    for key, value in found.items():
+        setattr(measured, key, value)
+    return measured

@@ -1,0 +1,195 @@
+"""The offline measurement without a host: single points against the definitions, intervals, words, page and store."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+from sga_kohya.equations.interference import flow_path
+from sga_kohya.errors import SgaError
+from sga_kohya.interference import report, store, summary
+from sga_kohya.interference.measure import Measurement, exact_space, output_space, pool, pooled_space, pull_back
+from sga_kohya.interference.summary import Interval, Level, Matrix
+from sga_kohya.seams.measure import Latents
+from sga_kohya.tuples.accelerator import TupleAccelerator
+
+LABELS = ["macro", "meso", "micro"]
+
+
+@pytest.fixture
+def data():
+    torch.manual_seed(3)
+    wide = [torch.randn(4, 8, 16) for _ in range(6)]
+    square = [torch.randn(4, 16, 16) for _ in range(3)]
+    labels = [*LABELS, *LABELS, None, "macro", "macro"]
+    return Latents([*wide, *square], labels, [1, 2, 1, 1, 1, 3, 1, 1, 1])
+
+
+def at(data, i, sigma):
+    z, eps = data.latents[i][None], torch.randn(1, *data.latents[i].shape)
+    return z, eps, (1 - sigma) * z + sigma * eps
+
+
+def posterior_by_hand(data, x, members, sigma):
+    """alpha and the mean latent of each label, straight from Eq. 10-14, float64."""
+    z = torch.stack([data.latents[i].flatten() for i in members]).double()
+    repeats = torch.tensor([data.repeats[i] for i in members]).double()
+    likelihood = -(x.flatten().double() - (1 - sigma) * z).square().sum(1) / (2 * sigma**2) + repeats.log()
+    p = (likelihood - likelihood.max()).exp()
+    names = sorted({data.labels[i] or "unlabelled" for i in members})
+    chosen = [torch.tensor([(data.labels[i] or "unlabelled") == name for i in members]) for name in names]
+    alpha = torch.stack([p[c].sum() for c in chosen]) / p.sum()
+    return names, alpha, torch.stack([(p[c, None] * z[c]).sum(0) / p[c].sum() for c in chosen])
+
+
+@pytest.mark.parametrize("sigma", [0.9, 0.97])
+def test_a_point_has_the_omega_of_its_shape_s_latents(data, sigma):
+    z, eps, x = at(data, 0, sigma)
+    prediction = torch.randn_like(z)
+    space = exact_space(data, z.shape[1:])
+    assert space.names == LABELS and len(space.latents) == 6
+    path = flow_path(torch.tensor([sigma]))
+    found = output_space(space, *(part.flatten(1) for part in (z, eps, x)), path, prediction.flatten(1))
+    names, alpha, means = posterior_by_hand(data, x, range(6), sigma)
+    assert found["labels"] == names
+    torch.testing.assert_close(torch.tensor(found["alpha"]).double(), alpha, rtol=1e-3, atol=1e-5)
+    delta = prediction.flatten().double() - (x.flatten().double() - means) / sigma
+    omega = delta @ delta.T / delta.shape[1]
+    torch.testing.assert_close(torch.tensor(found["omega"]).double(), omega, rtol=1e-3, atol=1e-5)
+    assert found["loss"] == pytest.approx(float(alpha @ omega @ alpha), rel=1e-3)
+    assert 0 < found["collapse"] < 1 and found["latents"] == 6
+
+
+def test_latents_of_another_shape_are_compared_only_as_a_proxy(data):
+    assert exact_space(data, torch.Size([4, 16, 16])).names == ["macro", "unlabelled"]
+    side, sigma = 4, 0.8
+    z, eps, x = at(data, 6, sigma)
+    space = pooled_space(data, side, z.shape[1:])
+    assert len(space.latents) == 9 and space.cells == 16
+    path = flow_path(torch.tensor([sigma]))
+    pooled = [pool(part, side) for part in (z, eps, x)]
+    found = output_space(space, *pooled, path, pool(torch.zeros_like(z), side))
+    # the density of an average of 16 values of noise has a standard deviation of sigma / 4
+    rows = torch.stack([pool(latent[None], side)[0] for latent in data.latents]).double()
+    likelihood = -(pooled[2].double() - (1 - sigma) * rows).square().sum(1) / (2 * (sigma / 4) ** 2)
+    p = (likelihood + torch.tensor(data.repeats).log()).softmax(0)
+    micro = p[[i for i, label in enumerate(data.labels) if label == "micro"]].sum()
+    assert found["alpha"][found["labels"].index("micro")] == pytest.approx(float(micro), abs=1e-4)
+
+
+def test_pulling_back_is_a_vector_jacobian_product_and_keeps_the_graph():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    accelerator = TupleAccelerator(cpu=True)
+    model = torch.nn.Linear(3, 2)
+    model, _ = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
+    x = torch.randn(4, 3)
+    prediction = model(x)
+    for _ in range(2):
+        output = torch.randn(4, 2)
+        weight, bias = pull_back(accelerator, prediction, output)
+        torch.testing.assert_close(weight, output.T @ x)
+        torch.testing.assert_close(bias, output.sum(0))
+    assert model.weight.grad is None
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def planted(cosine, count=40):
+    """Gram matrices of two unit gradients with a cosine, and some scatter."""
+    torch.manual_seed(0)
+    draws = []
+    for _ in range(count):
+        c = cosine + 0.2 * torch.randn(()).item()
+        draws.append((["macro", "micro"], [[1.0, c], [c, 1.0]]))
+    return draws
+
+
+def test_cosines_and_conflict_rates_have_intervals():
+    found = summary.matrix([*planted(-0.2), (["macro"], [[4.0]])])
+    cosine, conflict = found.cosine["macro-micro"], found.conflict["macro-micro"]
+    assert found.count == 41 and found.mean[0][0] == pytest.approx((40 + 4) / 41)
+    assert cosine.low < -0.2 < cosine.high < 0 and conflict.low < conflict.value < conflict.high
+    assert 0.7 < conflict.value < 0.95
+    nothing = summary.matrix([(["macro"], [[1.0]])])
+    assert nothing.cosine == {} and summary.matrix([]).mean == []
+
+
+def level(sigma, cosine, control=None):
+    gradients = summary.matrix(planted(cosine))
+    chance = {} if control is None else {"cosine/macro-micro": control}
+    return Level(sigma, gradients, Matrix([], [], 0), Matrix([], [], 0), gradients, 1.0, 9.0, 0.95, 0.1, chance)
+
+
+def test_the_verdict_says_what_the_figures_say():
+    specific = {"real": -0.5, "mean": 0.1, "low": -0.1, "high": 0.3, "at_or_below": 0.01}
+    (text,) = summary.verdict([level(0.3, 0.5), level(0.7, -0.5, specific), level(0.9, 0.0)])
+    assert "macro and micro conflict at noise level 0.7 and help each other at 0.3" in text
+    assert "at 1 of 3 levels it is not clear" in text
+    assert "agree less than random partitions of the same slices at 0.7" in text
+    (text,) = summary.verdict([level(0.3, 0.5, specific | {"at_or_below": 0.6})])
+    assert "help each other at noise level 0.3. Random partitions of the same slices agree no better" in text
+    assert "siblings" in summary.verdict([])[0]
+
+
+def test_the_verdict_claims_no_more_than_it_knows():
+    few = level(0.5, -0.5)
+    few.gradients = summary.matrix(planted(-0.5, count=3))
+    (text,) = summary.verdict([few])
+    assert "Only 3 steps a level" in text
+    tiny = level(0.5, 0.0)
+    tiny.gradients = summary.matrix([(["a", "b"], [[1.0, 0.01 * (-1) ** n + 0.005], [0, 1.0]]) for n in range(40)])
+    (text,) = summary.verdict([tiny])
+    assert "as good as orthogonal" in text
+
+
+def test_the_page_shows_both_facts_and_escapes_names():
+    facts = {"weights": "<b>.safetensors", "dataset": "a & b"}
+    page = report.page([level(0.3, 0.5)], ["x < y"], facts)
+    assert "&lt;b&gt;.safetensors" in page and "a &amp; b" in page and "x &lt; y" in page
+    assert "one-hot" in page and "different shape" in page and "below s*" in page
+    assert "prefers-color-scheme" in page and "$" not in page
+
+
+def test_a_measurement_goes_on_and_another_is_not_mixed_in(tmp_path):
+    facts = {"weights": "w"}
+    measured = store.load(tmp_path, facts, [0.3, 0.7], 2)
+    for _ in range(2):
+        measured.steps[measured.index].append({"labels": ["a"], "gram": [[1.0]]})
+        measured.windows[measured.index] = [[("a", torch.ones(3))]]
+        measured.done += 1
+        measured.saved(measured)
+    again = store.load(tmp_path, facts, [0.3, 0.7], 5)
+    assert again.done == 2 and again.total == 10 and again.level() == 0.3
+    assert again.steps[1] == [{"labels": ["a"], "gram": [[1.0]]}] and again.windows[0][0][0][0] == "a"
+    with pytest.raises(SgaError, match="another measurement"):
+        store.load(tmp_path, facts, [0.3], 5)
+
+
+def test_json_has_null_where_nothing_is_known(tmp_path):
+    measured = Measurement([0.5], 1, lambda _: None)
+    measured.steps[0].append({"labels": ["macro", "micro"], "gram": [[1.0, 0.0], [0.0, 0.0]]})
+    report.write(tmp_path, measured, {"weights": "w", "dataset": "d"})
+    content = json.loads((tmp_path / "interference.json").read_text())
+    assert content["levels"][0]["gradients"]["cosine"]["macro-micro"]["value"] is None
+    assert not Interval(float("nan")).known
+
+
+@pytest.mark.parametrize(
+    ("toml", "words", "message"),
+    [
+        (None, [], "does not exist"),
+        ("output_name = 'x'", [], "no network_module"),
+        ("network_module = 'networks.lora'", ["--sd_scripts", "."], "sd-scripts"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, toml, words, message):
+    weights, config = tmp_path / "w.safetensors", tmp_path / "c.toml"
+    weights.write_bytes(b"")
+    if toml is not None:
+        config.write_text(toml)
+    command = [sys.executable, "-m", "sga_kohya.interference", str(config), "--weights", str(weights), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
