@@ -11,6 +11,7 @@ COMMANDS = {
     "partition": "label the images of an existing dataset, without cutting them",
     "evaluate": "compare models: sample, measure, let a model and people judge, report",
     "interference": "measure how granularities help or hurt each other in a trained adapter",
+    "spherical": "probe a VAE, fit its decoder to the sphere, compare paths",
     "presets": "complete settings to start from",
     "doctor": "check a set-up without training",
     "demo": "see what SGA does, on this machine, without sd-scripts or a GPU",

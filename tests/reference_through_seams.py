@@ -18,7 +18,7 @@ from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.text import HashedWords
-from sga_kohya.seams import timesteps
+from sga_kohya.seams import path, timesteps
 from sga_kohya.seams.checkout import find_checkout
 from sga_kohya.seams.host import install
 from sga_kohya.seams.session import Session
@@ -26,11 +26,13 @@ from sga_kohya.tuples.accelerator import TupleAccelerator
 
 job = json.loads(sys.argv[1])
 torch.set_num_threads(1)
-config = SgaConfig(groups_per_step=5)
+config = SgaConfig(groups_per_step=5, path=job["path"])
 session = Session(config, accelerator=TupleAccelerator())
-install([timesteps.SEAM], session, find_checkout(job["checkout"]))
+checkout = find_checkout(job["checkout"])
+on_path = [seam for seam in path.seams(config, checkout) if seam.name in ("path", "path loss")]
+install([timesteps.FLUX, *(on_path if config.path != "linear" else [])], session, checkout)
 
-from library import flux_train_utils, sd3_train_utils  # noqa: E402  # the checkout is on the path only now
+from library import flux_train_utils, sd3_train_utils, train_util  # noqa: E402  # the checkout is on the path only now
 
 scheduler = sd3_train_utils.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
 arguments = argparse.Namespace(timestep_sampling="sigmoid", sigmoid_scale=1.0, ip_noise_gamma=None)
@@ -65,10 +67,10 @@ while True:
         )
         torch.set_rng_state(generator.get_state())
         prediction = denoiser(noisy, steps, *words(batch["captions"]))
-        loss = torch.nn.functional.mse_loss(prediction, noise - latents, reduction="none").mean([1, 2, 3]).mean()
+        loss = train_util.conditional_loss(prediction, noise - latents, "l2", "none").mean([1, 2, 3]).mean()
         accelerator.backward(loss)
         if accelerator.sync_gradients:
             break
     batch = next(batches)
-assert session.fired == {"timesteps"}
+assert session.fired == {"timesteps", *(seam.name for seam in on_path if config.path != "linear")}
 torch.save([p.grad for p in denoiser.parameters() if p.grad is not None], Path(job["folder"]) / "gradients.pt")

@@ -21,6 +21,7 @@ ALLOWED = {
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"seams"},
     "interference": BASE | {"equations", "tuples", "seams", "launch"},
+    "spherical": BASE | {"equations", "reference", "seams"},
     "doctor": BASE | {"launch", "seams"},
     "patched": BASE | {"launch", "seams"},
     "presets": BASE,

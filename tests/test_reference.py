@@ -19,7 +19,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.reference.__main__ import main
 from sga_kohya.reference.models import make_stack
-from sga_kohya.reference.objectives import Diffusion, slice_losses
+from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.trainer import Trainer
 from sga_kohya.seams.checkout import find_checkout
@@ -217,16 +217,17 @@ def test_resume_refuses_other_settings(options):
         Trainer(replace(options, resume="latest", seed=1), SgaConfig())
 
 
-def test_gradient_equals_that_of_the_sd_scripts_seams(options, tmp_path):
+@pytest.mark.parametrize("path", ["linear", "spherical-slerp"])
+def test_gradient_equals_that_of_the_sd_scripts_seams(options, tmp_path, path):
     """Same batches, noise and model function; there the host's own function draws and noises, moved by the seam."""
     try:
         checkout = find_checkout().root
     except SgaError as error:
         pytest.skip(f"no sd-scripts checkout, so nothing to compare with: {error}")
-    trainer = Trainer(options, SgaConfig(groups_per_step=5))
+    trainer = Trainer(options, SgaConfig(groups_per_step=5, path=path))
     torch.save(trainer.stack.denoiser.state_dict(), tmp_path / "weights.pt")
     expected = gradients(trainer)
-    job = {"checkout": str(checkout), "dataset": str(options.dataset_config), "folder": str(tmp_path)}
+    job = {"checkout": str(checkout), "dataset": str(options.dataset_config), "folder": str(tmp_path), "path": path}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(Path(__file__).with_name("reference_through_seams.py")), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -310,3 +311,40 @@ def make_pipeline(kind: str, folder: Path):
         )
     second = CLIPTextModelWithProjection(clip)
     return StableDiffusionXLPipeline(vae, CLIPTextModel(clip), second, tokenizer, tokenizer, unet, DDIMScheduler())
+
+
+@pytest.mark.parametrize("path", ["shell", "spherical-linear", "spherical-slerp"])
+def test_loss_goes_down_on_every_path(options, path):
+    by_step: list[list[float]] = []
+    trainer = Trainer(replace(options, steps=40, lr=3e-3), SgaConfig(path=path))
+    trainer.observe = lambda sub_batch, timesteps, losses: by_step.append(losses.tolist())
+    trainer.run()
+    means = [sum(values) / len(values) for values in by_step]
+    assert sum(means[-20:]) / 20 < 0.8 * sum(means[:10]) / 10
+    with safe_open(options.out / "model" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert file.metadata()["ss_sga_path"] == path
+    assert trainer.stack.scheduler.config.path == path
+
+
+def test_a_straight_path_is_what_the_trainer_always_did(options):
+    latents, generator = torch.randn(4, 3, 8, 8), torch.Generator().manual_seed(0)
+    noised = FlowMatching({}, False)(latents, ["macro"] * 4, generator)
+    again = torch.Generator().manual_seed(0)
+    sigma = torch.sigmoid(torch.randn(4, generator=again))
+    noise, mix = torch.randn(4, 3, 8, 8, generator=again), sigma.view(-1, 1, 1, 1)
+    assert torch.equal(noised.noisy, (1 - mix) * latents + mix * noise)
+    assert torch.equal(noised.target, noise - latents)
+    prediction = torch.randn(4, 3, 8, 8)
+    assert torch.equal(slice_losses(prediction, noised), (prediction - noised.target).square().mean(dim=(1, 2, 3)))
+
+
+def test_path_by_option(options, capsys):
+    arguments = ["--dataset_config", str(options.dataset_config), "--out", str(options.out), "--steps=1", "--sga=false"]
+    small = ["--width=32", "--depth=2", "--pool=8"]
+    assert main([*arguments, *small, "--sga_path=spherical-slerp", "--path=shell"]) == 0
+    with safe_open(options.out / "model" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert file.metadata()["ss_sga_path"] == "shell"
+    assert main([*arguments, "--resume", "--steps=2", *small, "--path=spherical-slerp"]) == 2
+    assert "ss_sga_path was shell, now spherical-slerp" in capsys.readouterr().err
+    assert main([*arguments, f"--out={options.out / 'other'}", "--steps=1", "--arch=unet", "--path=shell"]) == 2
+    assert "use it with --arch dit" in capsys.readouterr().err

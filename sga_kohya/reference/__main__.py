@@ -3,10 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
-from sga_kohya.config import SgaConfig, add_arguments
+from sga_kohya.config import PATHS, SgaConfig, add_arguments
 from sga_kohya.errors import SgaError
 from sga_kohya.options import read_options
 
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--width", type=positive, default=128, help="layer width of a model from scratch (default: 128)")
     add("--depth", type=positive, default=4, help="its blocks, or a U-Net's resolution levels (default: 4)")
     add("--pool", type=positive, default=4, help="without a VAE, pixels are averaged over squares of this side")
+    add("--path", choices=PATHS, help="from latents to noise, of flow matching; --sga_path without the rest of SGA")
     add("--prediction", choices=["epsilon", "v_prediction"], help="of a U-Net; the model's own if not given")
     add("--zero_terminal_snr", action="store_true", help="rescale a U-Net's noise schedule to end in pure noise")
     add("--save_every", type=int, default=0, help="steps between checkpoints; one is always saved at the end")
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = SgaConfig.from_options(read_options(argv))
         args = build_parser().parse_args(argv)
+        # --sga=false switches off --sga_path with the rest, but not --path.
+        config = replace(config, path=args.path or (config.path if config.enabled else "linear"))
         from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
         from sga_kohya.reference.trainer import Trainer
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sga_kohya.errors import SgaError
 from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, load_vae
+from sga_kohya.reference.scheduler import PathScheduler
 from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, TextEncoder
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Denoiser(nn.Module):
 class Stack:
     """All that turns captions into images.
 
-    scheduler: diffusers' Euler for flow matching, or DDIM; its config says what the model predicts.
+    scheduler: diffusers' Euler for flow matching, a PathScheduler, or DDIM; its config says what the model predicts.
     """
 
     denoiser: Denoiser
@@ -123,17 +124,22 @@ class Stack:
         return self
 
 
-def make_stack(options: "RunOptions") -> Stack:
-    """The model of a run, its weights and adapter seeded."""
+def make_stack(options: "RunOptions", path: str = "linear") -> Stack:
+    """The model of a run, its weights and adapter seeded. path: of equations/paths.py, for flow matching."""
+    if path != "linear" and options.arch != "dit":
+        raise SgaError(f"--path {path} is for flow matching: use it with --arch dit")
     torch.manual_seed(options.seed)
     schedule: dict[str, Any] = {"prediction_type": options.prediction} if options.prediction else {}
     if options.zero_terminal_snr:
         schedule["rescale_betas_zero_snr"] = True
     codec = load_vae(options.vae) if options.vae else PooledPixels(options.pool)
     if options.model is None:
-        return build(options.arch, codec, options.width, options.depth, schedule)
-    stack = load(options.arch, options.model, schedule, codec)
-    stack.denoiser.add_adapter(options.network_dim, options.network_alpha)
+        stack = build(options.arch, codec, options.width, options.depth, schedule)
+    else:
+        stack = load(options.arch, options.model, schedule, codec)
+        stack.denoiser.add_adapter(options.network_dim, options.network_alpha)
+    if path != "linear":
+        stack.scheduler = PathScheduler.from_config(stack.scheduler.config, path=path)
     return stack
 
 

@@ -7,22 +7,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sga_kohya.equations.paths import PATHS, Path, resample_antipodal
 from sga_kohya.equations.timesteps import resolution_mu, sample_sigma
 from sga_kohya.equations.weights import min_snr_weight
 
-SNR_GAMMA: Mapping[str, float] = {"macro": 4.0, "meso": 5.0, "micro": 7.0}
-"""Gamma of Eq. 32."""
 PLAIN_GAMMA = 5.0
 """Gamma of plain Min-SNR: without modulation, and for a label that Eq. 32 does not name."""
 
 
 class Noised(NamedTuple):
-    """noisy, target: (B, C, H, W). timesteps: (B,), 0-1000 with 1000 pure noise. weight: (B,), of each slice's loss."""
+    """noisy, target: (B, C, H, W). timesteps: (B,), 0-1000 with 1000 pure noise. weight: (B,), of each slice's loss.
+
+    path: what of a prediction counts.
+    """
 
     noisy: Tensor
     target: Tensor
     timesteps: Tensor
     weight: Tensor
+    path: Path = PATHS["linear"]
 
 
 # (latents (B, C, H, W), granularity of each, generator) -> Noised; the generator is the CPU's, so that devices agree.
@@ -31,21 +34,24 @@ Objective = Callable[[Tensor, Sequence[str | None], torch.Generator], Noised]
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """x = (1 - sigma) latents + sigma noise, target noise - latents, sigma by Eq. 29-31.
+    """From latents to noise along a path, by default x = (1 - sigma) latents + sigma noise; sigma by Eq. 29-31.
 
     shift: Delta by label; empty without modulation. by_resolution: whether Eq. 31 applies, as FLUX does.
     """
 
     shift: Mapping[str, float]
     by_resolution: bool = False
+    path: Path = PATHS["linear"]
 
     def __call__(self, latents: Tensor, labels: Sequence[str | None], generator: torch.Generator) -> Noised:
         delta = torch.tensor([self.shift.get(label or "", 0.0) for label in labels])
         mu = resolution_mu(*latents.shape[-2:]) if self.by_resolution else 0.0
         sigma = sample_sigma(delta, mu=mu, generator=generator).to(latents.device)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        mix = sigma.view(-1, 1, 1, 1)
-        return Noised((1 - mix) * latents + mix * noise, noise - latents, 1000 * sigma, torch.ones_like(sigma))
+        noise = torch.randn(latents.shape, generator=generator)
+        if self.path.geodesic:
+            noise = resample_antipodal(noise, latents.cpu(), generator)
+        x, velocity = self.path.at(latents, noise.to(latents), sigma)
+        return Noised(x, velocity, 1000 * sigma, torch.ones_like(sigma), self.path)
 
 
 @dataclass(frozen=True)
@@ -75,4 +81,5 @@ class Diffusion:
 
 def slice_losses(prediction: Tensor, noised: Noised) -> Tensor:
     """The weighted squared error of each slice, (B,)."""
-    return noised.weight * (prediction.float() - noised.target.float()).square().mean(dim=(1, 2, 3))
+    velocity = noised.path.velocity(prediction, noised.noisy)
+    return noised.weight * (velocity - noised.target.float()).square().mean(dim=(1, 2, 3))

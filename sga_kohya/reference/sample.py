@@ -1,4 +1,4 @@
-"""Images from a model: Euler steps for flow matching, DDIM for epsilon and v-prediction, both diffusers' own."""
+"""Images from a model: Euler steps or those of a path for flow matching, DDIM for epsilon and v-prediction."""
 
 import copy
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sga_kohya.equations.timesteps import resolution_mu
 from sga_kohya.reference.models import Stack
+from sga_kohya.reference.scheduler import PathScheduler
 
 
 @torch.no_grad()
@@ -22,6 +23,8 @@ def sample(stack: Stack, captions: Sequence[str], size: tuple[int, int], steps: 
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn((len(captions), channels, height, width), generator=generator).to(model.device)
     tokens, pooled = (None if part is None else part.to(model.device) for part in stack.text(captions))
+    if isinstance(scheduler, PathScheduler):
+        latents = scheduler.prior(latents)
     if stack.is_dit:
         mu = resolution_mu(height, width) if scheduler.config.use_dynamic_shifting else None
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu, device=model.device)

@@ -19,12 +19,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
 from sga_kohya.reference import models, runs
 from sga_kohya.reference.data import SliceDataset
-from sga_kohya.reference.objectives import SNR_GAMMA, Diffusion, FlowMatching, Noised, Objective, slice_losses
+from sga_kohya.reference.objectives import Diffusion, FlowMatching, Noised, Objective, slice_losses
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.sample import sample, save_images
+from sga_kohya.tuples import records
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
 
@@ -60,7 +62,7 @@ class Trainer:
         self.dataset = SliceDataset(options.dataset_config, config, options.batch_size, options.seed)
         checkpoint = runs.find(options, config)
         self.accelerator = TupleAccelerator(log_with="tensorboard", project_dir=options.out)
-        self.stack = models.make_stack(options).to(self.accelerator.device)
+        self.stack = models.make_stack(options, config.path).to(self.accelerator.device)
         self.dataset.check_sizes(self.stack.multiple)
         self.objective = make_objective(self.stack, config)
         trained = [p for p in self.stack.denoiser.parameters() if p.requires_grad]
@@ -68,6 +70,13 @@ class Trainer:
         self.step = runs.restore(checkpoint, self.stack.denoiser, optimizer) if checkpoint else 0
         loader = DataLoader(self.dataset, batch_size=1, collate_fn=itemgetter(0))
         self.denoiser, self.optimizer, self.loader = self.accelerator.prepare(self.stack.denoiser, optimizer, loader)
+        self.accelerator.cursor.step = self.step
+        records.attach(
+            self.accelerator,
+            config,
+            options.out / "interference.jsonl",
+            lambda figures: self.accelerator.log(figures, step=self.step + 1),
+        )
         # Ranks share an epoch's tuple steps; accelerate fills up the last round.
         self.steps_per_epoch = -(-len(self.dataset) // self.accelerator.num_processes)
         self.steps = options.steps or (options.epochs or 0) * self.steps_per_epoch
@@ -184,5 +193,5 @@ def make_objective(stack: models.Stack, config: SgaConfig) -> Objective:
     modulated = config.enabled and config.modulation
     if stack.is_dit:
         shift = config.timestep_shift if modulated else {}
-        return FlowMatching(shift, by_resolution=bool(stack.scheduler.config.use_dynamic_shifting))
-    return Diffusion(stack.scheduler, SNR_GAMMA if modulated else {})
+        return FlowMatching(shift, bool(stack.scheduler.config.use_dynamic_shifting), PATHS[config.path])
+    return Diffusion(stack.scheduler, config.snr_gamma if modulated else {})
