@@ -72,7 +72,7 @@ def decode_image(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         with Image.open(io.BytesIO(data)) as image:
             notes = [f"first of {image.n_frames} frames"] if _is_animated(image) else []
             return _to_srgb(_upright(image, notes), notes), tuple(notes)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ImportError):  # ultralytics, once imported, makes Pillow ask for its own plugin
         raise UnreadableImage(
             "no image, or of a format that needs a Pillow plugin (HEIC: pillow-heif, JPEG XL: pillow-jxl-plugin)"
         ) from None

@@ -43,8 +43,9 @@ def _replace_name(original: Callable, session: Session) -> Callable:
 
 
 SEAMS = [
-    Seam("safetensors writer", "safetensors.torch.save_file", ("tensors", "filename", "metadata"), _replace_writer),
-    Seam("torch writer", "torch.save", ("obj", "f"), _replace_writer),
+    # Other packages wrap these two in functions of (*args, **kwargs), ultralytics for one: their names are not checked.
+    Seam("safetensors writer", "safetensors.torch.save_file", (), _replace_writer),
+    Seam("torch writer", "torch.save", (), _replace_writer),
     Seam(
         "memory-saving writer", "library.safetensors_utils.mem_eff_save_file", ("tensors", "filename"), _replace_writer
     ),
