@@ -172,7 +172,7 @@ class SgaConfig:
                 "--sga_tuples=false"
             )
         if self.show_timesteps and not self.enabled:
-            raise SgaError("sga_show_timesteps draws what SGA will do, so leave out --sga=false")
+            raise SgaError("sga_show_timesteps draws what SGA will do, so switch it on: --sga")
 
     def _tables(self) -> dict[str, Mapping[str, float]]:
         """The tables whose labels count. A model uses Delta or Gamma, so labels of one's own need one of the two."""

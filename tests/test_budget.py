@@ -14,13 +14,14 @@ HOUR = 3600.0
 def run(budget: Budget, step_hours: list[float], every: int | None = None, cursor: Cursor | None = None):
     """Returns {step: hours saved for} and the step at which the run stopped, or None."""
     cursor = cursor or Cursor()
-    loop = HostLoop(Namespace(save_every_n_steps=every, max_train_steps=10**6))
+    loop = HostLoop(Namespace(save_every_n_steps=every, max_train_steps=10**6, save_every_n_epochs=1))
     saved = {}
     budget.begin(cursor)
     for hours in step_hours:
         cursor.step += 1
         cursor.seconds += hours * HOUR
         stops = budget.after_step(cursor, loop)
+        assert stops == (loop.args.save_every_n_epochs is None), "an epoch that is cut off is not saved as one"
         if loop.args.save_every_n_steps == 1 and every != 1:
             saved[cursor.step] = budget.saving[1]
         loop.restore()
@@ -41,6 +42,13 @@ def test_two_times_are_two_checkpoints_and_stopping_is_a_time_too():
 
 def test_a_step_of_the_hosts_own_keeps_its_name():
     assert run(Budget([4], None), [1.0] * 10, every=4) == ({5: 4}, None)
+
+
+def test_a_time_at_an_epoch_s_last_step_waits_for_the_next_epoch():
+    budget, cursor = Budget([3.9], None), Cursor()
+    first, _ = run(budget, [1.0] * 4, every=4, cursor=cursor)
+    second, _ = run(budget, [1.0] * 4, every=4, cursor=cursor)
+    assert (first, second) == ({}, {5: 3.9})
 
 
 def test_times_that_a_resumed_run_has_behind_it_are_not_saved_again():

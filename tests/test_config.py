@@ -67,7 +67,7 @@ def test_lists_and_switches():
         (["--sga_flow_snr_weight", "perhaps"], "'perhaps'.*true or false"),
         (["--sga_show_timesteps", "levels.svg"], "levels.svg.*an existing folder, or a .png"),
         (["--sga_show_timesteps", "/nowhere/levels.png"], "an existing folder"),
-        (["--sga_show_timesteps", "/tmp", "--sga=false"], "leave out --sga=false"),
+        (["--sga_show_timesteps", "/tmp", "--sga=false"], "switch it on: --sga"),
         (["--sga_manifest", "/nowhere.jsonl"], "/nowhere.jsonl.*no such file"),
         (["--config_file", "/nowhere"], "/nowhere.toml does not exist"),
     ],

@@ -42,7 +42,9 @@ def count_checkpoints(args: argparse.Namespace, steps_an_epoch: int) -> int:
     if args.save_every_n_epochs:
         kept = min((epochs - 1) // args.save_every_n_epochs, args.save_last_n_epochs or epochs)
     if args.save_every_n_steps:
-        kept += (epochs * updates - 1) // args.save_every_n_steps
+        every = args.save_every_n_steps
+        count = (epochs * updates - 1) // every
+        kept += min(count, args.save_last_n_steps // every + 2) if args.save_last_n_steps else count
     return kept + 1
 
 

@@ -29,72 +29,94 @@ from sga_kohya.tuples.step import SubBatch
 _TARGET = "library.train_util.prepare_accelerator"
 
 
+class HostAccelerator(TupleAccelerator):
+    """A TupleAccelerator that knows the host's loop, and that the session's other seams can ask."""
+
+    first_epoch = 1
+    session: Session  # of the subclass that the seam puts into the host
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.session.accelerator = self
+        self.after_step = self._after_step
+        probe.attach(self, self.session)
+
+    def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
+        dataset = data_loader.dataset
+        if isinstance(dataset, HostDatasetGroup):
+            self.session.fire("accelerator")
+            # Without --seed the host draws one in each process, but all ranks must follow one plan.
+            (dataset.planner.seed,) = broadcast_object_list([dataset.planner.seed])
+            dataset.tuples_per_update = self.num_processes * self.gradient_accumulation_steps
+        return super().prepare_data_loader(data_loader, *args, **kwargs)
+
+    def load_state(self, *args: Any, **kwargs: Any) -> None:
+        super().load_state(*args, **kwargs)
+        options = self.session.loop.args
+        if self.cursor.step >= options.max_train_steps:
+            raise SgaError(
+                f"the state to resume is at step {self.cursor.step} and max_train_steps is "
+                f"{options.max_train_steps}: ask for more steps or epochs"
+            )
+        options.sample_at_first = False  # those were made when the run began
+
+    def begin_epoch(self, epoch: int | None) -> int | None:
+        session, resumes = self.session, self.resumes
+        # With other data the host may count one epoch more than its steps need.
+        finished = self.cursor.step >= session.loop.args.max_train_steps
+        skip = None if finished else super().begin_epoch(epoch)
+        session.monitor.silent = skip is None
+        if skip is None:
+            session.loop.silence()
+            return None
+        session.loop.restore()
+        if resumes:
+            session.loop.go_on_from(self.cursor.step)
+        if epoch is None:
+            self.cursor.step = session.loop.step()  # the host's order of data, so its count of steps as well
+        session.budget.begin(self.cursor)
+        session.monitor.begin(self.cursor, session.loop.progress_bar())
+        return skip
+
+    def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
+        super().present(sub_batch, place, ends_epoch)
+        self.session.loop.restore()
+        self.session.monitor.count(sub_batch, self.session.dataset.planner.batch_sizes[sub_batch.dataset])
+
+    def init_trackers(self, *args: Any, **kwargs: Any) -> None:
+        super().init_trackers(*args, **kwargs)
+        for tracker in self.trackers:
+            self.session.monitor.attach(tracker)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        if not (self.session.monitor.silent or self.stopped):
+            super().print(*args, **kwargs)
+
+    def end_training(self) -> None:
+        if self.resumes:
+            raise SgaError(
+                f"the state to resume is in epoch {self.cursor.epoch}, which this run never reached, so nothing was "
+                "trained: ask for more steps or epochs"
+            )
+        self.session.monitor.silent = self.stopped = False
+        super().end_training()
+
+    def _after_step(self) -> None:
+        session = self.session
+        session.verify()
+        if session.budget:
+            (self.cursor.seconds,) = broadcast_object_list([self.cursor.seconds])  # all ranks must agree
+            self.stopped = session.budget.after_step(self.cursor, session.loop)
+            if self.stopped:
+                session.monitor.finish(self.cursor.step)
+                session.last_epoch = self.cursor.epoch
+        session.monitor.after_step(self.cursor, self.num_processes)
+
+
 def _replace_class(original: type, session: Session) -> type:
     if original is not Accelerator:
         raise SgaError(f"another plugin has replaced the host's Accelerator by {original}; use one at a time")
-
-    class HostAccelerator(TupleAccelerator):
-        """A TupleAccelerator that knows the host's loop, and that the session's other seams can ask."""
-
-        def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **kwargs)
-            session.accelerator = self
-            self.after_step = self._after_step
-            probe.attach(self, session)
-
-        def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(data_loader.dataset, HostDatasetGroup):
-                session.fire("accelerator")
-                # Without --seed the host draws one in each process, but all ranks must follow one plan.
-                planner = data_loader.dataset.planner
-                (planner.seed,) = broadcast_object_list([planner.seed])
-            return super().prepare_data_loader(data_loader, *args, **kwargs)
-
-        def load_state(self, *args: Any, **kwargs: Any) -> None:
-            super().load_state(*args, **kwargs)
-            if self.cursor.step >= session.loop.args.max_train_steps:
-                raise SgaError(
-                    f"the state to resume is at step {self.cursor.step} and max_train_steps is "
-                    f"{session.loop.args.max_train_steps}: ask for more steps or epochs"
-                )
-            session.loop.args.sample_at_first = False  # those were made when the run began
-
-        def begin_epoch(self, epoch: int | None) -> int | None:
-            resumes = self.resumes
-            skip = super().begin_epoch(epoch)
-            session.monitor.silent = skip is None
-            if skip is None:
-                session.loop.silence()
-                return None
-            session.loop.restore()
-            if resumes:
-                session.loop.go_on_from(self.cursor.step)
-            session.budget.begin(self.cursor)
-            session.monitor.show_on(session.loop.progress_bar())
-            return skip
-
-        def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
-            super().present(sub_batch, place, ends_epoch)
-            session.loop.restore()
-            session.monitor.count(sub_batch, session.dataset.planner.batch_sizes[sub_batch.dataset])
-
-        def init_trackers(self, *args: Any, **kwargs: Any) -> None:
-            super().init_trackers(*args, **kwargs)
-            for tracker in self.trackers:
-                session.monitor.attach(tracker)
-
-        def print(self, *args: Any, **kwargs: Any) -> None:
-            if not (session.monitor.silent or self.stopped):
-                super().print(*args, **kwargs)
-
-        def _after_step(self) -> None:
-            session.verify()
-            if session.budget:
-                (self.cursor.seconds,) = broadcast_object_list([self.cursor.seconds])  # all ranks must agree
-                self.stopped = session.budget.after_step(self.cursor, session.loop)
-            session.monitor.after_step(self.cursor, self.num_processes)
-
-    return HostAccelerator
+    return type("HostAccelerator", (HostAccelerator,), {"session": session})
 
 
 def _replace_function(original: Callable, session: Session) -> Callable:

@@ -20,19 +20,23 @@ class Budget:
         self.pending = list(save_at)
         self.stop_at = stop_at
         self.saving: tuple[int, float] | None = None  # the step at which the host saves for us, and for which hours
-        self._before = 0.0
+        self._before: float | None = None  # hours at the last step; None until the first epoch begins
 
     def __bool__(self) -> bool:
         return bool(self.pending) or self.stop_at is not None
 
     def begin(self, cursor: Cursor) -> None:
-        """An epoch begins, perhaps of a resumed run: what lies behind it is not saved again."""
-        self.pending = [h for h in self.pending if h >= cursor.hours and h not in cursor.saved_hours]
-        self._before = cursor.hours
+        """An epoch begins; if it is the run's first, what a resumed run has behind it is not saved again."""
+        if self._before is None:
+            self.pending = [h for h in self.pending if h >= cursor.hours and h not in cursor.saved_hours]
+            self._before = cursor.hours
 
     def after_step(self, cursor: Cursor, loop: "HostLoop") -> bool:
-        """Make the host save or stop if this step is the nearest to a time. Returns whether it stops."""
-        near = cursor.hours + (cursor.hours - self._before) / 2
+        """Make the host save or stop if this step is the nearest to a time. Returns whether it stops.
+
+        Where it is the nearest to several, the checkpoint is named by the last.
+        """
+        near = cursor.hours + (cursor.hours - (self._before or 0.0)) / 2
         self._before = cursor.hours
         due = [hours for hours in self.pending if hours <= near]
         every = loop.args.save_every_n_steps
@@ -45,4 +49,5 @@ class Budget:
         if self.stop_at is None or near < self.stop_at:
             return False
         loop.args.max_train_steps = cursor.step
+        loop.silence()  # an epoch that is cut off is not saved as if it were whole
         return True

@@ -16,12 +16,18 @@ from sga_kohya.seams.session import Session
 
 def _replace_writer(original: Callable, session: Session) -> Callable:
     @functools.wraps(original)
-    def write(content: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
+    def write(*args: Any, **kwargs: Any) -> Any:
+        name = next((name for name in ("f", "filename") if name in kwargs), None)
+        file = kwargs[name] if name else args[1] if len(args) > 1 else None
         if not isinstance(file, str | os.PathLike):
-            return original(content, file, *args, **kwargs)
+            return original(*args, **kwargs)
         part = f"{os.fspath(file)}.part"
+        if name:
+            kwargs[name] = part
+        else:
+            args = (args[0], part, *args[2:])
         try:
-            result = original(content, part, *args, **kwargs)
+            result = original(*args, **kwargs)
             os.replace(part, file)
         except BaseException:
             if os.path.exists(part):

@@ -41,7 +41,12 @@ def _replace(original: Callable, session: Session) -> Callable:
 
 
 class HostDatasetGroup(TupleDataset):
-    """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's."""
+    """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's.
+
+    tuples_per_update: tuple steps of all processes that an optimizer step takes.
+    """
+
+    tuples_per_update = 1
 
     def __init__(self, group: Any, config: SgaConfig):
         super().__init__()
@@ -106,9 +111,13 @@ class TupleDatasetGroup(HostDatasetGroup):
         }
 
     def plan(self, epoch: int) -> list[TupleStep]:
+        return self.planner.epoch(epoch)
+
+    def begin_step(self, epoch: int, position: int) -> None:
         for dataset in self.group.datasets:
             dataset.current_epoch = epoch  # read by caption_dropout_every_n_epochs
-        return self.planner.epoch(epoch)
+            # Read by token_warmup_step. The host's own count reaches a worker late, and begins at zero when resuming.
+            dataset.current_step = ((epoch - 1) * len(self) + position) // self.tuples_per_update
 
     def load(self, sub_batch: SubBatch) -> Any:
         dataset = self.group.datasets[sub_batch.dataset]
@@ -125,6 +134,9 @@ class TupleDatasetGroup(HostDatasetGroup):
 
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
+
+    def set_current_step(self, step: int) -> None:
+        """As set_current_epoch."""
 
 
 class StockOrderGroup(HostDatasetGroup):

@@ -43,9 +43,14 @@ class HostLoop:
         self.replace(**_AT_EPOCH_ENDS)
 
     def progress_bar(self) -> Any:
-        """Its tqdm, None where there is no loop yet."""
+        """Its tqdm, None where there is no loop."""
         frame = _loop_frame()
         return None if frame is None else frame.f_locals["progress_bar"]
+
+    def step(self) -> int:
+        """Its count of optimizer steps, 0 where there is no loop."""
+        frame = _loop_frame()
+        return 0 if frame is None else frame.f_locals["global_step"]
 
     def go_on_from(self, step: int) -> None:
         """Make the loop count from this optimizer step. Raises SgaError when its counter cannot be reached."""
@@ -64,6 +69,6 @@ class HostLoop:
 def _loop_frame() -> FrameType | None:
     """The nearest caller that has a step count and a progress bar."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not {"global_step", "progress_bar"} <= frame.f_locals.keys():
+    while frame is not None and not {"global_step", "progress_bar"} <= set(frame.f_locals):
         frame = frame.f_back
     return frame

@@ -2,7 +2,7 @@
 
 Every script asks `get_sai_model_spec` for the header of each file it saves, LoRA or checkpoint, --no_metadata or not;
 our `ss_sga_*` entries are added to its answer. Anima and HunyuanImage ask for the same as an object and turn that into
-a header themselves. The host's own entries stay as they are.
+a header themselves. Of the host's own entries only the epoch of a run that was stopped by the hours is corrected.
 """
 
 import functools

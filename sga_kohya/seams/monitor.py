@@ -26,13 +26,23 @@ class Monitor:
         self._bar: Any = None
         self._waiting: dict[str, dict[str, float]] = {}  # by tracker: what its next log takes along
         self._trackers: list[str] = []
-        self._before = 0.0
+        self._before = 0.0  # seconds of training at the last step
         self._noted: dict[str, float] = {}
 
     @property
     def watched(self) -> bool:
         """Whether anybody sees the figures."""
         return bool(self._trackers) or (self._bar is not None and not self._bar.disable)
+
+    def begin(self, cursor: Cursor, bar: Any) -> None:
+        """An epoch begins, perhaps of a resumed run. bar: the host's tqdm."""
+        self._before = cursor.seconds
+        self._show_on(bar)
+
+    def finish(self, step: int) -> None:
+        """The run ends at this step, before the host's bar is full."""
+        if self._bar is not None:
+            self._bar.total = step
 
     def count(self, sub_batch: SubBatch, batch_size: int) -> None:
         """A sub-batch is handed out."""
@@ -67,11 +77,13 @@ class Monitor:
         def with_figures(values: dict, *args: Any, **kwargs: Any) -> Any:
             if self.silent:
                 return None
+            if kwargs.get("commit") is False:  # wandb's sample images: the step's own figures are yet to come
+                return log(values, *args, **kwargs)
             return log({**values, **self._waiting.pop(tracker.name, {})}, *args, **kwargs)
 
         tracker.log = with_figures
 
-    def show_on(self, bar: Any) -> None:
+    def _show_on(self, bar: Any) -> None:
         """Let a tqdm show the loss of each granularity beside what the host shows."""
         if bar is None or bar is self._bar:
             return

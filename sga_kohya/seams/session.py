@@ -28,10 +28,12 @@ class Session:
     accelerator: TupleAccelerator | None = None
     dataset: "HostDatasetGroup | None" = None
     loop: "HostLoop | None" = None
+    last_epoch: int | None = (
+        None  # set when a run is stopped with epochs left, which the host passes through all the same
+    )
     modulation: str = ""  # the option that modulates this model, timestep_shift or snr_gamma; empty without modulation
     noise_level: "Tensor | None" = None  # (B,), in [0, 1], of the batch whose loss comes next; set by timestep seams
     path_batch: "PathBatch | None" = None  # what the next loss is taken against; set by path.py unless sga_path=linear
-
     monitor: Monitor = field(default_factory=Monitor)
 
     def __post_init__(self) -> None:
@@ -63,5 +65,7 @@ class Session:
         if self.dataset is not None:
             facts |= self.dataset.metadata()
         if self.accelerator is not None:
+            if self.last_epoch is not None:
+                facts["ss_epoch"] = str(self.last_epoch)
             facts["ss_sga_train_hours"] = f"{self.accelerator.cursor.hours:.4f}"
         return facts

@@ -26,6 +26,8 @@ from sga_kohya.tuples.step import SubBatch
 
 # Engines that decide by themselves when gradients are synchronised and the optimizer steps. DeepSpeed can be told.
 _OWN_STEPS = (DistributedType.FSDP, DistributedType.MEGATRON_LM)
+# Engines whose processes each hold a part of the model's or the optimizer's state.
+_SHARDED = (DistributedType.DEEPSPEED, *_OWN_STEPS)
 
 
 class TupleAccelerator(Accelerator):
@@ -34,9 +36,12 @@ class TupleAccelerator(Accelerator):
     A state saved by `save_state` is resumed exactly: `load_state` moves the cursor, and the loader begins there.
 
     current: the sub-batch being trained on, None outside `accumulate()`, so validation and sampling stay untouched.
-    cursor: how far the run has come. stopped: set it to have no further batches. after_step: called after each
-    optimizer step. observer: sees the sub-batches' gradients of the steps it wants, one by one.
+    cursor: how far the run has come. first_epoch: the number of the first. stopped: set it to have no further batches.
+    after_step: called after each optimizer step. observer: sees the sub-batches' gradients of the steps it wants, one
+    by one.
     """
+
+    first_epoch = 0
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -47,6 +52,7 @@ class TupleAccelerator(Accelerator):
         self.after_step: Callable[[], None] = lambda: None
         self.observer: GradientObserver | None = None
         self._dataset: TupleDataset | None = None
+        self._loader: TupleLoader | None = None  # its loader, if the order of its data is a plan of ours
         self._resumed: Cursor | None = None
         self._waiting_since = time.perf_counter()
         self._handed_out: tuple[SubBatch, bool] | None = None
@@ -62,11 +68,12 @@ class TupleAccelerator(Accelerator):
         self._check_engine()
         sampler = dataset.sampler(data_loader)
         if sampler is not None:
-            self._dataset = dataset
             data_loader = with_sampler(data_loader, sampler)
         # Placement is the TupleLoader's: accelerate would move the whole step at once.
         prepared = super().prepare_data_loader(data_loader, device_placement=False)
-        return TupleLoader(prepared, self, sampler.epoch if sampler else None)
+        loader = TupleLoader(prepared, self, sampler.epoch if sampler else None)
+        self._dataset, self._loader = dataset, loader if loader.ordered else None
+        return loader
 
     def skip_first_batches(self, dataloader: Any, num_batches: int = 0) -> Any:
         """As accelerate's; a loader of planned tuple steps is refused, because that would break steps apart."""
@@ -79,34 +86,51 @@ class TupleAccelerator(Accelerator):
     def save_state(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> str:
         """As accelerate's, with the cursor; the folder appears only when everything in it is written.
 
-        One process saves: random numbers depend on the cursor, so the others have nothing to add.
+        One process saves: random numbers depend on the cursor, so the others have nothing to add, unless an engine
+        keeps a part of the model in each.
         """
         if output_dir is None:
             return super().save_state(output_dir, *args, **kwargs)
+        together = self.distributed_type in _SHARDED and self.num_processes > 1
+        if not (self.is_main_process or together):
+            return str(output_dir)
+        target = Path(output_dir)
+        part = target.with_name(f"{target.name}.part")
         if self.is_main_process:
-            target = Path(output_dir)
-            part = target.with_name(f"{target.name}.part")
             shutil.rmtree(part, ignore_errors=True)
-            super().save_state(str(part), *args, **kwargs)
+        if together:
+            self.wait_for_everyone()
+        super().save_state(str(part), *args, **kwargs)
+        if together:
+            self.wait_for_everyone()
+        if self.is_main_process:
             if self._dataset is not None:
                 self._state_of(self._dataset).save(part)
             _replace_folder(part, target)
         return str(output_dir)
 
     def load_state(self, input_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """As accelerate's, with the cursor. Where the plan is no longer the same, the epoch's data begin anew."""
-        super().load_state(input_dir, *args, **kwargs)
-        cursor = Cursor.load(Path(input_dir)) if input_dir is not None else None
+        """As accelerate's, with the cursor. Where the plan is no longer the same, its epoch's data begin anew."""
+        folder = _folder_or_its_old(input_dir)
+        super().load_state(folder, *args, **kwargs)
         if self._dataset is None:
             return
+        cursor = Cursor.load(Path(folder)) if folder is not None else None
         if cursor is None:
-            self.print(f"warning: {input_dir} was saved without tuples: steps and data are counted from zero")
-            return
-        changed = cursor.changed(self._facts(self._dataset))
+            self.print(f"warning: {input_dir} was saved without sga_kohya: steps, data and hours are counted anew")
+        elif self._loader is None:
+            self.cursor.seconds, self.cursor.saved_hours = cursor.seconds, cursor.saved_hours
+        else:
+            self._resume(cursor, self._dataset, self._loader)
+
+    def _resume(self, cursor: Cursor, dataset: TupleDataset, loader: TupleLoader) -> None:
+        changed = cursor.changed(self._facts(dataset))
         if changed:
+            # Epochs as they are counted now, or the training loop could run out of them.
+            updates = -(-len(loader) // self.gradient_accumulation_steps)
+            cursor.epoch, cursor.position = self.first_epoch + cursor.step // updates, 0
             self.print(f"warning: the plan has changed ({'; '.join(changed)}), so epoch {cursor.epoch} begins anew")
-            cursor.position = 0
-        self._dataset.seed = cursor.seed
+        dataset.seed = cursor.seed
         self.cursor = self._resumed = cursor
 
     @property
@@ -120,6 +144,8 @@ class TupleAccelerator(Accelerator):
         if self.stopped or (resumed is not None and epoch is not None and epoch < resumed.epoch):
             return None
         position = resumed.position if resumed is not None and epoch == resumed.epoch else 0
+        if resumed is not None and resumed.position > position:
+            self.print(f"warning: the rest of epoch {resumed.epoch} is left out, because training goes on at {epoch}")
         self._resumed = None
         self.cursor.epoch, self.cursor.position = epoch or 0, position
         return position
@@ -235,7 +261,14 @@ class TupleAccelerator(Accelerator):
         return state
 
     def _facts(self, dataset: TupleDataset) -> dict[str, str]:
-        return {**dataset.facts(), "processes": str(self.num_processes)}
+        numbers = {"processes": self.num_processes, "gradient accumulation": self.gradient_accumulation_steps}
+        return {**dataset.facts(), **{name: str(number) for name, number in numbers.items()}}
+
+
+def _folder_or_its_old(folder: str | None) -> str | None:
+    """A kill between the two renames of _replace_folder leaves a state under its other name."""
+    old = f"{folder}.old"
+    return old if folder is not None and not os.path.exists(folder) and os.path.exists(old) else folder
 
 
 def _replace_folder(part: Path, target: Path) -> None:

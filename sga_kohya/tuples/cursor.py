@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from sga_kohya.errors import SgaError
+
 FILE = "sga_cursor.json"
 
 
@@ -37,7 +39,14 @@ class Cursor:
     def load(cls, folder: Path) -> "Cursor | None":
         """None where the state was saved by something else than a run with tuples."""
         file = folder / FILE
-        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise SgaError(
+                f"{file} is damaged or of another version of sga_kohya ({error}): resume another state"
+            ) from None
 
     def changed(self, plan: dict[str, str]) -> list[str]:
         """What differs between the saved plan and this one, in words."""

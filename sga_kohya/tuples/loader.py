@@ -41,6 +41,9 @@ class TupleDataset(Dataset[LoadedStep]):
     def plan(self, epoch: int) -> list[TupleStep]:
         """The epoch's tuple steps; called once an epoch in each process that loads data."""
 
+    def begin_step(self, epoch: int, position: int) -> None:
+        """Called before the sub-batches of a tuple step are loaded."""
+
     @abstractmethod
     def load(self, sub_batch: SubBatch) -> Any:
         """The batch of one sub-batch of the current plan."""
@@ -57,6 +60,7 @@ class TupleDataset(Dataset[LoadedStep]):
         epoch, position = index
         if epoch != self._epoch:
             self._steps, self._epoch = self.plan(epoch), epoch
+        self.begin_step(epoch, position)
         place = (self.seed, epoch, position)
         with isolated((*place, "data")):
             return LoadedStep([(sub_batch, self.load(sub_batch)) for sub_batch in self._steps[position]], place)

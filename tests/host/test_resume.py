@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from .conftest import RUNNER, fork, kill, to_arguments
 from .data import write_dataset
+from .doors import DOORS
 from .test_sga import FULL, LORA, MIXED_K, assert_same_weights, of
 from .tiny_flux import finetune_args, lora_args
 
@@ -23,9 +24,10 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def settings(script: str, *args, **options) -> dict:
-    schedule = {"lr_scheduler": "cosine", "lr_warmup_steps": 3, "network_dropout": 0.1 if script == LORA else None}
-    caption = {"max_train_steps": 9, "save_state": True, "save_every_n_steps": 4, "flip_aug": None}
-    return (lora_args if script == LORA else finetune_args)(*args, **{**schedule, **caption, **options})
+    """Nine steps that draw on everything a state must bring back; a state every fourth."""
+    usual = {"lr_scheduler": "cosine", "lr_warmup_steps": 3, "network_dropout": 0.1 if script == LORA else None}
+    usual |= {"max_train_steps": 9, "save_state": True, "save_every_n_steps": 4}
+    return (lora_args if script == LORA else finetune_args)(*args, **usual | options)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     run_host, tiny_models, dataset, tmp_path, script, options
 ):
     shuffled = dataset.read_text().replace(
-        "num_repeats = 1", "num_repeats = 1\nflip_aug = true\ncaption_dropout_rate = 0.3"
+        "num_repeats = 1", "num_repeats = 1\nflip_aug = true\ntoken_warmup_step = 9\ncaption_dropout_rate = 0.3"
     )
     dataset.write_text(shuffled)
     whole = tmp_path / "whole"
@@ -61,6 +63,54 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         assert {path.name for path in out.glob("*.safetensors")} == expected
         for name in expected:
             assert_same_weights(whole / name, out / name)
+
+
+@pytest.mark.parametrize("script", ["train_network.py", "sd3_train.py"])
+def test_other_families_resume_as_exactly(run_host, tiny_models, dataset, tmp_path, script):
+    door = next(door for door in DOORS if door.script == script)
+    options = {"max_train_steps": 8, "save_every_n_steps": 7, "save_state": True, "lr_scheduler": "cosine"}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run_host(script, "sga", door.arguments(tiny_models, dataset, whole, **options))
+    state = whole / "tiny-step00000007-state"
+    run = run_host(script, "sga", door.arguments(tiny_models, dataset, out, **options, resume=state), record=True)
+    assert len(of(run.events[0], "step")) == 1
+    assert_same_weights(whole / "tiny.safetensors", out / "tiny.safetensors")
+
+
+def test_two_processes_resume_as_exactly(run_host, tiny_models, dataset, tmp_path):
+    options = {"max_train_steps": 5, "save_every_n_steps": 4}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run_host(LORA, "sga", settings(LORA, tiny_models, dataset, whole, **options), nproc=2)
+    again = settings(LORA, tiny_models, dataset, out, **options, resume=whole / "tiny-step00000004-state")
+    run_host(LORA, "sga", again, nproc=2)
+    assert_same_weights(whole / "tiny.safetensors", out / "tiny.safetensors")
+
+
+@pytest.mark.parametrize("script", [LORA, FULL])
+def test_other_accumulation_trains_the_steps_that_are_left(run_host, tiny_models, dataset, tmp_path, script):
+    """The epochs of a state are counted as this run counts them: it had more of them."""
+    first = {"gradient_accumulation_steps": 3, "max_train_steps": 7, "save_every_n_steps": 7}
+    run_host(script, "sga", settings(script, tiny_models, dataset, tmp_path / "out", **first))
+    then = {"gradient_accumulation_steps": 1, "max_train_steps": 9}
+    args = settings(script, tiny_models, dataset, tmp_path / "next", **then, resume=tmp_path / "out" / "tiny-state")
+    run = run_host(script, "sga", args, record=True)
+    assert "gradient accumulation 3, now 1" in run.output
+    assert len(of(run.events[0], "step")) == 2
+
+
+def test_a_baseline_counts_its_hours_over_resumes(run_host, tiny_models, dataset, tmp_path):
+    options = {"sga_tuples": "false", "sga_modulation": "false", "sga_save_at_hours": "1e-9"}
+    out = tmp_path / "out"
+    run_host(LORA, "sga", settings(LORA, tiny_models, dataset, out, **options, max_train_steps=4))
+    before = json.loads((out / "tiny-state" / "sga_cursor.json").read_text())
+    assert before["seconds"] > 0 and before["saved_hours"] == [1e-9]
+    again = settings(
+        LORA, tiny_models, dataset, tmp_path / "b", **options, max_train_steps=2, resume=out / "tiny-state"
+    )
+    run_host(LORA, "sga", again | {"initial_step": 1})
+    after = json.loads((tmp_path / "b" / "tiny-state" / "sga_cursor.json").read_text())
+    assert after["seconds"] > before["seconds"] and after["saved_hours"] == [1e-9]
+    assert not (tmp_path / "b" / "tiny-1e-09h.safetensors").exists()
 
 
 def test_a_state_knows_its_place_and_appears_whole(run_host, tiny_models, dataset, tmp_path):
