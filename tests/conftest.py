@@ -1,10 +1,13 @@
-"""Every test starts from the same seeds."""
+"""Every test starts from the same seeds, and from Pillow's and torch's own functions."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+_OPEN, _SAVE = Image.open, torch.save
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +15,9 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_functions() -> None:
+    """Importing ultralytics replaces these two for the whole process, all further tests included."""
+    Image.open, torch.save = _OPEN, _SAVE

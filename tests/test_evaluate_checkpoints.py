@@ -168,6 +168,10 @@ def test_ablation_overwrites_nothing_and_refuses_what_is_no_training(tmp_path):
     (tmp_path / "off.toml").write_text(f"sga = false\n{BASE}")
     with pytest.raises(SgaError, match="switches every arm off"):
         write_ablation(tmp_path / "off.toml", tmp_path / "x", None, None)
+    with pytest.raises(SgaError, match=r"--prompts .*nope.txt: there is no such file"):
+        write_ablation(tmp_path / "base.toml", tmp_path / "x", tmp_path / "nope.txt", None)
+    with pytest.raises(SgaError, match=r"--references .*nowhere: no image in it"):
+        write_ablation(tmp_path / "base.toml", tmp_path / "x", None, tmp_path / "nowhere")
     assert not (tmp_path / "x").exists()
 
 

@@ -189,6 +189,8 @@ def test_a_training_toml_loses_its_data_and_its_schedule_and_keeps_its_models(tm
         max_train_epochs = 40
         save_every_n_epochs = 4
         sga_tuples = true
+        [sga_snr_gamma]
+        macro = 4
         [section]
         optimizer_type = "Prodigy"
         optimizer_args = ["d_coef=2"]
@@ -203,6 +205,7 @@ def test_a_training_toml_loses_its_data_and_its_schedule_and_keeps_its_models(tm
     assert kept.items() <= written.items() and written["lowram"] is True
     assert written["network_weights"] == "w.safetensors" and written["max_train_steps"] == 0
     assert written["optimizer_type"] == "AdamW" and "optimizer_args" not in written and "sga_tuples" not in written
+    assert "macro" not in written, "a table of an SGA option is no section"
     assert not {"max_train_epochs", "save_every_n_epochs"} & written.keys()
     (prompt,) = json.loads((tmp_path / "prompts.json").read_text())
     assert (prompt["prompt"], prompt["seed"], prompt["negative_prompt"]) == ("a -- cat", 5, "dog")

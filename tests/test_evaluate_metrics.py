@@ -1,6 +1,7 @@
 """Metrics on tiny random CLIP and ViT models: known cosines, invariants, caching, near-copies."""
 
 import csv
+import os
 import re
 from dataclasses import replace
 
@@ -86,6 +87,15 @@ def test_the_command_line_prints_intervals_and_near_copies(tmp_path, models, cap
     said = capsys.readouterr().out
     assert re.search(r"^two +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", said, re.MULTILINE)
     assert "warning: alpha/one/p01_s1.png is nearly a copy of r0.png (0 of 64 bits differ)" in said
+
+
+def test_a_backbone_in_a_folder_is_relative_to_the_plan(tmp_path, models, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    names = {key: os.path.relpath(models[key], tmp_path) for key in ("clip", "dino")}
+    plan = make_plan(tmp_path, datasets=("alpha",), metrics=names)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    scores = measure(plan, "cpu")
+    assert [entry["model"] for entry in scores.backbones] == [names["clip"], names["dino"]]
 
 
 def test_seeds_are_averaged_before_prompts(tmp_path):

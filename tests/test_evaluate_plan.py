@@ -9,7 +9,7 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.images import all_images, image_files, load, same_size
-from sga_kohya.evaluate.plan import Cell
+from sga_kohya.evaluate.plan import Cell, pictures
 from sga_kohya.evaluate.plan_file import read_plan
 
 from .evaluate_world import make_plan, write_plan
@@ -85,13 +85,25 @@ def test_images_by_template_and_by_order_are_the_same(tmp_path):
     assert all_images(read_plan(tmp_path / "plan.toml")) == files
 
 
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    names = ["a2.png", "1.png", "10.png", "2.png", "x/10_2.png", "x/9_10.png", "x/9_9.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [path.relative_to(tmp_path).as_posix() for path in pictures(tmp_path)]
+    expected = ["1.png", "2.png", "10.png", "a2.png", "x/9_9.png", "x/9_10.png", "x/10_2.png"]
+    assert found == expected, "10 before 2 would give a variant's images to other prompts"
+
+
 def test_a_missing_image_and_a_wrong_count_are_said(tmp_path, capsys):
     path = write_plan(tmp_path)
     (tmp_path / "made" / "alpha" / "one" / "p01_s1.png").unlink()
     assert main(["metrics", str(path)]) == 2
-    assert "1 of 36 images are not there" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of 36 images are not there" in said and "put it there, or correct `images`" in said
     assert main(["run", str(path)]) == 2
-    assert "1 of 12 missing" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 12 missing" in said and f"the first is {tmp_path}/made/alpha/one/p01_s1.png: put it there" in said
     values = toml.loads(path.read_text())
     values["variants"][0]["images"] = "made/{dataset}/one"
     values["variants"][1]["images"] = "made/{dataset}/s{seed}.png"

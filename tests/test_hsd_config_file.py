@@ -105,6 +105,30 @@ def test_a_detector_and_its_options(tmp_path):
     assert config.detector_options == {}, "the options of another detector"
 
 
+def test_files_of_a_detector_are_relative_to_who_names_them(tmp_path, monkeypatch):
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "face.onnx").write_bytes(b"")
+    (tmp_path / "elsewhere" / "face").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    own = written(
+        tmp_path,
+        '[detector]\nname = "boxes"\nannotations = "boxes"\nlabels = "boxes"\n'
+        '[detector.model]\nmicro = "face.onnx"\nmeso = "hub/name"\n',
+    )
+    annotations, face = str(tmp_path / "boxes"), str(tmp_path / "face.onnx")
+    models = {"micro": face, "meso": "hub/name"}
+    config = load_config(file=own)
+    assert config.detector_options == {"annotations": annotations, "labels": "boxes", "model": models}
+    (tmp_path / "out").mkdir()
+    again = load_config(file=written(tmp_path / "out", to_toml(config)))
+    assert again.detector_options == config.detector_options, "from another folder"
+    said = ("annotations=../boxes", "labels.micro=face", "model.micro=../face.onnx")
+    config = by_command_line(*(word for text in said for word in ("--detector_arg", text)))
+    assert config.detector_options == {"annotations": annotations, "labels.micro": "face", "model.micro": face}
+    config = by_command_line("--detector_arg", "endpoint=http://x", "--detector_arg", "model=face")
+    assert config.detector_options["model"] == "face", "a name that the server knows"
+
+
 def test_every_problem_is_named_at_once(tmp_path):
     file = written(
         tmp_path,

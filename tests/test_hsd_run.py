@@ -290,6 +290,7 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
         (["{photos}/nowhere", "{out}"], "nowhere: give the folder"),
         (["{empty}", "{out}"], "no images in"),
         (["{photos}", "{photos}"], "choose another OUT"),
+        (["{photos}", "{photos}-\udce9"], "the name is not UTF-8"),
         (["{photos}", "{out}", "--resolution", "1000"], "resolution 1000 of level macro: use a multiple of 64"),
         (["{photos}", "{out}", "--levels", "macro,micro:big"], "'big' is no resolution"),
         (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of boxes"),

@@ -1,6 +1,7 @@
 """sga_kohya.partition: labels for the images of an existing dataset, in a TOML and a manifest."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -154,11 +155,25 @@ is_reg = true
     assert "2 granularities of the TOML itself are left out" in capsys.readouterr().out
 
 
-def test_an_unreadable_image_is_named_and_left_out(folder, tmp_path, capsys):
+def test_names_that_are_not_utf_8(folder, tmp_path, capsys):
+    cats, out = folder / "2_cats", tmp_path / "out"
+    odd = os.fsdecode(b"\xe9")
+    try:
+        (cats / "0.png").rename(cats / f"{odd}.png")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert main([str(folder), str(out), "--by", "random"]) == 0
+    assert str(cats / f"{odd}.png") in [row["file"] for row in rows_of(out)]
+    cats.rename(folder / f"2_{odd}")
+    assert main([str(folder), str(tmp_path / "other"), "--by", "random"]) == 2
+    assert "the name is not UTF-8" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_an_unreadable_image_is_named_and_gets_no_label(folder, tmp_path, capsys):
     (folder / "2_cats" / "bad.png").write_bytes(b"no image")
     assert main([str(folder), str(tmp_path / "out"), "--by", "frequency"]) == 0
     assert len(rows_of(tmp_path / "out")) == 6
-    assert "bad.png is left out, it cannot be read" in capsys.readouterr().err
+    assert "bad.png gets no label, it cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

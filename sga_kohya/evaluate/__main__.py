@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
     from sga_kohya.evaluate.generate import clear_leftovers, generate
-    from sga_kohya.evaluate.images import missing_images
+    from sga_kohya.evaluate.images import PUT_THERE, image_files, missing_images
 
     plan = read_plan(args.plan)
     samples = [variant for variant in plan.variants if not variant.images]
@@ -64,11 +64,15 @@ def run(args: argparse.Namespace) -> int:
     if samples:
         clear_leftovers(plan)
         made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
-    missing = {v.name: sum(len(missing_images(plan, v, d)) for d in plan.datasets) for v in plan.variants}
+    missing = {v.name: [c for d in plan.datasets for c in missing_images(plan, v, d)] for v in plan.variants}
     total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)
     for variant in plan.variants:
-        state = f"{missing[variant.name]} of {total} missing" if missing[variant.name] else f"{total} images"
+        state = f"{len(missing[variant.name])} of {total} missing" if missing[variant.name] else f"{total} images"
         print(f"  {variant.name:24} {state}{' (read from a folder)' if variant.images else ''}")
+        if missing[variant.name] and variant.images:
+            first = missing[variant.name][0]
+            path = image_files(plan, variant, plan.dataset(first.dataset))[first]
+            print(f"  {'':24} the first is {path}: {PUT_THERE}")
     print(f"{made} images made")
     return 2 if any(missing[v.name] for v in plan.variants if args.only in ("", v.name)) else 0
 

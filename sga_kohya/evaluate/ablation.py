@@ -9,7 +9,9 @@ from typing import Any
 import toml
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.metrics import write_whole
+from sga_kohya.evaluate.files import write_whole
+from sga_kohya.evaluate.plan import pictures
+from sga_kohya.evaluate.samplers import flat
 
 # role: label, sga_tuples, sga_modulation
 ARMS = {
@@ -25,9 +27,13 @@ def write_ablation(
     """Write full.toml, without_tuples.toml, without_modulation.toml and plan.toml into `out`. Returns their paths.
 
     Everything but the three keys that differ stays as it is in `base`, comments included. Raises SgaError when base is
-    no training TOML, or when a file of that name is there with another content.
+    no training TOML, prompts or references are not there, or a file of that name is there with another content.
     """
     text, settings = _read(base)
+    if prompts is not None and not prompts.is_file():
+        raise SgaError(f"--prompts {prompts}: there is no such file; give one with a prompt a line")
+    if references is not None and not pictures(references):
+        raise SgaError(f"--references {references}: no image in it; give a folder of images of the domain")
     name = str(settings.get("output_name") or base.stem)
     contents = {}
     for role, (_, tuples, modulation) in ARMS.items():
@@ -61,7 +67,7 @@ def with_keys(text: str, settings: dict[str, Any], keys: dict[str, Any], base: P
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
     result = f"# One arm of the ablation of {base.name}.\n{lines}\n{pattern.sub('', text)}"
     try:
-        same = _flat(toml.loads(result)) == {**settings, **keys}
+        same = flat(toml.loads(result)) == {**settings, **keys}
     except (toml.TomlDecodeError, IndexError):
         same = False
     if not same:
@@ -98,7 +104,7 @@ def _read(base: Path) -> tuple[str, dict[str, Any]]:
         raise SgaError(f"{base}: there is no such TOML")
     text = base.read_text(encoding="utf-8")
     try:
-        settings = _flat(toml.loads(text))
+        settings = flat(toml.loads(text))
     except (toml.TomlDecodeError, IndexError) as error:
         raise SgaError(f"{base}: not valid TOML: {error}") from None
     if "pretrained_model_name_or_path" not in settings:
@@ -106,11 +112,3 @@ def _read(base: Path) -> tuple[str, dict[str, Any]]:
     if settings.get("sga") is False:
         raise SgaError(f"{base}: sga = false switches every arm off: remove it")
     return text, settings
-
-
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    """Sections merged, as the host reads them."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat.update(value if isinstance(value, dict) and not key.startswith("sga_") else {key: value})
-    return flat

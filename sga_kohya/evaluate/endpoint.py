@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.plan import Judge
 
 REPLY_TOKENS = 250  # of a ranking in four dimensions, as estimated beforehand
@@ -117,9 +118,7 @@ class Endpoint:
 
     def _keep(self, path: Path, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(content, indent=1))
 
 
 def text_of(reply: dict[str, Any]) -> str:

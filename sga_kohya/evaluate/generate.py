@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.images import folder_of, missing_images, weights_of
 from sga_kohya.evaluate.plan import Dataset, Plan, Sampling, Variant
 from sga_kohya.evaluate.samplers import (
@@ -96,7 +97,7 @@ def _sample_all(
     if _read(folder / SETTINGS) != settings:
         for old in folder.glob("p*_s*.png"):
             old.unlink()
-        _write_text(folder / SETTINGS, settings)
+        write_whole(folder / SETTINGS, settings)
     cells = missing_images(plan, variant, dataset)
     if not cells:
         return 0
@@ -234,12 +235,6 @@ def _settings(sampling: Sampling, variant: Variant, dataset: Dataset, weights: P
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def clear_leftovers(plan: Plan) -> None:

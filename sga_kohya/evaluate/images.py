@@ -11,6 +11,9 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.checkpoints import find_runs, pick
 from sga_kohya.evaluate.plan import Cell, Dataset, Plan, Variant, pictures
 
+PUT_THERE = "put it there, or correct `images` in the plan ({prompt} counts from 1)"
+"""What to do about a missing image that the plan says is there already."""
+
 
 def folder_of(plan: Plan, variant: Variant, dataset: Dataset) -> Path:
     """Where the sampled images of a variant go."""
@@ -70,12 +73,12 @@ def all_images(plan: Plan) -> dict[Cell, Path]:
     for variant in plan.variants:
         for dataset in plan.datasets:
             files |= image_files(plan, variant, dataset)
-    missing = [path for path in files.values() if not path.is_file()]
+    missing = {cell: path for cell, path in files.items() if not path.is_file()}
     if missing:
-        raise SgaError(
-            f"{len(missing)} of {len(files)} images are not there, the first is {missing[0]}: "
-            "run `python -m sga_kohya.evaluate run` with this plan"
-        )
+        cell, path = next(iter(missing.items()))
+        given = {variant.name: variant.images for variant in plan.variants}[cell.variant]
+        remedy = PUT_THERE if given else "run `python -m sga_kohya.evaluate run` with this plan"
+        raise SgaError(f"{len(missing)} of {len(files)} images are not there, the first is {path}: {remedy}")
     return files
 
 

@@ -7,7 +7,6 @@ order, and asked of identical pictures tell how far to believe it.
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.ballots import LETTERS, Ballot, Trial, all_trials, balanced_orders, dense, moved, refuse_foreign
 from sga_kohya.evaluate.endpoint import BudgetSpent, Endpoint
+from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.images import load, png, same_size
 from sga_kohya.evaluate.plan import Cell, Plan
 
@@ -225,9 +225,7 @@ def ballots_file(plan: Plan) -> Path:
 def save(plan: Plan, verdict: Verdict) -> None:
     path = ballots_file(plan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{json.dumps(b.to_json())}\n" for b in verdict.ballots), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, "".join(f"{json.dumps(b.to_json())}\n" for b in verdict.ballots))
 
 
 def read(plan: Plan) -> list[Ballot]:

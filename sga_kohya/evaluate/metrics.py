@@ -1,9 +1,8 @@
 """CLIP-I, CLIP-T, DINO-I and further columns for every image (section 4.4.2), and a warning of copied references."""
 
-import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.backbones import Backbone, cache_file
+from sga_kohya.evaluate.files import write_csv, write_whole
 from sga_kohya.evaluate.images import all_images, load
 from sga_kohya.evaluate.intervals import Interval, intervals
 from sga_kohya.evaluate.plan import Cell, Plan
@@ -37,8 +37,10 @@ def measure(plan: Plan, device: str) -> Scores:
     values: dict[str, dict[Cell, float]] = {}
     backbones, warnings = [], []
     for column, name in columns_of(plan).items():
-        backbone = Backbone(name, device, plan.metrics.batch_size)
-        backbones.append({"column": column, **backbone.describe()})
+        # A folder is relative to the plan, as all of its paths; else the name is one of the hub's.
+        folder = plan.folder / os.path.expanduser(name)
+        backbone = Backbone(str(folder) if folder.is_dir() else name, device, plan.metrics.batch_size)
+        backbones.append({"column": column, **backbone.describe(), "model": name})
         if column == "CLIP" and not backbone.has_text:
             raise SgaError(f"[metrics]: clip = {name!r} has no text encoder, which CLIP-T needs")
         every = [*(path for dataset in plan.datasets for path in dataset.references), *files.values()]
@@ -165,16 +167,3 @@ def read(plan: Plan) -> Scores | None:
     }
     copies = tuple((Cell(d, v, p - 1, s), name, n) for d, v, p, s, name, n in content["near_copies"])
     return Scores(columns, values, copies, tuple(content["backbones"]), tuple(content["warnings"]))
-
-
-def write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    os.replace(partial, path)

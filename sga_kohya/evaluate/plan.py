@@ -4,6 +4,7 @@
 dataset's name.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -167,5 +168,13 @@ class Plan:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The images of a folder in the order of their names, sub-folders included; empty when there is no folder."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The images of a folder in the order of their names, sub-folders included; empty when there is no folder.
+
+    Numbers count as numbers: 2.png is before 10.png.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(found, key=lambda path: (_in_order(path.relative_to(folder).as_posix()), path))
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -203,24 +203,29 @@ def write_training(
 
 
 def read_training(sampling: Sampling) -> dict[str, Any]:
-    """The TOML of a training with its sections merged, as the host reads it."""
+    """The settings in the TOML of a training. Raises SgaError where it cannot be sampled with."""
     if not sampling.config:
         raise SgaError(f"[generate]: config is missing: {sampling.script} needs the TOML of the training")
     path = Path(sampling.config)
     if not path.is_file():
         raise SgaError(f"[generate]: config = {str(path)!r} does not exist; name the TOML of the training")
     try:
-        content = toml.loads(path.read_text(encoding="utf-8"))
+        settings = flat(toml.loads(path.read_text(encoding="utf-8")))
     except (toml.TomlDecodeError, UnicodeDecodeError, IndexError) as error:
         raise SgaError(f"{path}: not valid TOML: {error}") from None
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat.update(value if isinstance(value, dict) else {key: value})
-    if not flat.get("network_module"):
+    if not settings.get("network_module"):
         raise SgaError(
             f"{path} has no network_module: sample a full fine-tune with a minimal inference script or gen_img.py"
         )
-    return flat
+    return settings
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's TOML with its sections merged, as the host reads them; a table of an SGA option is no section."""
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        settings.update(value if isinstance(value, dict) and not key.startswith("sga_") else {key: value})
+    return settings
 
 
 def _write_toml(path: Path, values: Mapping[str, Any]) -> None:

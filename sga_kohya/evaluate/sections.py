@@ -106,7 +106,9 @@ def table_1(plan: Plan, scores: Scores, by_column: dict[str, list[Interval]]) ->
         for column in scores.columns:
             own = [str(by_column[column][plan.variant_names.index(name)]) for name in names]
             difference = metric_difference(plan, scores.values[column], names[1], names[0])
-            arrow = (" ↑" if difference.low > 0 else " ↓") if difference.excludes(0) else ""
+            # An interval that shows as zero has no direction.
+            clear = difference.excludes(0) and max(abs(difference.low), abs(difference.high)) >= 0.0005
+            arrow = (" ↑" if difference.low > 0 else " ↓") if clear else ""
             beside = [f"{x:.3f}" for x in published[column]] if column in published else ["-", "-"]
             rows.append([column, *own, signed(difference) + arrow, *(beside if published else [])])
         yield Grid(f"Baseline and SGA at {budget:g} N1", header, rows)

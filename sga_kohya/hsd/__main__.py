@@ -15,7 +15,7 @@ from sga_kohya.hsd.config import MODES, HsdConfig
 from sga_kohya.hsd.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.images import FORMATS
-from sga_kohya.hsd.layers import Layer, preset_names
+from sga_kohya.hsd.layers import Layer, preset_names, with_absolute_paths
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
@@ -83,7 +83,7 @@ def config_from(args: argparse.Namespace) -> HsdConfig:
     if args.iou is not None:
         layer["iou"] = dict(map(parse_iou, args.iou))
     if args.detector_arg is not None:
-        layer["detector_options"] = dict(map(parse_option, args.detector_arg))
+        layer["detector_options"] = with_absolute_paths(dict(map(parse_option, args.detector_arg)), Path.cwd())
     return load_config(args.preset, args.config, layer)
 
 

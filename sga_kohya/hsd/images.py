@@ -74,7 +74,8 @@ def decode_image(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
             return _to_srgb(_upright(image, notes), notes), tuple(notes)
     except (UnidentifiedImageError, ImportError):  # ultralytics, once imported, makes Pillow ask for its own plugin
         raise UnreadableImage(
-            "no image, or of a format that needs a Pillow plugin (HEIC: pillow-heif, JPEG XL: pillow-jxl-plugin)"
+            "Pillow cannot identify it: damaged, or of a format that needs a plugin "
+            "(HEIC: pillow-heif, JPEG XL: pillow-jxl-plugin)"
         ) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6

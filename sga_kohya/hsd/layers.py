@@ -27,6 +27,8 @@ KEYS: dict[str, type] = {
     "levels": list,
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
+PATH_OPTIONS = ("annotations", "classes", "model")
+"""Options of detectors that may name a file or folder."""
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
 
 
@@ -51,7 +53,8 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
         raw = toml.loads(path.read_text(encoding="utf-8-sig"))
     # toml 0.10.2 raises IndexError and others on some malformed files.
     except (OSError, ValueError, IndexError, TypeError, KeyError) as error:
-        problems.append(f"{path}: cannot be read as TOML ({error or type(error).__name__})")
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        problems.append(f"{path}: cannot be read as TOML ({reason})")
         return {}
     layer = checked(raw, KEYS, f"{path.name}: ", path.parent, problems)
     parent = str(layer.pop("extends", ""))
@@ -76,6 +79,8 @@ def checked(
             problems.append(f"{where}unknown key {key!r}{wide}")
         elif wanted := _mismatch(key, value, keys[key]):
             problems.append(f"{where}{key} = {value!r}: write {wanted}")
+        elif key == "detector_options":
+            good[key] = with_absolute_paths(dict(value), folder)
         elif key == "upscale_model":
             good[key] = str(folder / str(value)) if value else ""
         elif key in ("level", "overrides"):
@@ -91,6 +96,23 @@ def checked(
         else:
             good[key] = value
     return good
+
+
+def with_absolute_paths(options: Mapping[str, object], folder: Path) -> Layer:
+    """Options of a detector in which files and folders that are given relative to `folder` are absolute.
+
+    Whatever is not there stays as it is: a model may be a name on the hub.
+    """
+    if "endpoint" in options:  # then the model is a name that the server knows
+        return dict(options)
+
+    def placed(value: object) -> object:
+        if isinstance(value, Mapping):  # per level
+            return {level: placed(own) for level, own in value.items()}
+        path = folder / Path(str(value)).expanduser()
+        return str(path.resolve()) if isinstance(value, str) and value and path.exists() else value
+
+    return {name: placed(value) if name.partition(".")[0] in PATH_OPTIONS else value for name, value in options.items()}
 
 
 def merge(base: Mapping[str, object], over: Mapping[str, object]) -> Layer:

@@ -137,6 +137,10 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
         raise SgaError(f"no folder {photos}: give the folder with your photos")
     if out.exists() and not out.is_dir():
         raise SgaError(f"OUT {out} is a file: give a folder")
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     names = [*(level.folder for level in config.levels), STRIPS, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

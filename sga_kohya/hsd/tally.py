@@ -38,7 +38,7 @@ class Tally:
 
     def __init__(self, levels: Iterable[str]) -> None:
         self.levels = {name: LevelTally() for name in levels}
-        self.photos = self.used = self.reused = self.edited = 0
+        self.photos = self.used = self.reused = 0
         self.group_sizes: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()

@@ -96,7 +96,7 @@ def _ordered(samples: Sequence[Sample], measure: Callable[[Path], float], labels
             return float(f"{measure(sample.path):.6g}")
         # On damaged files Pillow's decoders raise almost anything: SyntaxError, struct.error, zlib.error, …
         except Exception as error:
-            tqdm.write(f"warning: {sample.path} is left out, it cannot be read: {error}", file=sys.stderr)
+            tqdm.write(f"warning: {sample.path} gets no label, it cannot be read: {error}", file=sys.stderr)
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -97,10 +97,16 @@ def _subsets(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[s
 
 
 def _make_absolute(subset: dict[str, Any]) -> None:
-    """Folders count from where sd-scripts is started, which may be elsewhere."""
+    """Folders count from where sd-scripts is started, which may be elsewhere. Raises SgaError for one no TOML holds."""
     for key in ("image_dir", "conditioning_data_dir", "metadata_file"):
         if key in subset:
             subset[key] = os.path.abspath(os.path.expanduser(subset[key]))
+            try:
+                subset[key].encode()
+            except UnicodeEncodeError:
+                raise SgaError(
+                    f"{key} {subset[key]!a}: the name is not UTF-8, which TOML has to be: rename it"
+                ) from None
 
 
 def _drop_granularity(table: dict[str, Any]) -> bool:

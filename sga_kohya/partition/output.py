@@ -28,8 +28,6 @@ def check_folder(out: Path) -> None:
 
 def write(out: Path, dataset: Dataset, labels: Sequence[str | None], values: Sequence[object], by: str, group_by: str):
     """labels: by sample, None for one that takes no part. values: what the label was chosen by."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / DATASET_TOML, f"{HEADER}\n\n{toml.dumps(dataset.toml)}".encode())
     rows = [
         {
             "file": str(sample.path),
@@ -42,7 +40,10 @@ def write(out: Path, dataset: Dataset, labels: Sequence[str | None], values: Seq
         if label is not None
     ]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(out / MANIFEST_NAME, lines.encode())
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / DATASET_TOML, f"{HEADER}\n\n{toml.dumps(dataset.toml)}".encode())
+    # backslashreplace: a file name that is not UTF-8 becomes JSON's own escape.
+    write_atomically(out / MANIFEST_NAME, lines.encode(errors="backslashreplace"))
 
 
 def group_of(sample: Sample, group_by: str) -> str:

@@ -87,7 +87,8 @@ class Options:
 
     def finish(self) -> None:
         for name in sorted(self._given.keys() - self._known):
-            self.problems.append(f"no option {name}, use one of {', '.join(sorted(self._known)) or 'none'}")
+            known = ", ".join(sorted(self._known))
+            self.problems.append(f"no option {name}, " + (f"use one of {known}" if known else "it has none"))
         if self.problems:
             raise SgaError(f"detector {self.detector}: {'; '.join(self.problems)}")
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.config import HsdConfig
 from sga_kohya.hsd.detect import View
@@ -23,7 +25,9 @@ class YoloModel:
         # It would otherwise install missing packages in the middle of a run, and send usage statistics.
         os.environ.setdefault("YOLO_AUTOINSTALL", "false")
         os.environ.setdefault("YOLO_OFFLINE", "true")
+        reader = Image.open
         ultralytics = library("ultralytics", "yolo", "detector yolo")
+        Image.open = reader  # ultralytics puts its own there, which asks for a package at each file that is no image
         self._device, self._imgsz, self._threshold = torch_device(device), imgsz, threshold
         try:
             self._model = ultralytics.YOLO(path)
