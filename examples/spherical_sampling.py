@@ -4,7 +4,9 @@
 
 Two things differ from the usual pipeline: its scheduler is a PathScheduler, and the noise it starts from is projected
 to the sphere, because a pipeline shows the model its latents before the scheduler's first step. The decoder must be one
-trained for projected latents (`python -m sga_kohya.spherical decoder`): what token norms said is lost to a stock one.
+trained for projected latents, because what token norms said is lost to a stock one; diffusers reads that of a folder:
+
+    python -m sga_kohya.spherical decoder FLUX_FOLDER/vae PHOTOS OUT --steps 20000
 
 What other programs cannot do with such a model: ComfyUI, the web UIs and sd-scripts' own inference scripts have no
 sampler for it. They read the file without a complaint, start from noise of varying length and take Euler steps that
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("prompt")
     parser.add_argument("--lora", type=Path, help="trained with --sga_path")
     parser.add_argument("--path", default="spherical-slerp", help="the file's ss_sga_path")
-    parser.add_argument("--decoder", type=Path, help="VAE folder of `python -m sga_kohya.spherical decoder`")
+    parser.add_argument("--decoder", type=Path, help="VAE folder that `sga_kohya.spherical decoder` made of MODEL/vae")
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 1024), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)

@@ -152,10 +152,14 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
         ({"max_train_steps": 95, "save_every_n_epochs": 2}, 5),
         ({"max_train_epochs": 40, "save_every_n_epochs": 4, "save_last_n_epochs": 2}, 3),
         ({"max_train_epochs": 2, "save_every_n_steps": 5, "gradient_accumulation_steps": 2}, 2),
+        ({"max_train_steps": 10_000, "save_every_n_steps": 100, "save_last_n_steps": 200}, 5),
     ],
 )
 def test_how_many_files_a_run_leaves(options, files):
-    names = ("max_train_epochs", "save_every_n_epochs", "save_every_n_steps", "save_last_n_epochs")
+    names = (
+        "max_train_epochs",
+        *(f"save_{which}" for which in ("every_n_epochs", "every_n_steps", "last_n_epochs", "last_n_steps")),
+    )
     defaults = dict.fromkeys(names) | {"max_train_steps": 1600, "gradient_accumulation_steps": 1}
     assert count_checkpoints(argparse.Namespace(**defaults | options), steps_an_epoch=10) == files
 

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import save_file
 
 from sga_kohya.equations.interference import flow_path
 from sga_kohya.errors import SgaError
@@ -94,6 +97,12 @@ def test_pulling_back_is_a_vector_jacobian_product_and_keeps_the_graph():
         torch.testing.assert_close(weight, output.T @ x)
         torch.testing.assert_close(bias, output.sum(0))
     assert model.weight.grad is None
+    # float16 in between: 1e-8 vanishes without a loss scale, and 1e5 overflows with all of it
+    accelerator.scaler = SimpleNamespace(get_scale=lambda: 65536.0)
+    for size in (1e-5, 100.0):
+        small = (1e-3 * model(x).half()).float()
+        _, bias = pull_back(accelerator, small, torch.full((4, 2), size))
+        torch.testing.assert_close(bias, torch.full((2,), 4 * 1e-3 * size), rtol=1e-2, atol=0)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -120,7 +129,7 @@ def test_cosines_and_conflict_rates_have_intervals():
 def level(sigma, cosine, control=None):
     gradients = summary.matrix(planted(cosine))
     chance = {} if control is None else {"cosine/macro-micro": control}
-    return Level(sigma, gradients, Matrix([], [], 0), Matrix([], [], 0), gradients, 1.0, 9.0, 0.95, 0.1, chance)
+    return Level(sigma, gradients, Matrix([], [], 0), Matrix([], [], 0), gradients, 1.0, 9.0, 0.95, 0.1, chance, sigma)
 
 
 def test_the_verdict_says_what_the_figures_say():
@@ -153,6 +162,14 @@ def test_the_page_shows_both_facts_and_escapes_names():
     assert "prefers-color-scheme" in page and "$" not in page
 
 
+def test_s_star_is_compared_on_the_scale_of_the_path():
+    """A U-Net at 0.97 of its timesteps has the signal-to-noise ratio of sigma = 0.92, below s* = 0.95."""
+    unet = replace(level(0.97, 0.5), noise=0.92)
+    facts = {"weights": "w", "dataset": "d"}
+    assert "below s*" in report.page([unet], [], facts)
+    assert "below s*" not in report.page([level(0.97, 0.5)], [], facts)
+
+
 def test_a_measurement_goes_on_and_another_is_not_mixed_in(tmp_path):
     facts = {"weights": "w"}
     measured = store.load(tmp_path, facts, [0.3, 0.7], 2)
@@ -183,11 +200,13 @@ def test_json_has_null_where_nothing_is_known(tmp_path):
         (None, [], "does not exist"),
         ("output_name = 'x'", [], "no network_module"),
         ("network_module = 'networks.lora'", ["--sd_scripts", "."], "sd-scripts"),
+        ("network_module = 'networks.lora'", [], "of sga_path=shell"),
+        ("network_module = 'networks.lora'\nsga_path = 'spherical-slerp'", [], "of sga_path=spherical-slerp"),
     ],
 )
 def test_errors_are_one_line(tmp_path, toml, words, message):
     weights, config = tmp_path / "w.safetensors", tmp_path / "c.toml"
-    weights.write_bytes(b"")
+    save_file({"weight": torch.zeros(1)}, weights, {"ss_sga_path": "shell" if "=shell" in message else "linear"})
     if toml is not None:
         config.write_text(toml)
     command = [sys.executable, "-m", "sga_kohya.interference", str(config), "--weights", str(weights), *words]

@@ -255,6 +255,28 @@ def test_surgery_replaces_each_tuple_step_s_gradient(make, method, accumulation)
     assert changed
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_run_draws_the_same_order_for_pcgrad(make, accumulation, monkeypatch):
+    """Also where the loader of a resumed run counts its positions from 0, as the reference trainer's does."""
+    seeds = []
+
+    def weights(method, gram, generator):
+        seeds.append(generator.initial_seed())
+        return torch.ones(len(gram))
+
+    monkeypatch.setattr("sga_kohya.tuples.gradients.surgery_weights", weights)
+    run, _ = make(accumulation=accumulation, surgery="pcgrad", groups=24)
+    train(*run)
+    whole, made = seeds.copy(), 2
+    assert len(set(whole)) == len(whole) > 2 * accumulation * made
+    seeds.clear()
+    run, _ = make(accumulation=accumulation, surgery="pcgrad", groups=24)
+    run[0].cursor.step = made
+    train(*run)
+    same = len(whole) - made * accumulation - 1  # an epoch may end inside an accumulation
+    assert seeds[:same] == whole[made * accumulation :][:same]
+
+
 def test_figures_for_trackers_are_numbers(make):
     run, records = make(Lora(), every=1, groups=30, batch_size=1)
     train(*run)

@@ -20,7 +20,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.spherical import frechet, measures
 from sga_kohya.spherical.__main__ import main
 from sga_kohya.spherical.adversarial import PatchDiscriminator, hinge
-from sga_kohya.spherical.autoencoders import load_autoencoder
+from sga_kohya.spherical.autoencoders import DiffusersAutoencoder, load_autoencoder
 from sga_kohya.spherical.decoder import DecoderOptions, DecoderTrainer
 from sga_kohya.spherical.decoder import run as run_decoder
 from sga_kohya.spherical.images import load_square
@@ -275,6 +275,28 @@ def test_a_decoder_run_is_not_overwritten_nor_resumed_with_other_settings(vae, p
         DecoderTrainer(options)
     with pytest.raises(SgaError, match="seed was 0, now 1"):
         DecoderTrainer(replace(options, resume=True, seed=1))
+
+
+def test_a_decoder_run_cut_off_after_its_last_step_is_finished_by_resuming(vae, photos, tmp_path):
+    options = decoder_options(vae, photos, tmp_path / "out", steps=2)
+    run_decoder(options)
+    whole = load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    shutil.rmtree(tmp_path / "out" / "vae")
+    run_decoder(replace(options, resume=True))
+    again = load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    with pytest.raises(SgaError, match="at step 2 already"):
+        DecoderTrainer(replace(options, resume=True, steps=1))
+
+
+def test_a_saved_folder_says_the_scale_that_its_decoder_was_trained_for(vae, tmp_path):
+    """sd-scripts reads an SDXL file into a model whose own config has the scale of SD 1.5."""
+    autoencoder = DiffusersAutoencoder(AutoencoderKL.from_pretrained(vae), 0.13025, 0.0)
+    latents = gaussian(1, 4, 4, 4)
+    saved = load_autoencoder(autoencoder.save(tmp_path, {}), None)
+    with torch.no_grad():
+        torch.testing.assert_close(saved.decode(latents), autoencoder.decode(latents))
+        torch.testing.assert_close(saved.decode(latents), autoencoder.vae.decode(latents / 0.13025).sample)
 
 
 def test_ssim_and_psnr_are_those_of_scikit_image():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import toml
+from safetensors import SafetensorError, safe_open
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
@@ -80,6 +81,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     config = SgaConfig.from_options(
         {**{key: options[key] for key in _KEPT if key in options}, "sga_modulation": "false", "sga_groups_per_step": 1}
     )
+    _check_path(args.weights, options)
     checkout = find_checkout(args.sd_scripts or options.get("sd_scripts"))
     script = checkout.script(args.script or script_of(options))
     check(options, config)
@@ -103,6 +105,18 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
         raise SgaError(f"the script ended after {measured.done} of {measured.total} steps; see its messages above")
     page = report.write(out, measured, facts)
     print(f"\n{report.verdict(measured)}\n\n{page}\n{out / 'interference.json'}")
+
+
+def _check_path(weights: Path, options: dict[str, Any]) -> None:
+    """Raises SgaError for an adapter of another path than the straight one, which is the only one measured."""
+    try:
+        with safe_open(weights, "np") as file:
+            trained = (file.metadata() or {}).get("ss_sga_path", "linear")
+    except (SafetensorError, OSError) as error:
+        raise SgaError(f"{weights} cannot be read as .safetensors ({error}); give the trained adapter") from None
+    for path in (trained, options.get("sga_path", "linear")):
+        if path != "linear":
+            raise SgaError(f"{weights.name} is of sga_path={path}, and only adapters of the straight path are measured")
 
 
 def script_of(options: dict[str, Any]) -> str:

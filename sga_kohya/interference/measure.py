@@ -108,6 +108,7 @@ def output_space(space: Space, z: Tensor, noise: Tensor, x: Tensor, path: Path, 
         "effective": float(posterior.effective),
         "latents": len(space.latents),
         "collapse": collapse_sigma(nearest, len(space.latents)) if len(space.latents) > 1 else None,
+        "noise": float(path.std / (path.mean + path.std)),  # sigma of the straight path with this signal-to-noise ratio
         "_pull": alpha[0][:, None] * delta[0],
     }
 
@@ -155,7 +156,8 @@ class Measurement:
             self._probe = self._new_probe(holder)
         for i in range(len(seen.latents)):
             self.seen.append(self._point(holder, self._data, seen, i))
-        # The gradient of the mean squared error, as training has it, with the sub-batch's weight of Eq. 6.
+        # The gradient of the plain mean squared error with the sub-batch's weight of Eq. 6; what else training may
+        # weight by (Min-SNR, weighting_scheme, masks) depends on its noise levels, and those are set here.
         path, shape = seen.path, (-1, *[1] * (seen.x.ndim - 1))
         from_x, from_z = (part.to(seen.x).view(shape) for part in (path.from_x, path.from_z))
         error = seen.prediction.detach().float() - (from_x * seen.x + from_z * seen.latents)
@@ -221,12 +223,17 @@ class Measurement:
 
 def pull_back(holder: "TupleAccelerator", prediction: Tensor, output: Tensor) -> Gradients:
     """J^T output for the trained parameters. A loop of backward passes, because checkpointing and fused attention know
-    no others; the graph stays."""
+    no others; the graph stays. In float16 the loss scale keeps small gradients from vanishing, and is taken out."""
     parameters = trained(holder)
-    for parameter in parameters:
-        parameter.grad = None
-    prediction.backward(output.to(prediction), retain_graph=True)
-    gradients = [parameter.grad for parameter in parameters]
+    scale = holder.scaler.get_scale() if holder.scaler is not None else 1.0
+    while True:
+        for parameter in parameters:
+            parameter.grad = None
+        prediction.backward((scale * output).to(prediction), retain_graph=True)
+        gradients = [None if parameter.grad is None else parameter.grad / scale for parameter in parameters]
+        if scale <= 1 or all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+            break
+        scale /= 16
     for parameter in parameters:
         parameter.grad = None
     return gradients

@@ -73,14 +73,14 @@ def _maps(level: Level) -> str:
         charts.heat_map(level.omega, "Ω, exact"),
         charts.heat_map(level.proxy, "Ω of averaged latents, a proxy"),
     ]
-    below = math.isfinite(level.collapse) and level.sigma < level.collapse
+    below = math.isfinite(level.collapse) and level.noise < level.collapse
     note = " <span class=tag>below s*: α is one-hot</span>" if below else ""
     return f"<h3>noise level {level.sigma:g}{note}</h3><div class=maps>{''.join(figures)}</div>"
 
 
 def _row(level: Level) -> str:
-    cells = [f"{level.sigma:g}", f"{level.effective:.1f} of {level.latents:.0f}", f"{level.collapse:.3f}"]
-    cells += [f"{level.loss:.4f}", str(level.gradients.count), str(level.omega.count)]
+    cells = [f"{level.sigma:g}", f"{level.noise:.3f}", f"{level.effective:.1f} of {level.latents:.0f}"]
+    cells += [f"{level.collapse:.3f}", f"{level.loss:.4f}", str(level.gradients.count), str(level.omega.count)]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 

@@ -54,7 +54,10 @@ class Matrix:
 
 @dataclass
 class Level:
-    """One noise level. effective: median N_eff of `latents`; collapse: median s*. control: see grams.Pooled."""
+    """One noise level. effective: median N_eff of `latents`; collapse: median s*. control: see grams.Pooled.
+
+    sigma: as asked for, of a U-Net the share of its timesteps. noise: on the scale of s*, std / (mean + std).
+    """
 
     sigma: float
     gradients: Matrix
@@ -66,6 +69,7 @@ class Level:
     collapse: float
     loss: float
     control: dict[str, dict[str, float]]
+    noise: float
 
 
 def summarise(measured: Measurement) -> list[Level]:
@@ -90,6 +94,7 @@ def _level(measured: Measurement, index: int, sigma: float) -> Level:
         _median([point["collapse"] for point in known if point["collapse"]]),
         _median([point["loss"] for point in known]),
         _control(measured.windows.get(index, []), index),
+        _median([point["noise"] for point in known]),
     )
 
 

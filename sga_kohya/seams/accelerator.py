@@ -109,7 +109,7 @@ class HostAccelerator(TupleAccelerator):
             self.stopped = session.budget.after_step(self.cursor, session.loop)
             if self.stopped:
                 session.monitor.finish(self.cursor.step)
-                session.last_epoch = self.cursor.epoch
+                session.last_epoch = session.loop.epoch()
         session.monitor.after_step(self.cursor, self.num_processes)
 
 

@@ -52,6 +52,11 @@ class HostLoop:
         frame = _loop_frame()
         return 0 if frame is None else frame.f_locals["global_step"]
 
+    def epoch(self) -> int:
+        """The epoch it is in, from 1; 0 where there is no loop."""
+        frame = _loop_frame()
+        return 0 if frame is None else frame.f_locals["epoch"] + 1
+
     def go_on_from(self, step: int) -> None:
         """Make the loop count from this optimizer step. Raises SgaError when its counter cannot be reached."""
         frame = _loop_frame()

@@ -49,11 +49,13 @@ class DiffusersAutoencoder(Autoencoder):
         super().__init__()
         if hasattr(vae, "bn"):
             raise SgaError(f"{type(vae).__name__} normalises packed latents by running statistics: not supported yet")
+        if scale is not None:  # a saved folder must say it, whatever the loader of the file has put there
+            vae.register_to_config(scaling_factor=scale, shift_factor=shift)
         self.vae, config = vae, vae.config
         per_channel = config.get("latents_mean") is not None and config.get("latents_std") is not None
         mean, std = (config.latents_mean, config.latents_std) if per_channel else ([0.0], [1.0])
-        scale = scale or config.get("scaling_factor") or 1.0
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) + (shift or config.get("shift_factor") or 0))
+        scale = config.get("scaling_factor") or 1.0
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) + (config.get("shift_factor") or 0))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) / scale)
         self.channels = config.latent_channels
         blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")

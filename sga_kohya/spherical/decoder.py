@@ -237,7 +237,8 @@ def find_checkpoint(options: DecoderOptions) -> Path | None:
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
         raise SgaError(f"--resume: {'; '.join(changed)}; resume with the same settings")
-    if then["step"] >= options.steps:
+    # A run that was cut off after its last step still has to measure and save.
+    if then["step"] > options.steps:
         raise SgaError(f"the run in {options.out} is at step {then['step']} already: ask for more than {options.steps}")
     return known[-1]
 

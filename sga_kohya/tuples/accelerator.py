@@ -65,9 +65,9 @@ class TupleAccelerator(Accelerator):
         dataset = data_loader.dataset
         if not isinstance(dataset, TupleDataset):
             return super().prepare_data_loader(data_loader, device_placement, slice_fn_for_dispatch)
-        self._check_engine()
         sampler = dataset.sampler(data_loader)
         if sampler is not None:
+            self._check_engine()
             data_loader = with_sampler(data_loader, sampler)
         # Placement is the TupleLoader's: accelerate would move the whole step at once.
         prepared = super().prepare_data_loader(data_loader, device_placement=False)

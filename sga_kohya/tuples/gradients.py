@@ -98,8 +98,10 @@ class GradientSplit:
         return total
 
     def _generator(self) -> torch.Generator:
-        cursor, dataset = self.accelerator.cursor, self.accelerator._dataset
-        place = (dataset.seed if dataset is not None else 0, cursor.epoch, cursor.position)
+        """Of the tuple step, counted over the whole run, so that a resumed run draws the same."""
+        accelerator, dataset = self.accelerator, self.accelerator._dataset
+        part = accelerator.step % accelerator.gradient_accumulation_steps
+        place = (dataset.seed if dataset is not None else 0, accelerator.cursor.step, part)
         return torch.Generator().manual_seed(seed_of((*place, "surgery")))
 
 

@@ -71,12 +71,12 @@ class Log:
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a line, and let the disk have it."""
-        lines = [record]
+        lines, torn = [record], False
         if not self._begun:
             lines.insert(0, {"run": self.settings, "from_step": record["step"], "what": _HEADER})
             self._begun = True
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")  # a run was killed while writing
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")  # a run was killed while writing
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + "".join(json.dumps(_rounded(line)) + "\n" for line in lines))
             file.flush()
