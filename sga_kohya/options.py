@@ -1,5 +1,6 @@
 """The host's options as it will see them: command line over TOML, read without starting the host."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,10 @@ def _read_toml(name: str) -> dict[str, Any]:
         # The host merges all sections into one; a table that is the value of one of our options is no section.
         flat.update(value if isinstance(value, dict) and not key.startswith("sga_") else {key: value})
     return flat
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as an argparse type."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("write a whole number from 1")
+    return int(text)

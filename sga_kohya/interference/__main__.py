@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.launch import SCRIPTS, errors_in_one_line
-from sga_kohya.options import read_options
+from sga_kohya.options import positive, read_options
 from sga_kohya.seams.checkout import find_checkout
 from sga_kohya.seams.checks import check
 
@@ -52,12 +52,6 @@ def noise_levels(text: str) -> tuple[float, ...]:
     if not levels or levels[0] <= 0 or levels[-1] > 1:
         raise argparse.ArgumentTypeError("write numbers above 0 and up to 1, such as 0.1,0.5,0.9")
     return levels
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("write a whole number from 1")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

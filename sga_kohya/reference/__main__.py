@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sga_kohya.config import PATHS, SgaConfig, add_arguments
 from sga_kohya.errors import SgaError
-from sga_kohya.options import read_options
+from sga_kohya.options import positive, read_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,14 +42,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--resume", nargs="?", const="latest", help="continue exactly: from this checkpoint folder, or the run's last")
     add_arguments(parser)
     return parser
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

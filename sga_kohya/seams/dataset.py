@@ -97,6 +97,11 @@ class TupleDatasetGroup(HostDatasetGroup):
         self.planner.seed = value
 
     def facts(self) -> dict[str, str]:
+        return self._facts
+
+    @functools.cached_property
+    def _facts(self) -> dict[str, str]:
+        """Every saved state asks for them, and they do not change."""
         planner = self.planner
         # Names without folders, because a dataset that was moved is still the same.
         slices = [
@@ -114,10 +119,11 @@ class TupleDatasetGroup(HostDatasetGroup):
         return self.planner.epoch(epoch)
 
     def begin_step(self, epoch: int, position: int) -> None:
+        # The host's own count of steps reaches a worker late, and begins at zero when resuming.
+        step = ((epoch - 1) * len(self) + position) // self.tuples_per_update
         for dataset in self.group.datasets:
             dataset.current_epoch = epoch  # read by caption_dropout_every_n_epochs
-            # Read by token_warmup_step. The host's own count reaches a worker late, and begins at zero when resuming.
-            dataset.current_step = ((epoch - 1) * len(self) + position) // self.tuples_per_update
+            dataset.current_step = step  # read by token_warmup_step
 
     def load(self, sub_batch: SubBatch) -> Any:
         dataset = self.group.datasets[sub_batch.dataset]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.options import positive
 
 KINDS = ("flux", "sd3", "sd", "sdxl")
 
@@ -73,14 +74,6 @@ def _ablation(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer_steps", type=positive, default=1000, help="steps of the VAE and of its decoder (default: 1000)")
     add("--samples", type=positive, default=1024, help="images drawn from each model (default: 1024)")
     add("--width", type=positive, default=64, help="layer width of the models (default: 64)")
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

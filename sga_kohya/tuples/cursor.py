@@ -37,7 +37,7 @@ class Cursor:
 
     @classmethod
     def load(cls, folder: Path) -> "Cursor | None":
-        """None where the state was saved by something else than a run with tuples."""
+        """None where the state was saved by something else. Raises SgaError when the file cannot be read."""
         file = folder / FILE
         if not file.is_file():
             return None
