@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.version import __version__
 
 if TYPE_CHECKING:
     from sga_kohya.seams.host import Installation
 
-__version__ = "0.1.0"
 __all__ = ["SgaConfig", "SgaError", "__version__", "install", "uninstall"]
 
 

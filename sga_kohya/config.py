@@ -13,6 +13,7 @@ from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS
+from sga_kohya.version import __version__
 
 REDUCTIONS = ("mean", "sum", "constant")
 SURGERIES = ("none", "pcgrad", "cagrad")
@@ -212,8 +213,6 @@ class SgaConfig:
 
     def metadata(self) -> dict[str, str]:
         """The settings, and the version that read them, as `ss_sga_*` strings for a saved model's header."""
-        from sga_kohya import __version__  # late, because the package's own module imports this one
-
         texts = {f"ss_{key}": _as_text(getattr(self, option.name)) for key, option in option_names().items()}
         for option in ("manifest", "show_timesteps", "probe_every"):
             del texts[f"ss_sga_{option}"]  # paths on somebody's disk, and what leaves the model as it is

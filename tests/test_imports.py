@@ -8,16 +8,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sga_kohya"
-BASE = {"__version__", "config", "errors", "granularity", "options"}
+BASE = {"config", "errors", "granularity", "kit", "options", "version"}
 ALLOWED = {
-    **dict.fromkeys(BASE - {"__version__"}, BASE),
+    **dict.fromkeys(BASE - {"kit", "version", "errors"}, BASE),
+    "kit": {"errors"},
+    "version": set(),
+    "errors": set(),
     "equations": BASE,
     "tuples": BASE | {"equations", "tuples"},
     "seams": BASE | {"equations", "tuples", "seams"},
-    "hsd": {"errors", "hsd"},
+    "hsd": {"errors", "hsd", "kit", "version"},
     "reference": BASE | {"equations", "tuples"},
     "partition": BASE | {"hsd"},
-    "evaluate": {"errors", "evaluate", "seams"},  # of seams only checkout.py: sd-scripts runs in processes of its own
+    "evaluate": {
+        "errors",
+        "evaluate",
+        "kit",
+        "seams",
+    },  # of seams only checkout.py: sd-scripts runs in processes of its own
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"seams"},
     "interference": BASE | {"equations", "tuples", "seams", "launch"},

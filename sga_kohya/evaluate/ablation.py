@@ -9,9 +9,9 @@ from typing import Any
 import toml
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.plan import pictures
 from sga_kohya.evaluate.samplers import flat
+from sga_kohya.kit.files import write_whole
 
 # role: label, sga_tuples, sga_modulation
 ARMS = {

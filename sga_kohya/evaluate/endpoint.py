@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.plan import Judge
+from sga_kohya.kit.files import write_whole
 
 REPLY_TOKENS = 250  # of a ranking in four dimensions, as estimated beforehand
 

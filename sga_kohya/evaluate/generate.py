@@ -22,7 +22,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.images import folder_of, missing_images, weights_of
 from sga_kohya.evaluate.plan import Dataset, Plan, Sampling, Variant
 from sga_kohya.evaluate.samplers import (
@@ -35,6 +34,7 @@ from sga_kohya.evaluate.samplers import (
     refuse_prompt,
     refuse_weights,
 )
+from sga_kohya.kit.files import write_whole
 
 SETTINGS = "settings.json"
 

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.ballots import LETTERS, Ballot, Trial, all_trials, balanced_orders, dense, moved, refuse_foreign
 from sga_kohya.evaluate.endpoint import BudgetSpent, Endpoint
-from sga_kohya.evaluate.files import write_whole
 from sga_kohya.evaluate.images import load, png, same_size
 from sga_kohya.evaluate.plan import Cell, Plan
+from sga_kohya.kit.files import write_whole
 
 DIMENSIONS = ("geometry", "rendering", "aesthetics", "overall")
 INSTRUCTIONS = """\

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.backbones import Backbone, cache_file
-from sga_kohya.evaluate.files import write_csv, write_whole
 from sga_kohya.evaluate.images import all_images, load
 from sga_kohya.evaluate.intervals import Interval, intervals
 from sga_kohya.evaluate.plan import Cell, Plan
+from sga_kohya.kit.files import write_csv, write_whole
 
 FILE = "metrics.json"
 

@@ -10,7 +10,7 @@ import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Sampling, Variant, pictures
-from sga_kohya.evaluate.tables import Table
+from sga_kohya.kit.fields import Table
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

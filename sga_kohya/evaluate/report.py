@@ -18,12 +18,12 @@ from sga_kohya.evaluate.analysis import (
     without_inattentive,
 )
 from sga_kohya.evaluate.charts import figure_html, save_figure
-from sga_kohya.evaluate.files import write_csv, write_whole
 from sga_kohya.evaluate.images import all_images, load
 from sga_kohya.evaluate.intervals import Interval
 from sga_kohya.evaluate.metrics import Scores, metric_intervals
 from sga_kohya.evaluate.plan import Cell, Plan
 from sga_kohya.evaluate.sections import Grid, Section
+from sga_kohya.kit.files import write_csv, write_whole
 
 
 def write_report(plan: Plan) -> Path:

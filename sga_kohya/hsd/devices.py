@@ -1,7 +1,5 @@
-"""Where a model runs, and what is said when its library is missing."""
+"""Where a model runs."""
 
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sga_kohya.errors import SgaError
@@ -28,12 +26,3 @@ def torch_device(name: str) -> "torch.device":
 
 def batch_size(device: "torch.device") -> int:
     return 1 if device.type == "cpu" else ACCELERATOR_BATCH
-
-
-def library(name: str, extra: str, purpose: str) -> ModuleType:
-    """An optional library. Raises SgaError that names the extra which installs it."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        reason = " ".join(str(error).split())
-        raise SgaError(f'{purpose} needs {name} ({reason}): pip install "sga-kohya[{extra}]"') from None

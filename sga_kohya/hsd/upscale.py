@@ -52,7 +52,8 @@ class SuperResolver:
         """path: .pth or .safetensors. Half precision on CUDA where the architecture allows it."""
         import torch
 
-        from sga_kohya.hsd.devices import library, torch_device
+        from sga_kohya.hsd.devices import torch_device
+        from sga_kohya.kit.extras import library
 
         spandrel = library("spandrel", "sr", f"upscale_model {path}")
         if not path.is_file():

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from sga_kohya import __version__
 from sga_kohya.equations.paths import project
 from sga_kohya.errors import SgaError
 from sga_kohya.spherical.adversarial import PatchDiscriminator, adversarial, hinge
@@ -28,6 +27,7 @@ from sga_kohya.spherical.autoencoders import load_autoencoder
 from sga_kohya.spherical.images import find_images, load_square, load_squares, save_grid
 from sga_kohya.spherical.perceptual import load_lpips
 from sga_kohya.spherical.reconstruction import reconstruct, table
+from sga_kohya.version import __version__
 
 SHOWN = 6
 BETAS = (0.5, 0.9)  # of both Adams, as is usual for adversarial autoencoders

@@ -15,7 +15,8 @@ from sga_kohya.hsd.detectors.classes import ClassDetector, Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import Letterbox, chunks
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.devices import ACCELERATOR_BATCH, library
+from sga_kohya.hsd.devices import ACCELERATOR_BATCH
+from sga_kohya.kit.extras import library
 
 NMS_IOU = 0.7
 """Of two boxes of one class that overlap more, the better is taken; ultralytics' own value."""

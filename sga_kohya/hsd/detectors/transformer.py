@@ -9,7 +9,8 @@ import numpy as np
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detect import View
 from sga_kohya.hsd.detectors.letterbox import chunks
-from sga_kohya.hsd.devices import batch_size, library
+from sga_kohya.hsd.devices import batch_size
+from sga_kohya.kit.extras import library
 
 if TYPE_CHECKING:
     import torch

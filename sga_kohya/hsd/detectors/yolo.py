@@ -17,7 +17,8 @@ from sga_kohya.hsd.detectors.classes import ClassDetector, Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.devices import batch_size, library, torch_device
+from sga_kohya.hsd.devices import batch_size, torch_device
+from sga_kohya.kit.extras import library
 
 
 class YoloModel:

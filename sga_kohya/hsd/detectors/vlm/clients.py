@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.transformer import load_pretrained
-from sga_kohya.hsd.devices import library, torch_device
+from sga_kohya.hsd.devices import torch_device
+from sga_kohya.kit.extras import library
 
 HTTP_RETRIES = 5
 BUSY = (408, 429, 500, 502, 503, 504, 529)

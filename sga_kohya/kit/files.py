@@ -1,0 +1,116 @@
+"""Files and folders that are whole or not there, and folders with one writer at a time.
+
+Everything is written beside its place under another name, which no trainer reads, and then moved.
+"""
+
+import contextlib
+import csv
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from sga_kohya.errors import SgaError
+
+PART = ".part"
+LOCK = ".sga_kohya.lock"
+_PATIENCE = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts: on Windows a viewer, a scanner or TensorBoard may hold a file open for a moment."""
+
+
+def part_of(path: Path) -> Path:
+    """Where a file or folder is written before it is moved into place."""
+    return path.with_name(path.name + PART)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, keep_suffix: bool = False) -> Iterator[Path]:
+    """`with whole_file(path) as part:` write to `part`; on success it becomes `path`, on any error it is removed.
+
+    keep_suffix: for writers that choose the format by the name's end.
+    """
+    part = path.with_name(f".{path.stem}{PART}{path.suffix}") if keep_suffix else part_of(path)
+    try:
+        yield part
+        move(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder: `part` is new and empty; what stands at `path` is replaced only by a finished one."""
+    part = part_of(path)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        replace_folder(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Put a finished folder in the place of what may be there. A kill in between leaves the old one as NAME.old."""
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        move(target, old)
+    move(part, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """os.replace, with patience where another program holds the target open. Raises OSError when it stays held."""
+    for seconds in _PATIENCE:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(source, target)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """A file of bytes, or of text as UTF-8 with the line ends given."""
+    with whole_file(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, remedy: str) -> Iterator[None]:
+    """Hold a folder for this process; it is created where it is missing. The lock of a dead process is no obstacle.
+
+    remedy: what to do when another process holds it, such as "give another output_dir". Raises SgaError then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise SgaError(f"another process is writing into {folder}: wait for its end, or {remedy}") from None
+    try:
+        yield
+    finally:
+        lock.release()
