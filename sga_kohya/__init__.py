@@ -12,8 +12,10 @@ from sga_kohya.errors import SgaError
 from sga_kohya.version import __version__
 
 if TYPE_CHECKING:
-    from sga_kohya.seams.host import Installation
+    from sga_kohya.hosts.seam import Installation
 
+# Doors stand in a folder of their own and are reached as sga_kohya.NAME, by runpy and spawned workers too.
+__path__.append(str(Path(__file__).with_name("doors")))
 __all__ = ["SgaConfig", "SgaError", "__version__", "install", "uninstall"]
 
 
@@ -23,14 +25,14 @@ def install(config: SgaConfig | None = None, sd_scripts: str | Path | None = Non
     sd_scripts: its folder; found as by the doors if not given. Returns what can be undone, also by `with`.
     Raises SgaError when the checkout is missing or does not fit.
     """
-    from sga_kohya.seams.checkout import find_checkout
-    from sga_kohya.seams.install import install_for
+    from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+    from sga_kohya.hosts.sd_scripts.install import install_for
 
     return install_for(config or SgaConfig(), find_checkout(str(sd_scripts) if sd_scripts else None))
 
 
 def uninstall() -> None:
     """Undo the current installation, if there is one."""
-    from sga_kohya.seams.host import uninstall_all
+    from sga_kohya.hosts.seam import uninstall_all
 
     uninstall_all()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.options import read_options
-from sga_kohya.seams.checkout import find_checkout
-from sga_kohya.seams.checks import check
 
 # Each script we have a door for, and the network trainer of its family if it is a full fine-tune.
 SCRIPTS = {
@@ -95,7 +95,7 @@ def _run(script: str, argv: list[str]) -> None:
     if not asks_for_help(argv):
         check(options, config)
     # Only now, because it imports torch: what words and files alone get wrong was said at once.
-    from sga_kohya.seams.install import install_for
+    from sga_kohya.hosts.sd_scripts.install import install_for
 
     with install_for(config, checkout):
         sys.argv = [str(path), *argv]

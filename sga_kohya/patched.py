@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.checkout import Checkout
+from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.launch import SCRIPTS, asks_for_help, errors_in_one_line
 from sga_kohya.options import read_options
-from sga_kohya.seams.checkout import Checkout
-from sga_kohya.seams.checks import check
 
 
 def load(library: str) -> None:
@@ -42,7 +42,7 @@ def _load(checkout: Checkout, script: str, argv: list[str]) -> None:
             print(f"sga_kohya: {script} ignores network_module; adapters are trained by {SCRIPTS[script]}", flush=True)
         check(options, config)
     checkout.script(script)
-    from sga_kohya.seams.install import install_for  # imports torch: only for those who asked
+    from sga_kohya.hosts.sd_scripts.install import install_for  # imports torch: only for those who asked
 
     install_for(config, checkout)
 

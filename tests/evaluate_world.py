@@ -8,8 +8,8 @@ import numpy as np
 import toml
 from PIL import Image
 
-from sga_kohya.evaluate.plan import Plan
-from sga_kohya.evaluate.plan_file import read_plan
+from sga_kohya.evaluate.plan.plan import Plan
+from sga_kohya.evaluate.plan.plan_file import read_plan
 
 PROMPTS = ["a red cat", "a blue dog", "a green house"]
 

@@ -14,14 +14,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.hosts.sd_scripts import noise as timesteps
+from sga_kohya.hosts.sd_scripts import path
+from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.hosts.seam import install
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.text import HashedWords
-from sga_kohya.seams import path, timesteps
-from sga_kohya.seams.checkout import find_checkout
-from sga_kohya.seams.host import install
-from sga_kohya.seams.session import Session
+from sga_kohya.training.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
 
 job = json.loads(sys.argv[1])

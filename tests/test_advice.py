@@ -6,9 +6,9 @@ import pytest
 
 from sga_kohya import SgaError
 from sga_kohya.config import SgaConfig
-from sga_kohya.seams.advice import advice
-from sga_kohya.seams.checkout import TESTED, find_checkout
-from sga_kohya.seams.checks import check, problems
+from sga_kohya.hosts.sd_scripts.advice import advice
+from sga_kohya.hosts.sd_scripts.checkout import TESTED, find_checkout
+from sga_kohya.hosts.sd_scripts.checks import check, problems
 
 from . import stub_host
 

@@ -4,8 +4,8 @@ from argparse import Namespace
 
 import pytest
 
-from sga_kohya.seams.budget import Budget
-from sga_kohya.seams.loop import HostLoop
+from sga_kohya.training.budget import Budget
+from sga_kohya.training.loop import HostLoop
 from sga_kohya.tuples.cursor import Cursor
 
 HOUR = 3600.0

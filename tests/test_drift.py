@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sga_kohya import SgaConfig, SgaError
-from sga_kohya.seams import install as installer
-from sga_kohya.seams.checkout import TESTED, Checkout
-from sga_kohya.seams.host import Seam
+from sga_kohya.hosts.sd_scripts import install as installer
+from sga_kohya.hosts.sd_scripts.checkout import TESTED, Checkout
+from sga_kohya.hosts.seam import Seam
 
 from . import stub_host
 

@@ -16,11 +16,11 @@ from safetensors.numpy import save_file
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.generate import clear_leftovers, generate
-from sga_kohya.evaluate.images import all_images
-from sga_kohya.evaluate.plan import Sampling
-from sga_kohya.evaluate.plan_file import read_plan
-from sga_kohya.evaluate.samplers import SCRIPTS, Job, arguments_of, line_of, to_words
+from sga_kohya.evaluate.plan.plan import Sampling
+from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
+from sga_kohya.evaluate.sample.images import all_images
+from sga_kohya.hosts.sd_scripts.samplers import SCRIPTS, Job, arguments_of, line_of, to_words
 
 from .evaluate_world import write_plan
 
@@ -112,8 +112,8 @@ def test_what_was_made_before_a_kill_is_kept(sampled, tmp_path):
     code = (tmp_path / "fake.py").read_text()
     (tmp_path / "fake.py").write_text(f"import os, time\nparent = os.getppid()\n{code}")
     left.write_text("4")
-    code = "from pathlib import Path; from sga_kohya.evaluate.generate import generate;"
-    code += "from sga_kohya.evaluate.plan_file import read_plan;"
+    code = "from pathlib import Path; from sga_kohya.evaluate.sample.generate import generate;"
+    code += "from sga_kohya.evaluate.plan.plan_file import read_plan;"
     code += f"generate(read_plan(Path({str(path)!r})), Path('.'), {command!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     made = tmp_path / "evaluation" / "images" / "alpha" / "one"

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.analysis import analyse, without_inattentive
-from sga_kohya.evaluate.ballots import Ballot
-from sga_kohya.evaluate.images import all_images
-from sga_kohya.evaluate.plan_file import read_plan
-from sga_kohya.evaluate.server import Server
-from sga_kohya.evaluate.study import Log, candidates, chosen_trials, items_for, log_file, read, spoil
+from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.rate.analysis import analyse, without_inattentive
+from sga_kohya.evaluate.rate.ballots import Ballot
+from sga_kohya.evaluate.rate.server import Server
+from sga_kohya.evaluate.rate.study import Log, candidates, chosen_trials, items_for, log_file, read, spoil
+from sga_kohya.evaluate.sample.images import all_images
 
 from .evaluate_browser import chromium
 from .evaluate_world import make_plan, noise

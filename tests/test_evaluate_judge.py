@@ -13,9 +13,9 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.analysis import analyse, reliability
-from sga_kohya.evaluate.images import all_images
-from sga_kohya.evaluate.judge import DIMENSIONS, INSTRUCTIONS, Asker, judge, parse, questions, read
+from sga_kohya.evaluate.rate.analysis import analyse, reliability
+from sga_kohya.evaluate.rate.judge import DIMENSIONS, INSTRUCTIONS, Asker, judge, parse, questions, read
+from sga_kohya.evaluate.sample.images import all_images
 
 from .evaluate_world import make_plan
 

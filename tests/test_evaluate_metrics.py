@@ -11,10 +11,17 @@ from PIL import ImageOps
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.backbones import Backbone, cache_file
-from sga_kohya.evaluate.images import all_images
-from sga_kohya.evaluate.metrics import measure, metric_difference, metric_intervals, near_copies, prompt_means, read
-from sga_kohya.evaluate.plan import Cell
+from sga_kohya.evaluate.measure.backbones import Backbone, cache_file
+from sga_kohya.evaluate.measure.metrics import (
+    measure,
+    metric_difference,
+    metric_intervals,
+    near_copies,
+    prompt_means,
+    read,
+)
+from sga_kohya.evaluate.plan.plan import Cell
+from sga_kohya.evaluate.sample.images import all_images
 
 from .evaluate_world import PROMPTS, make_plan, noise, write_clip, write_plan, write_vit
 
@@ -35,7 +42,7 @@ def test_values_are_the_cosines_of_transformers_own_features(tmp_path, models):
     import torch
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    from sga_kohya.evaluate.images import load
+    from sga_kohya.evaluate.sample.images import load
 
     plan = make_plan(tmp_path, metrics=models)
     scores = measure(plan, "cpu")

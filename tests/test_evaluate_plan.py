@@ -8,9 +8,9 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.images import all_images, image_files, load, same_size
-from sga_kohya.evaluate.plan import Cell, pictures
-from sga_kohya.evaluate.plan_file import read_plan
+from sga_kohya.evaluate.plan.plan import Cell, pictures
+from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.sample.images import all_images, image_files, load, same_size
 
 from .evaluate_world import make_plan, write_plan
 

@@ -14,14 +14,14 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.analysis import analyse, judge_human_agreement, without_inattentive
-from sga_kohya.evaluate.ballots import Ballot, all_trials
-from sga_kohya.evaluate.judge import ballots_file
-from sga_kohya.evaluate.metrics import Scores, save
-from sga_kohya.evaluate.plan import Dataset, Human, Plan, Variant
-from sga_kohya.evaluate.plan_file import read_plan
-from sga_kohya.evaluate.report import write_report
-from sga_kohya.evaluate.study import Log, items_for
+from sga_kohya.evaluate.measure.metrics import Scores, save
+from sga_kohya.evaluate.plan.plan import Dataset, Human, Plan, Variant
+from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.rate.analysis import analyse, judge_human_agreement, without_inattentive
+from sga_kohya.evaluate.rate.ballots import Ballot, all_trials
+from sga_kohya.evaluate.rate.judge import ballots_file
+from sga_kohya.evaluate.rate.study import Log, items_for
+from sga_kohya.evaluate.report.report import write_report
 
 from .evaluate_browser import chromium
 from .evaluate_world import write_plan

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sga_kohya.evaluate.ballots import balanced_orders, dense, moved, williams_square
-from sga_kohya.evaluate.intervals import intervals, mean_of
-from sga_kohya.evaluate.ranking import (
+from sga_kohya.evaluate.rate.ballots import balanced_orders, dense, moved, williams_square
+from sga_kohya.evaluate.rate.ranking import (
     krippendorff_alpha,
     order_agreement,
     pairwise_wins,
     plackett_luce,
     rank_shares,
 )
+from sga_kohya.kit.intervals import intervals, mean_of
 
 RANKS = st.integers(2, 6).flatmap(lambda size: st.lists(st.integers(1, size), min_size=size, max_size=size))
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sga_kohya.hsd.captions import CaptionEvidence, find_caption, is_tag_list, slice_caption
+from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection
-from sga_kohya.hsd.geometry import Box
+from sga_kohya.hsd.photos.captions import CaptionEvidence, find_caption, is_tag_list, slice_caption
 
 PHOTO = Box(0, 0, 1000, 1000)
 FOUND = (

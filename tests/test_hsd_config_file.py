@@ -7,8 +7,8 @@ import pytest
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig
 from sga_kohya.hsd.__main__ import build_parser, config_from
-from sga_kohya.hsd.config_file import load_config, to_toml
-from sga_kohya.hsd.layers import preset_names
+from sga_kohya.hsd.settings.config_file import load_config, to_toml
+from sga_kohya.hsd.settings.layers import preset_names
 
 
 def written(folder: Path, text: str, name: str = "hsd.toml") -> Path:

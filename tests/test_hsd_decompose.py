@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector
-from sga_kohya.hsd.decompose import Group, decompose, distinct, render
+from sga_kohya.hsd.cut.decompose import Group, decompose, distinct, render
 from sga_kohya.hsd.detect import make_detector
 
 LEVELS = (LevelConfig("macro", 512, tau_up=1.0), LevelConfig("meso", 512), LevelConfig("micro", 512))
@@ -190,7 +190,7 @@ def test_one_s_own_detector_plugs_in_by_name(monkeypatch):
     from sga_kohya.hsd import detect
 
     monkeypatch.setattr(detect, "DETECTORS", detect.DETECTORS.copy())
-    monkeypatch.setattr("sga_kohya.hsd.config.DETECTORS", detect.DETECTORS)
+    monkeypatch.setattr("sga_kohya.hsd.settings.config.DETECTORS", detect.DETECTORS)
     register_detector("fixed", lambda config, photos: Fixed())
     assert make_detector(HsdConfig(detector="fixed"), Path()).name == "fixed"
     with pytest.raises(ValueError, match="already registered"):

@@ -6,9 +6,9 @@ import pytest
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig
-from sga_kohya.hsd.geometry import aspect_error, best_aspect_match, centred_box, containment, framing_crop, iou
-from sga_kohya.hsd.names import assign_roots, slice_stem, slug
-from sga_kohya.hsd.sizes import target_sizes
+from sga_kohya.hsd.cut.geometry import aspect_error, best_aspect_match, centred_box, containment, framing_crop, iou
+from sga_kohya.hsd.cut.sizes import target_sizes
+from sga_kohya.hsd.out.names import assign_roots, slice_stem, slug
 
 
 def test_iou_and_containment_by_values():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from sga_kohya.hsd import images, png
-from sga_kohya.hsd.duplicates import NearDuplicates, perceptual_hash
-from sga_kohya.hsd.images import UnreadableImage, decode_image, encode_image, resize, shrink
+from sga_kohya.hsd.photos import images, png
+from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize, shrink
 
 
 def saved(image: Image.Image, extension: str, **options) -> bytes:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd.__main__ import main
-from sga_kohya.hsd.manifest import Row
-from sga_kohya.hsd.report import write_report
-from sga_kohya.hsd.runs import sample
-from sga_kohya.hsd.strips import GAP, TILE_HEIGHT, tile_width
-from sga_kohya.hsd.tally import Tally
+from sga_kohya.hsd.out.manifest import Row
+from sga_kohya.hsd.out.report import write_report
+from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile_width
+from sga_kohya.hsd.out.tally import Tally
+from sga_kohya.hsd.run import sample
 from tests.test_hsd_resume import CONFIG, photos, picture, slices
 from tests.test_hsd_run import rows_of, snapshot
 

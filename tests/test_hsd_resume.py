@@ -17,7 +17,7 @@ from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.detect import DETECTORS
-from sga_kohya.hsd.ledger import JOURNAL
+from sga_kohya.hsd.out.ledger import JOURNAL
 from tests.test_hsd_run import rows_of, snapshot
 
 LEVELS = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))

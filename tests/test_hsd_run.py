@@ -18,7 +18,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
-from sga_kohya.hsd.ledger import JOURNAL
+from sga_kohya.hsd.out.ledger import JOURNAL
 
 RESOLUTION = 512
 CONFIG = HsdConfig(

@@ -1,4 +1,4 @@
-"""sga_kohya.hsd.upscale: a tiny ESRGAN made on the spot, through spandrel's own loader."""
+"""sga_kohya.hsd.photos.upscale: a tiny ESRGAN made on the spot, through spandrel's own loader."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig
-from sga_kohya.hsd.upscale import SuperResolver, make_upscaler, tiled
+from sga_kohya.hsd.photos.upscale import SuperResolver, make_upscaler, tiled
 
 pytest.importorskip("spandrel")
 

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from sga_kohya.equations.interference import flow_path
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.measure import Latents
 from sga_kohya.interference import report, store, summary
-from sga_kohya.interference.measure import Measurement, exact_space, output_space, pool, pooled_space, pull_back
+from sga_kohya.interference.points import Measurement, exact_space, output_space, pool, pooled_space, pull_back
 from sga_kohya.interference.summary import Interval, Level, Matrix
-from sga_kohya.seams.measure import Latents
 from sga_kohya.tuples.accelerator import TupleAccelerator
 
 LABELS = ["macro", "meso", "micro"]

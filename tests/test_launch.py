@@ -81,8 +81,8 @@ def test_what_excludes_tuples_is_allowed_without_them(checkout, data, off):
 
 def launch_checks(argv: list[str]) -> None:
     from sga_kohya.config import SgaConfig
+    from sga_kohya.hosts.sd_scripts.checks import check
     from sga_kohya.options import read_options
-    from sga_kohya.seams.checks import check
 
     options = read_options(argv)
     check(options, SgaConfig.from_options(options))
@@ -140,7 +140,7 @@ def test_help_asks_for_no_data(checkout):
 
 
 def test_every_door_names_a_script_and_every_script_has_a_door():
-    folder = Path(launch.__file__).parent
+    folder = Path(launch.__file__).with_name("doors")
     doors = {p.name for p in folder.glob("*.py") if "from sga_kohya.launch import run" in p.read_text()}
     assert doors == set(launch.SCRIPTS)
 

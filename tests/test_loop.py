@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sga_kohya.errors import SgaError
-from sga_kohya.seams import loop as module
-from sga_kohya.seams.loop import HostLoop
+from sga_kohya.training import loop as module
+from sga_kohya.training.loop import HostLoop
 
 # A host whose counter is a plain variable, and one whose counter lives in a cell because a closure uses it.
 PROGRAM = f"""

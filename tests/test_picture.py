@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image, ImageColor
 
-from sga_kohya.seams.picture import _COLOURS, Line, _ticks, write_chart
+from sga_kohya.kit.line_chart import _COLOURS, Line, _ticks, write_chart
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sga_kohya.equations.weights import sub_batch_weight
-from sga_kohya.tuples.plan import Planner, form_groups, granularities, pack
+from sga_kohya.tuples.planner import Planner, form_groups, granularities, pack
 from sga_kohya.tuples.step import Slice
 
 LEVELS = ("macro", "meso", "micro")

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.reference.__main__ import main
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.trainer import Trainer
-from sga_kohya.seams.checkout import find_checkout
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
 

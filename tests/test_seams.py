@@ -11,13 +11,14 @@ import torch
 import sga_kohya
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.equations.timesteps import shift_logit
-from sga_kohya.seams import flow_weight, modulation
-from sga_kohya.seams import snr as snr_seam
-from sga_kohya.seams import timesteps as timesteps_seam
-from sga_kohya.seams.checkout import Checkout, find_checkout
-from sga_kohya.seams.host import Seam, install
-from sga_kohya.seams.install import install_for
-from sga_kohya.seams.session import Session
+from sga_kohya.hosts.sd_scripts import flow_weight
+from sga_kohya.hosts.sd_scripts import noise as timesteps_seam
+from sga_kohya.hosts.sd_scripts import snr as snr_seam
+from sga_kohya.hosts.sd_scripts import started as modulation
+from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
+from sga_kohya.hosts.sd_scripts.install import install_for
+from sga_kohya.hosts.seam import Seam, install
+from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 
 from . import stub_host

@@ -10,9 +10,9 @@ from torch import nn
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.paths import PATHS, project, tangent
 from sga_kohya.errors import SgaError
-from sga_kohya.seams import path as seam
-from sga_kohya.seams.session import Session
-from sga_kohya.seams.timesteps import shift_logit
+from sga_kohya.hosts.sd_scripts import path as seam
+from sga_kohya.hosts.sd_scripts.noise import shift_logit
+from sga_kohya.training.session import Session
 
 SLERP = PATHS["spherical-slerp"]
 

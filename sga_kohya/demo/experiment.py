@@ -12,12 +12,12 @@ from torch import Tensor
 from sga_kohya.config import SgaConfig
 from sga_kohya.hsd import HsdConfig, LevelConfig
 from sga_kohya.hsd import run as decompose
-from sga_kohya.hsd.manifest import Row
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Spent, Trainer
-from sga_kohya.tuples.plan import granularities
+from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import SubBatch
 
 LEVELS = ("macro", "meso", "micro")

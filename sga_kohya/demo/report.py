@@ -23,7 +23,7 @@ from torch import Tensor
 from sga_kohya.config import SgaConfig
 from sga_kohya.demo import charts
 from sga_kohya.demo.experiment import LEVELS, NOISE_LEVELS, PIXELS, SIDE, Run
-from sga_kohya.hsd.manifest import Row
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.tuples.step import TupleStep
 
 PACKAGES = ("sga-kohya", "torch", "diffusers", "accelerate", "scikit-image")

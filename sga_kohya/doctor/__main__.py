@@ -10,11 +10,11 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.advice import advice
+from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
+from sga_kohya.hosts.sd_scripts.checks import data_problems, problems
 from sga_kohya.launch import SCRIPTS
 from sga_kohya.options import read_options
-from sga_kohya.seams.advice import advice
-from sga_kohya.seams.checkout import Checkout, find_checkout
-from sga_kohya.seams.checks import data_problems, problems
 
 USAGE = """usage: python -m sga_kohya.doctor CONFIG.toml [--script NAME.py] [OPTIONS]
 
@@ -90,7 +90,7 @@ def _script(options: dict[str, Any]) -> str:
 def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config: SgaConfig, findings: Findings) -> None:
     """Everything for which sd-scripts must be imported; what it says meanwhile is kept from the page."""
     from sga_kohya.doctor import data, environment, settings
-    from sga_kohya.seams.install import install_for
+    from sga_kohya.hosts.sd_scripts.install import install_for
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.ExitStack() as stack:

@@ -9,8 +9,8 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.errors import SgaError
-from sga_kohya.seams.report import describe
-from sga_kohya.seams.session import Session
+from sga_kohya.training.plan_report import describe
+from sga_kohya.training.session import Session
 
 _WARNING = "warning: "
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan import Plan
-from sga_kohya.evaluate.plan_file import read_plan
-from sga_kohya.seams.checkout import find_checkout
+from sga_kohya.evaluate.plan.plan import Plan
+from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,8 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
-    from sga_kohya.evaluate.generate import clear_leftovers, generate
-    from sga_kohya.evaluate.images import PUT_THERE, image_files, missing_images
+    from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
+    from sga_kohya.evaluate.sample.images import PUT_THERE, image_files, missing_images
 
     plan = read_plan(args.plan)
     samples = [variant for variant in plan.variants if not variant.images]
@@ -82,7 +82,7 @@ def metrics(args: argparse.Namespace) -> int:
     _need("transformers", "imagehash")
     import torch
 
-    from sga_kohya.evaluate.metrics import measure, metric_intervals
+    from sga_kohya.evaluate.measure.metrics import measure, metric_intervals
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     scores = measure(plan, device)
@@ -100,8 +100,8 @@ def metrics(args: argparse.Namespace) -> int:
 
 def judge(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    from sga_kohya.evaluate.images import all_images
-    from sga_kohya.evaluate.judge import judge as ask_all
+    from sga_kohya.evaluate.rate.judge import judge as ask_all
+    from sga_kohya.evaluate.sample.images import all_images
 
     verdict = ask_all(plan, all_images(plan), only_estimate=args.estimate)
     if verdict is not None:
@@ -114,8 +114,8 @@ def judge(args: argparse.Namespace) -> int:
 
 def human(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    from sga_kohya.evaluate.images import all_images
-    from sga_kohya.evaluate.server import LOOPBACK, Server
+    from sga_kohya.evaluate.rate.server import LOOPBACK, Server
+    from sga_kohya.evaluate.sample.images import all_images
 
     server = Server(plan, all_images(plan), args.host, args.port)
     if args.host not in LOOPBACK:
@@ -137,14 +137,14 @@ def human(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
     _need("choix", "matplotlib")
-    from sga_kohya.evaluate.report import write_report
+    from sga_kohya.evaluate.report.report import write_report
 
     print(write_report(plan))
     return 0
 
 
 def checkpoints(args: argparse.Namespace) -> int:
-    from sga_kohya.evaluate.checkpoints import all_runs, pick
+    from sga_kohya.evaluate.sample.checkpoints import all_runs, pick
 
     if args.source.is_file():
         return _checkpoints_of(read_plan(args.source))
@@ -167,7 +167,7 @@ def checkpoints(args: argparse.Namespace) -> int:
 
 
 def _checkpoints_of(plan: Plan) -> int:
-    from sga_kohya.evaluate.images import weights_of
+    from sga_kohya.evaluate.sample.images import weights_of
 
     failed = 0
     for variant in (variant for variant in plan.variants if variant.run):
@@ -182,7 +182,7 @@ def _checkpoints_of(plan: Plan) -> int:
 
 
 def ablation(args: argparse.Namespace) -> int:
-    from sga_kohya.evaluate.ablation import unequal, write_ablation
+    from sga_kohya.evaluate.plan.ablation import unequal, write_ablation
 
     *tomls, plan = write_ablation(args.base, args.out, args.prompts, args.references, args.door)
     if warning := unequal(args.base):

@@ -11,11 +11,11 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.config import MODES, HsdConfig
-from sga_kohya.hsd.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.detect import DETECTORS
-from sga_kohya.hsd.images import FORMATS
-from sga_kohya.hsd.layers import Layer, preset_names, with_absolute_paths
+from sga_kohya.hsd.photos.images import FORMATS
+from sga_kohya.hsd.settings.config import MODES, HsdConfig
+from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
+from sga_kohya.hsd.settings.layers import Layer, preset_names, with_absolute_paths
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    from sga_kohya.hsd.runs import preview, run
-    from sga_kohya.hsd.summary import next_command, summarise
+    from sga_kohya.hsd.out.summary import next_command, summarise
+    from sga_kohya.hsd.run import preview, run
 
     try:
         config = config_from(args)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sga_kohya.hsd.geometry import Box, Size
+from sga_kohya.hsd.cut.geometry import Box, Size
 
 if TYPE_CHECKING:
-    from sga_kohya.hsd.config import HsdConfig
+    from sga_kohya.hsd.settings.config import HsdConfig
 
 BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "boxes")
 """A module of sga_kohya.hsd.detectors each, with '_' for '-', imported only when it is used."""

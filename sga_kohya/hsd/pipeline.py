@@ -15,17 +15,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from sga_kohya.hsd.captions import CaptionEvidence, find_caption, slice_caption
-from sga_kohya.hsd.config import HsdConfig
-from sga_kohya.hsd.decompose import Group, Slice, decompose, render
+from sga_kohya.hsd.cut.decompose import Group, Slice, decompose, render
 from sga_kohya.hsd.detect import Detection
-from sga_kohya.hsd.duplicates import NearDuplicates, perceptual_hash
-from sga_kohya.hsd.images import UnreadableImage, decode_image, encode_image
-from sga_kohya.hsd.ledger import digest
-from sga_kohya.hsd.manifest import NEAR_DUPLICATE, UNREADABLE, Origin, Row, group_rows, lost_row
-from sga_kohya.hsd.output import OutputFolder, caption_bytes
-from sga_kohya.hsd.sections import Section
-from sga_kohya.hsd.strips import strip, tile
+from sga_kohya.hsd.kits import Section
+from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Origin, Row, group_rows, lost_row
+from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
+from sga_kohya.hsd.out.strips import strip, tile
+from sga_kohya.hsd.photos.captions import CaptionEvidence, find_caption, slice_caption
+from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
+from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""

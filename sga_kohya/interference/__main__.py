@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.launch import SCRIPTS, errors_in_one_line
 from sga_kohya.options import positive, read_options
-from sga_kohya.seams.checkout import find_checkout
-from sga_kohya.seams.checks import check
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 # Options of the TOML that a run which trains nothing must not have.
@@ -81,8 +81,8 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     check(options, config)
     out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
     # Only now, because these import torch: what words and files alone get wrong was said at once.
+    from sga_kohya.hosts.sd_scripts.measure import Enough, Look, install_look
     from sga_kohya.interference import report, store
-    from sga_kohya.seams.measure import Enough, Look, install_look
 
     facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": _hash(args.weights)}
     facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}

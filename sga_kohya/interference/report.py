@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from sga_kohya.interference import charts, summary
-from sga_kohya.interference.measure import Measurement
+from sga_kohya.interference.points import Measurement
 from sga_kohya.interference.summary import Interval, Level
 
 PAGE = Path(__file__).with_name("page.html")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sga_kohya.errors import SgaError
-from sga_kohya.interference.measure import Measurement
+from sga_kohya.interference.points import Measurement
 
 FILE = "measured.pt"
 _KEPT = ("done", "seen", "steps", "windows")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.equations import gram as grams
-from sga_kohya.interference.measure import Measurement
+from sga_kohya.interference.points import Measurement
 from sga_kohya.tuples.probe import DRAWS
 
 RESAMPLES = 1000

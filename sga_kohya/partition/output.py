@@ -8,7 +8,7 @@ import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import MANIFEST_NAME
-from sga_kohya.hsd.output import write_atomically
+from sga_kohya.hsd.out.output import write_atomically
 from sga_kohya.partition.dataset import Dataset, Sample
 
 DATASET_TOML = "dataset.toml"

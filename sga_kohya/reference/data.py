@@ -21,7 +21,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
-from sga_kohya.tuples.plan import Planner, eq_6, form_groups
+from sga_kohya.tuples.planner import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}

@@ -96,9 +96,9 @@ def _options(kind: Any, args: argparse.Namespace) -> Any:
 
 
 def _run_probe(args: argparse.Namespace) -> str:
-    from sga_kohya.spherical import probe  # only now, because these import torch
+    from sga_kohya.spherical import tokenizer_check as check  # only now, because these import torch
 
-    return f"{probe.table(probe.run(_options(probe.ProbeOptions, args)))}\npage: {args.out / 'probe.html'}"
+    return f"{check.table(check.run(_options(check.ProbeOptions, args)))}\npage: {args.out / 'probe.html'}"
 
 
 def _run_decoder(args: argparse.Namespace) -> str:

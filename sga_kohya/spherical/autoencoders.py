@@ -124,8 +124,8 @@ def load_autoencoder(path: Path, kind: str | None, sd_scripts: str | None = None
     elif kind is None:
         raise SgaError(f"{path} is a file: say by --kind flux, sd3, sd or sdxl whose VAE it is")
     else:
-        from sga_kohya.seams.autoencoder import load_autoencoder as load_host
-        from sga_kohya.seams.checkout import find_checkout
+        from sga_kohya.hosts.sd_scripts.autoencoder import load_autoencoder as load_host
+        from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 
         host = load_host(kind, path, find_checkout(sd_scripts))
         wrap = HostFileAutoencoder if kind in ("flux", "sd3") else DiffusersAutoencoder

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector, run
-from sga_kohya.hsd.ledger import read_rows
+from sga_kohya.hsd.out.ledger import read_rows
 
 WIDTH, HEIGHT = 1800, 1200
 DIFFERENT = 24

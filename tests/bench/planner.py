@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from itertools import combinations
 
-from sga_kohya.tuples.plan import Planner, form_groups, pack
+from sga_kohya.tuples.planner import Planner, form_groups, pack
 from sga_kohya.tuples.step import Group, Slice
 
 SIZES = {"macro": [0.15, 0.45, 0.15, 0.2, 0.05], "meso": [0.35, 0.35, 0.2, 0.1], "micro": [0.7, 0.2, 0.1]}

@@ -12,7 +12,7 @@ import torch
 sys.path[:] = [sys.argv[1], *sys.path, str(Path(__file__).parents[2])]
 
 from sga_kohya.config import SgaConfig  # noqa: E402
-from sga_kohya.seams.preview import noise_levels, snr_weights  # noqa: E402
+from sga_kohya.training.preview import noise_levels, snr_weights  # noqa: E402
 
 COMMON = {"logit_mean": 0.3, "logit_std": 1.2, "mode_scale": 1.29, "ip_noise_gamma": None, "sigmoid_scale": 1.5}
 SAMPLING = ("sigma", "uniform", "sigmoid", "shift", "flux_shift")

@@ -8,9 +8,9 @@ import pytest
 import toml
 from PIL import Image
 
-from sga_kohya.evaluate.generate import generate
-from sga_kohya.evaluate.images import all_images
-from sga_kohya.evaluate.plan_file import read_plan
+from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.sample.generate import generate
+from sga_kohya.evaluate.sample.images import all_images
 
 from .conftest import RUNNER
 from .data import write_dataset

@@ -11,13 +11,13 @@ import numpy as np
 import yaml
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detect import Detection, View
 from sga_kohya.hsd.detectors.classes import Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.geometry import Size
+from sga_kohya.hsd.settings.config import HsdConfig
 
 CLASS_FILES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
 

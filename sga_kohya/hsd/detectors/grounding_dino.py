@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sga_kohya.hsd.config import HsdConfig
 from sga_kohya.hsd.detect import Detection, View
 from sga_kohya.hsd.detectors.labels import phrases
 from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
+from sga_kohya.hsd.settings.config import HsdConfig
 
 DEFAULT_MODEL = "IDEA-Research/grounding-dino-tiny"
 """Apache-2.0."""

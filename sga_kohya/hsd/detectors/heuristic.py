@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.cut.geometry import Box, Size
 from sga_kohya.hsd.detect import Detection, View
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.geometry import Box, Size
+from sga_kohya.hsd.settings.config import HsdConfig
 
 WORKING_SIDE = 128
 """Saliency is computed on a copy with this long side in pixels: subjects, not grain, and milliseconds per photo."""

@@ -7,8 +7,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from sga_kohya.hsd.cut.geometry import Box, Size
 from sga_kohya.hsd.detect import Detection
-from sga_kohya.hsd.geometry import Box, Size
 
 T = TypeVar("T")
 GREY = 114

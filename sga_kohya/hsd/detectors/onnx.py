@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.config import HsdConfig
 from sga_kohya.hsd.detect import View
 from sga_kohya.hsd.detectors.classes import ClassDetector, Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import Letterbox, chunks
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import ACCELERATOR_BATCH
+from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.extras import library
 
 NMS_IOU = 0.7

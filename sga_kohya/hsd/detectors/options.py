@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.settings.config import HsdConfig
 
 T = TypeVar("T")
 

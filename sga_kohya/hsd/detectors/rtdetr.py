@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from sga_kohya.hsd.config import HsdConfig
 from sga_kohya.hsd.detect import View
 from sga_kohya.hsd.detectors.classes import ClassDetector, Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
+from sga_kohya.hsd.settings.config import HsdConfig
 
 DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 """Apache-2.0, the 80 classes of COCO."""

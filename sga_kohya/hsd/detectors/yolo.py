@@ -11,13 +11,13 @@ from pathlib import Path
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.config import HsdConfig
 from sga_kohya.hsd.detect import View
 from sga_kohya.hsd.detectors.classes import ClassDetector, Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import batch_size, torch_device
+from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.extras import library
 
 

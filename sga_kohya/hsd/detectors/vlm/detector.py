@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.config import HsdConfig
+from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detect import Detection, View
 from sga_kohya.hsd.detectors.classes import Found
 from sga_kohya.hsd.detectors.labels import phrases
@@ -22,9 +22,9 @@ from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, Message, picture_message
 from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, BadReply, complaint, question, read_reply
-from sga_kohya.hsd.geometry import Size
-from sga_kohya.hsd.images import find_images
-from sga_kohya.hsd.manifest import MANIFEST
+from sga_kohya.hsd.out.manifest import MANIFEST
+from sga_kohya.hsd.photos.images import find_images
+from sga_kohya.hsd.settings.config import HsdConfig
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 """Apache-2.0; used without an endpoint."""

@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detectors.classes import Found
-from sga_kohya.hsd.geometry import Size
 
 RELATIVE = 1000
 """Coordinates run from 0 to this in both directions, unless pixels are asked for."""

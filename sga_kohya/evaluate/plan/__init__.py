@@ -1,0 +1,1 @@
+"""What is compared: plans and how they are written."""

@@ -1,0 +1,177 @@
+"""Read a plan from TOML (examples/evaluate/plan.toml shows every field): one error lists everything that is wrong."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Sampling, Variant, pictures
+from sga_kohya.kit.fields import Table
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises one SgaError that lists everything wrong with the plan, with a remedy each."""
+    if not path.is_file():
+        raise SgaError(f"{path}: there is no such plan; examples/evaluate/plan.toml is one to start from")
+    try:
+        values = toml.loads(path.read_text(encoding="utf-8"))
+    except (toml.TomlDecodeError, UnicodeDecodeError, IndexError) as error:
+        raise SgaError(f"{path}: not valid TOML: {error}") from None
+    problems: list[str] = []
+    plan = _plan(Table(values, "", problems), path.resolve().parent)
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise SgaError(f"{path} has {len(problems)} problem{'s' * (len(problems) > 1)}:{listed}")
+    return plan
+
+
+def _plan(table: Table, folder: Path) -> Plan:
+    seeds = table.listed("seeds", int, required=True)
+    if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        table.complain("seeds", f"= {list(seeds)}: write different numbers from 0")
+    elif "seeds" in table.values and not seeds:
+        table.complain("seeds", "is empty: write five or more, such as [1, 2, 3, 4, 5]")
+    datasets = tuple(_dataset(entry, folder) for entry in table.tables("datasets"))
+    sampling = _fields(Sampling, table.table("generate"))
+    variants = tuple(_variant(entry, [d.name for d in datasets]) for entry in table.tables("variants"))
+    confidence = table.get("confidence", float, 0.95)
+    if not 0.5 <= confidence < 1:
+        table.complain("confidence", f"= {confidence}: write a number from 0.5 to below 1, such as 0.95")
+    plan = Plan(
+        title=table.get("title", str, "Evaluation"),
+        out=folder / table.get("out", str, "evaluation"),
+        seeds=seeds,
+        datasets=datasets,
+        variants=variants,
+        folder=folder,
+        seed=table.get("seed", int, 0, low=0),
+        bootstrap=table.get("bootstrap", int, 2000, low=100),
+        confidence=confidence,
+        tolerance_minutes=table.get("tolerance_minutes", float, 30.0, low=0),
+        paper=table.choice("paper", ("flux", "sdxl")),
+        sampling=sampling,
+        metrics=_fields(Metrics, table.table("metrics")),
+        judge=_judge(table) if "judge" in table.values else None,
+        human=_fields(Human, table.table("human")),
+    )
+    table.known.add("judge")
+    _check_together(plan, table)
+    table.refuse_unknown()
+    return plan
+
+
+def _dataset(table: Table, folder: Path) -> Dataset:
+    name = _name(table)
+    prompts = table.listed("prompts", str)
+    if file := table.get("prompts_file", str):
+        path = folder / os.path.expanduser(file)
+        if path.is_file():
+            prompts += tuple(path.read_text(encoding="utf-8").splitlines())
+        else:
+            table.complain("prompts_file", f"= {file!r}: {path} does not exist")
+    prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip() and not prompt.startswith("#"))
+    if not prompts:
+        table.complain("prompts", "are missing; write them as a list, or one a line in a prompts_file")
+    if len(set(prompts)) < len(prompts):
+        table.complain("prompts", "hold one twice; write each once, seeds repeat it")
+    wanted = table.get("references", str, "", required=True)
+    references = tuple(pictures(folder / os.path.expanduser(wanted))) if wanted else ()
+    if wanted and not references:
+        table.complain("references", f"= {wanted!r}: no image in {folder / wanted}")
+    dataset = Dataset(name, prompts, references, table.get("n1_hours", float, None, low=1e-9))
+    table.refuse_unknown()
+    return dataset
+
+
+def _variant(table: Table, datasets: list[str]) -> Variant:
+    name = _name(table)
+    templates = {key: _template(table, key, datasets) for key in ("images", "weights", "run")}
+    if sum(map(bool, templates.values())) > 1:
+        table.complain("images, weights, run", "exclude each other: write one of them")
+    variant = Variant(
+        name=name,
+        label=table.get("label", str, name),
+        role=table.choice("role", ROLES),
+        budget=table.get("budget", float, 1.0, low=0),
+        output_name=table.get("output_name", str, ""),
+        arguments=table.get("arguments", dict, {}),
+        **templates,
+    )
+    table.refuse_unknown()
+    return variant
+
+
+def _template(table: Table, key: str, datasets: list[str]) -> str | Mapping[str, str]:
+    if isinstance(table.values.get(key), Mapping):
+        paths = table.get(key, dict)
+        if missing := [name for name in datasets if not isinstance(paths.get(name), str)]:
+            table.complain(key, f"has no path for the dataset {missing[0]}")
+        return paths
+    return table.get(key, str, "")
+
+
+def _judge(table: Table) -> Judge:
+    entry = table.table("judge")
+    for key in ("url", "model", "price_input", "price_output", "budget"):
+        if key not in entry.values:
+            remedy = "write 0 for a model of your own" if key.startswith("price") else "write it"
+            entry.complain(key, f"is missing; {remedy}")
+    judge = _fields(Judge, entry)
+    if judge.url and not judge.url.startswith(("http://", "https://")):
+        entry.complain("url", f"= {judge.url!r}: write the endpoint's base, such as https://api.openai.com/v1")
+    return judge
+
+
+# The least value of a number, where it is not 0.
+_LEAST = {"width": 64, "height": 64, "steps": 1, "size": 64, "batch_size": 1, "attempts": 1, "parallel": 1}
+
+
+def _fields(kind: type, table: Table) -> Any:
+    """A dataclass whose fields are the table's keys, each of the type of its default."""
+    values = {}
+    for name, default in ((f, getattr(kind, f, None)) for f in kind.__dataclass_fields__):
+        if isinstance(default, tuple):
+            values[name] = table.listed(name, str)
+        elif default is None:
+            values[name] = table.get(name, dict, {})
+        else:
+            number = type(default) in (int, float)
+            values[name] = table.get(name, type(default), default, low=_LEAST.get(name, 0) if number else None)
+    table.refuse_unknown()
+    return kind(**values)
+
+
+def _name(table: Table) -> str:
+    name = table.get("name", str, "", required=True)
+    if name and not NAME.fullmatch(name):
+        table.complain("name", f"= {name!r}: use letters, digits, '.', '_' and '-', at most 64, for it names folders")
+    return name
+
+
+def _check_together(plan: Plan, table: Table) -> None:
+    for kind, names in (
+        ("datasets", [dataset.name for dataset in plan.datasets]),
+        ("variants", list(plan.variant_names)),
+    ):
+        if len({name.casefold() for name in names}) < len(names):
+            table.complain(kind, f"{names}: names must differ in more than case")
+    if "variants" in table.values and len(plan.variants) < 2:
+        table.complain("variants", f"are {len(plan.variants)}: write two or more to compare")
+    if "datasets" in table.values and not plan.datasets:
+        table.complain("datasets", "are none: write one or more")
+    if len(plan.variants) > 26:
+        table.complain("variants", f"are {len(plan.variants)}; at most 26 have letters")
+    sizes = {s.name: len(s.references) for s in plan.datasets if 0 < len(s.references) < plan.human.references}
+    if plan.judge:
+        sizes |= {s.name: len(s.references) for s in plan.datasets if 0 < len(s.references) < plan.judge.references}
+    for name, count in sizes.items():
+        table.complain("references", f"to show are more than the {count} that dataset {name} has: lower them")
+    for variant in plan.variants:
+        if variant.run and (missing := [d.name for d in plan.datasets if d.n1_hours is None]):
+            table.complain("n1_hours", f"of dataset {missing[0]} is missing; variant {variant.name} needs it for `run`")

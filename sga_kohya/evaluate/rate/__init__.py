@@ -1,0 +1,1 @@
+"""Rankings by a model and by people."""

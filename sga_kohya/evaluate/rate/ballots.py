@@ -1,0 +1,123 @@
+"""What judges and raters are asked, and their answers: trials, balanced orders, ballots."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.plan.plan import Plan
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The images that all variants made of one prompt with one seed. prompt counts from 0."""
+
+    dataset: str
+    prompt: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One answer. order: what was shown at A, B, …; ranks: {dimension: rank of each place}, 1 the best.
+
+    kind: main; repeat, the same question again; reorder, the same pictures in another order; control, one picture in
+    all places; attention, one picture spoilt more and more. seconds: taken by a human.
+    """
+
+    rater: str
+    kind: str
+    trial: Trial
+    order: tuple[str, ...]
+    ranks: Mapping[str, tuple[int, ...]]
+    seconds: float | None = None
+
+    def by_variant(self, names: Sequence[str], dimension: str = "overall") -> np.ndarray:
+        """The ranks in the order of `names`."""
+        return np.array([self.ranks[dimension][self.order.index(name)] for name in names])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Ballot":
+        return cls(
+            values["rater"],
+            values["kind"],
+            Trial(**values["trial"]),
+            tuple(values["order"]),
+            {name: tuple(ranks) for name, ranks in values["ranks"].items()},
+            values.get("seconds"),
+        )
+
+
+def all_trials(plan: Plan) -> list[Trial]:
+    return [
+        Trial(dataset.name, prompt, seed)
+        for dataset in plan.datasets
+        for prompt in range(len(dataset.prompts))
+        for seed in plan.seeds
+    ]
+
+
+def williams_square(size: int) -> list[tuple[int, ...]]:
+    """Orders in which everyone stands equally often in each place and equally often right after each other one.
+
+    Williams, Australian Journal of Scientific Research A 2 (1949) 149. `size` rows if even, twice as many if odd.
+    """
+    first = [0]
+    for step in range(1, size):
+        first.append((first[-1] + step * (1 if step % 2 else -1)) % size)
+    rows = [tuple((place + shift) % size for place in first) for shift in range(size)]
+    return rows if size % 2 == 0 else rows + [row[::-1] for row in rows]
+
+
+def balanced_orders(names: Sequence[str], count: int, generator: np.random.Generator) -> list[tuple[str, ...]]:
+    """`count` orders that run through the Williams square, the names dealt to its numbers at random."""
+    square = williams_square(len(names))
+    dealt = [names[number] for number in generator.permutation(len(names))]
+    rows: list[int] = []
+    while len(rows) < count:
+        rows += generator.permutation(len(square)).tolist()
+    return [tuple(dealt[number] for number in square[row]) for row in rows[:count]]
+
+
+def moved(order: Sequence[str]) -> tuple[str, ...]:
+    """The same in an order in which nothing stands where it stood."""
+    return (*order[1:], order[0])
+
+
+def dense(ranks: Sequence[int]) -> tuple[int, ...]:
+    """The same ranking in ranks without gaps: 1, 1, 4 becomes 1, 1, 2."""
+    return tuple((np.unique(ranks, return_inverse=True)[1] + 1).tolist())
+
+
+def refuse_foreign(plan: Plan, ballots: Sequence[Ballot], path: Path) -> None:
+    """Raises SgaError when ballots do not fit the plan they are read for."""
+    trials, names = set(all_trials(plan)), set(plan.variant_names)
+    for ballot in ballots:
+        if ballot.trial not in trials or (ballot.kind == "main" and set(ballot.order) != names):
+            raise SgaError(
+                f"{path} holds answers to another plan ({ballot.trial}): rename the folder it is in, or change `out` "
+                "in the plan"
+            )
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a JSONL file and how many lines were no JSON, such as one that a kill cut short."""
+    if not path.is_file():
+        return [], 0
+    rows, torn = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if line:
+                rows.append(json.loads(line))
+        except ValueError:
+            torn += 1
+    return rows, torn

@@ -1,0 +1,83 @@
+"""Rank distribution beside the first-place rate of each dataset (the layout of Figs. 9 and 10), as PNG and as HTML."""
+
+import html
+import os
+from pathlib import Path
+
+from sga_kohya.evaluate.plan.plan import Plan
+from sga_kohya.evaluate.rate.analysis import Ranked
+
+
+def save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
+    """Write the PNG. Left: how often each variant takes each place. Right: first places by dataset, in percent."""
+    import matplotlib
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    labels, size = list(plan.labels.values()), len(plan.variants)
+    figure = Figure(figsize=(11, 1.6 + 0.55 * max(size, len(ranked.heat))), layout="constrained", dpi=150)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.85, 0.1, size))
+    begin = np.zeros(size)
+    for place in range(size):
+        widths = np.array([100 * row[place].value for row in ranked.shares])
+        left.barh(labels, widths, left=begin, color=colors[place], label=f"{place + 1}")
+        for number, (width, start) in enumerate(zip(widths, begin, strict=True)):
+            if width >= 7:
+                ink = "black" if colors[place][:3].mean() > 0.45 else "white"
+                left.text(start + width / 2, number, f"{width:.0f}", ha="center", va="center", color=ink, fontsize=9)
+        begin += widths
+    firsts = ranked.first
+    left.errorbar(
+        [100 * f.value for f in firsts],
+        np.arange(size) + 0.32,
+        xerr=np.array([[100 * max(0, f.value - f.low), 100 * max(0, f.high - f.value)] for f in firsts]).T,
+        fmt="none",
+        ecolor="black",
+        capsize=3,
+        lw=1,
+    )
+    left.invert_yaxis()
+    left.set(xlim=(0, 100), xlabel="% of rankings (whiskers: interval of the first-place rate)", title=title)
+    left.legend(title="place", ncols=size, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
+    heat = np.array([[100 * number.value for number in row] for row in ranked.heat.values()])
+    right.imshow(heat, cmap="Blues", vmin=0, vmax=max(60.0, heat.max()), aspect="auto")
+    right.set_xticks(range(size), labels, rotation=20, ha="right")
+    right.set_yticks(range(len(ranked.heat)), list(ranked.heat))
+    right.set_title("first places by dataset, %")
+    for (row, column), value in np.ndenumerate(heat):
+        right.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 38 else "black")
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
+
+
+def figure_html(plan: Plan, ranked: Ranked) -> str:
+    """The same for the page, in its own colours."""
+    size = len(plan.variants)
+    bars = []
+    for label, row in zip(plan.labels.values(), ranked.shares, strict=True):
+        parts = "".join(
+            f'<i class="p" style="width:{100 * number.value:.2f}%;--t:{place / max(1, size - 1):.3f}" '
+            f'title="place {place + 1}: {100 * number.value:.0f} %">{_short(number.value)}</i>'
+            for place, number in enumerate(row)
+        )
+        bars.append(f'<div class="row"><span>{html.escape(label)}</span><div class="stack">{parts}</div></div>')
+    steps = (f'<i class="p" style="--t:{place / max(1, size - 1):.3f}">{place + 1}</i>' for place in range(size))
+    key = f'<p class="key">place {"".join(steps)}</p>'
+    head = "".join(f"<th>{html.escape(label)}</th>" for label in plan.labels.values())
+    cells = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f'<td style="--v:{100 * number.value:.0f}%">{100 * number.value:.0f}</td>' for number in row)
+        + "</tr>"
+        for name, row in ranked.heat.items()
+    )
+    heat = f'<div class="table"><table class="heat"><tr><th></th>{head}</tr>{cells}</table></div>'
+    return (
+        f'<div class="figure"><div><h3>Rank distribution, %</h3>{"".join(bars)}{key}</div>'
+        f"<div><h3>First places by dataset, %</h3>{heat}</div></div>"
+    )
+
+
+def _short(value: float) -> str:
+    return f"{100 * value:.0f}" if value >= 0.06 else ""

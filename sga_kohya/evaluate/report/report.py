@@ -1,0 +1,167 @@
+"""Write report.html, report.md, results.csv and a PNG for each kind of rater, from what the other commands left."""
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from string import Template
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.measure import metrics
+from sga_kohya.evaluate.measure.metrics import Scores, metric_intervals
+from sga_kohya.evaluate.plan.plan import Cell, Plan
+from sga_kohya.evaluate.rate import judge as judges
+from sga_kohya.evaluate.rate import study
+from sga_kohya.evaluate.rate.analysis import (
+    Ranked,
+    analyse,
+    judge_human_agreement,
+    reliability,
+    without_inattentive,
+)
+from sga_kohya.evaluate.report import sections
+from sga_kohya.evaluate.report.charts import figure_html, save_figure
+from sga_kohya.evaluate.report.sections import Grid, Section
+from sga_kohya.evaluate.sample.images import all_images, load
+from sga_kohya.kit.files import write_csv, write_whole
+from sga_kohya.kit.intervals import Interval
+
+
+def write_report(plan: Plan) -> Path:
+    """Returns report.html's path. Raises SgaError when there is nothing to report."""
+    scores, asked = metrics.read(plan), judges.read(plan)
+    rated, raters = without_inattentive(study.read(plan))
+    judged, ranked = analyse(plan, asked), analyse(plan, rated)
+    if scores is None and judged is None and ranked is None:
+        raise SgaError(f"{plan.out} has nothing to report yet: run `metrics`, `judge` or `human` with this plan first")
+    found = [sections.setup(plan)]
+    results: dict[str, Ranked] = {}
+    if scores:
+        found.append(sections.metrics_section(plan, scores))
+    if judged:
+        results["judge"] = judged
+        sentences = sections.judge_sentences(asked[0].rater, reliability(asked), len(plan.variants))
+        found.append(sections.ranking_section(plan, "judge", "Model judge (Fig. 9)", judged, sentences))
+    if ranked:
+        results["human"] = ranked
+        sentences = sections.human_sentences(raters)
+        found.append(sections.ranking_section(plan, "human", "Human raters (Fig. 10)", ranked, sentences))
+    if agreed := judge_human_agreement(asked, rated):
+        sentence = f"Judge and raters order {100 * agreed[0]:.0f} % of the pairs alike, on {agreed[1]} shared trials."
+        found.append(Section("agreement", "Agreement of judge and raters", [sentence]))
+    found += [section for section in (sections.efficiency(plan, results), sections.ablation(plan, results)) if section]
+    plan.out.mkdir(parents=True, exist_ok=True)
+    for section in found:
+        if section.ranked:
+            save_figure(plan, section.title, section.ranked, plan.out / section.figure)
+    write_csv(plan.out / "results.csv", CSV_HEADER, list(csv_rows(plan, scores, results)))
+    write_whole(plan.out / "report.md", markdown(plan, found))
+    write_whole(plan.out / "report.html", page(plan, found))
+    return plan.out / "report.html"
+
+
+CSV_HEADER = ["source", "measure", "dataset", "variant", "value", "low", "high"]
+
+
+def csv_rows(plan: Plan, scores: Scores | None, results: dict[str, Ranked]) -> Iterator[list]:
+    """One number a line; an empty dataset means all of them."""
+
+    def lines(source: str, measure: str, dataset: str, row: Sequence[Interval]) -> Iterator[list]:
+        for name, number in zip(plan.variant_names, row, strict=True):
+            yield [source, measure, dataset, name, number.value, number.low, number.high]
+
+    for column in scores.columns if scores else ():
+        yield from lines("metrics", column, "", metric_intervals(plan, scores.values[column]))
+    for source, ranked in results.items():
+        for place in range(len(plan.variants)):
+            yield from lines(source, f"place {place + 1}", "", [row[place] for row in ranked.shares])
+        for dataset, row in ranked.heat.items():
+            yield from lines(source, "place 1", dataset, row)
+        for dimension, row in ranked.dimensions.items():
+            yield from lines(source, f"place 1 in {dimension}", "", row)
+        yield from lines(source, "Plackett-Luce log-worth", "", ranked.luce)
+        for place, name in enumerate(plan.variant_names):
+            yield from lines(source, f"beats {name}", "", [row[place] for row in ranked.wins])
+
+
+def markdown(plan: Plan, found: Sequence[Section]) -> str:
+    parts = [f"# {plan.title}"]
+    for section in found:
+        parts += [
+            f"## {section.title}",
+            *section.sentences,
+            *(f"**Warning:** {warning}" for warning in section.warnings),
+        ]
+        parts += [f"![{section.title}]({section.figure})"] if section.figure else []
+        parts += [_markdown_table(table) for table in section.tables]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Grid) -> str:
+    rows = [table.header, ["---"] * len(table.header), *table.rows]
+    return f"**{table.caption}**\n\n" + "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+    )
+
+
+def page(plan: Plan, found: Sequence[Section]) -> str:
+    """Self-contained: styles and pictures are in the file."""
+    body = []
+    for section in found:
+        warnings = "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in section.warnings)
+        sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences)
+        chart = figure_html(plan, section.ranked) if section.ranked else ""
+        tables = "".join(map(_html_table, section.tables))
+        title = f"<h2>{html.escape(section.title)}</h2>"
+        body.append(f'<section id="{section.name}">{title}{warnings}{sentences}{chart}{tables}</section>')
+        if section.name == "setup":
+            body.append(samples(plan))
+    template = (Path(__file__).parent / "report.template.html").read_text(encoding="utf-8")
+    return Template(template).substitute(title=html.escape(plan.title), body="".join(body))
+
+
+def _html_table(table: Grid) -> str:
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{_number(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in table.rows
+    )
+    caption = f"<caption>{html.escape(table.caption)}</caption>"
+    return f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _number(cell: str) -> str:
+    """A number with its interval in small print."""
+    value, bracket, interval = html.escape(cell).partition(" [")
+    inside, _, after = interval.partition("]")
+    return f'{value}{after} <span class="interval">[{inside}]</span>' if bracket else value
+
+
+def samples(plan: Plan) -> str:
+    """The first prompt of each dataset with the first seed, beside a reference. Empty when images are not there."""
+    try:
+        files = all_images(plan)
+    except SgaError:
+        return ""
+    rows = []
+    for dataset in plan.datasets:
+        shown = [("reference", dataset.references[0])]
+        shown += [(v.label, files[Cell(dataset.name, v.name, 0, plan.seeds[0])]) for v in plan.variants]
+        pictures = "".join(
+            f'<figure><img src="{_thumbnail(path)}" alt="{html.escape(label)}" loading="lazy">'
+            f"<figcaption>{html.escape(label)}</figcaption></figure>"
+            for label, path in shown
+        )
+        prompt = html.escape(dataset.prompts[0])
+        rows.append(f'<h3>{html.escape(dataset.name)}: {prompt}</h3><div class="samples">{pictures}</div>')
+    note = f"<p>The first prompt with seed {plan.seeds[0]}, chosen by no one.</p>"
+    return f'<section id="samples"><h2>Pictures</h2>{note}{"".join(rows)}</section>'
+
+
+def _thumbnail(path: Path, side: int = 256) -> str:
+    image = load(path)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

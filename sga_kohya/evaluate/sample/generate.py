@@ -1,0 +1,243 @@
+"""Make what is missing of the plan's images by running sd-scripts, a process for each variant and dataset.
+
+Every image appears under its final name whole, with the size and the pixels sd-scripts gave it but without its
+metadata. Images of other settings or other weights than now asked for are made anew.
+"""
+
+import collections
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.plan.plan import Dataset, Plan, Sampling, Variant
+from sga_kohya.evaluate.sample.images import folder_of, missing_images, weights_of
+from sga_kohya.hosts.sd_scripts.samplers import (
+    Job,
+    arguments_of,
+    find_script,
+    finished,
+    line_of,
+    read_training,
+    refuse_prompt,
+    refuse_weights,
+)
+from sga_kohya.kit.files import write_whole
+
+SETTINGS = "settings.json"
+
+
+def generate(plan: Plan, checkout: Path, command: Sequence[str] | None = None, only: str = "") -> int:
+    """Sample every image of the plan that is not there. Returns how many were made.
+
+    checkout: of sd-scripts. command: what runs its script, by default this Python with the script's path.
+    only: the name of one variant. Raises SgaError before the first process starts for whatever files alone show.
+    """
+    if only and only not in plan.variant_names:
+        raise SgaError(f"--only {only}: no such variant; the plan has {', '.join(plan.variant_names)}")
+    pairs = [
+        (variant, dataset)
+        for variant in plan.variants
+        for dataset in plan.datasets
+        if not variant.images and only in ("", variant.name)
+    ]
+    todo = []
+    for variant, dataset in pairs:
+        sampling = sampling_of(plan, variant, dataset)
+        weights = weights_of(plan, variant, dataset)
+        check(sampling, dataset, weights, checkout if command is None else None)
+        todo.append((variant, dataset, sampling, weights))
+    made = 0
+    for variant, dataset, sampling, weights in todo:
+        made += _sample_all(plan, variant, dataset, sampling, weights, checkout, command)
+    return made
+
+
+def sampling_of(plan: Plan, variant: Variant, dataset: Dataset) -> Sampling:
+    """The plan's sampling with the names filled in. `config` is relative to the plan."""
+    config = plan.sampling.config.replace("{dataset}", dataset.name).replace("{variant}", variant.name)
+    return replace(plan.sampling, config=str(plan.folder / config) if config else "")
+
+
+def check(sampling: Sampling, dataset: Dataset, weights: Path | None, checkout: Path | None) -> None:
+    if find_script(sampling.script).protocol == "trainer":
+        read_training(sampling)
+    if checkout and not (checkout / sampling.script).is_file():
+        raise SgaError(f"{checkout} has no {sampling.script}: use another script or a newer version of sd-scripts")
+    for prompt in dataset.prompts:
+        refuse_prompt(sampling, prompt)
+    if weights is not None:
+        refuse_weights(sampling, weights)
+
+
+def _sample_all(
+    plan: Plan,
+    variant: Variant,
+    dataset: Dataset,
+    sampling: Sampling,
+    weights: Path | None,
+    checkout: Path,
+    command: Sequence[str] | None,
+) -> int:
+    folder = folder_of(plan, variant, dataset)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = _settings(sampling, variant, dataset, weights)
+    if _read(folder / SETTINGS) != settings:
+        for old in folder.glob("p*_s*.png"):
+            old.unlink()
+        write_whole(folder / SETTINGS, settings)
+    cells = missing_images(plan, variant, dataset)
+    if not cells:
+        return 0
+    jobs = [Job(number, dataset.prompts[cell.prompt], cell.seed) for number, cell in enumerate(cells)]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".sampling-") as name:
+        work = Path(name)
+        (work / "images").mkdir()
+        words = arguments_of(sampling, variant.arguments, weights, jobs, work)
+        started = command or [sys.executable, str(checkout / sampling.script)]
+        bar = tqdm(total=len(jobs), desc=f"{dataset.name} {variant.name}", unit="image")
+        with bar, _Process([*started, *words], work) as process:
+            for job, path in _images(process, sampling, jobs, work):
+                move(path, folder / cells[job.number].file)
+                bar.update()
+    if left := missing_images(plan, variant, dataset):
+        raise SgaError(
+            f"{sampling.script} made {len(jobs) - len(left)} of {len(jobs)} images of {variant.name} for "
+            f"{dataset.name}; run it again for the rest. The end of what it said:\n{process.tail()}"
+        )
+    return len(jobs)
+
+
+def _images(process: "_Process", sampling: Sampling, jobs: Sequence[Job], work: Path) -> Iterator[tuple[Job, Path]]:
+    """Each job with its image, as they come; fewer than asked for when the script fails. Whoever takes one moves it."""
+    script = find_script(sampling.script)
+    if script.protocol == "interactive":
+        # One at a time: the scripts name images by the second, and two of one second are one file.
+        waiting = process.wait_for("Enter prompt")
+        for job in jobs:
+            if not waiting:
+                return
+            process.say(line_of(sampling, job))
+            waiting = process.wait_for("Enter prompt")
+            for path in (work / "images").glob("*.png"):
+                yield job, path
+        if waiting:
+            process.say(script.end)
+        process.wait()
+        return
+    while process.runs(seconds=1):
+        if script.names_jobs:
+            yield from finished(sampling, jobs, work)[:-1]  # the last one may not be whole yet
+    yield from finished(sampling, jobs, work)
+
+
+class _Process:
+    """A script of sd-scripts, its output read as it comes."""
+
+    def __init__(self, command: Sequence[str], work: Path) -> None:
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.last: collections.deque[str] = collections.deque(maxlen=25)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.last.append(line.rstrip())
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def say(self, line: str) -> None:
+        try:
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it has ended; the next wait says so
+
+    def wait_for(self, words: str) -> bool:
+        """Whether these words came before the script ended."""
+        while (line := self.lines.get()) is not None:
+            if words in line:
+                return True
+        return False
+
+    def runs(self, seconds: float) -> bool:
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def wait(self) -> None:
+        self.process.wait()
+
+    def tail(self) -> str:
+        return "\n".join(self.last)
+
+
+def move(source: Path, target: Path) -> None:
+    """Save a picture without its metadata, whole or not at all. Both are on one disk."""
+    with Image.open(source) as image:
+        image = image.convert("RGB")
+    clean = Image.frombytes("RGB", image.size, image.tobytes())
+    partial = source.with_suffix(".partial")
+    clean.save(partial, format="PNG")
+    os.replace(partial, target)
+    source.unlink()
+
+
+def _settings(sampling: Sampling, variant: Variant, dataset: Dataset, weights: Path | None) -> str:
+    """What an image depends on besides its own prompt's place and seed."""
+    file = None if weights is None else [str(weights), weights.stat().st_size, weights.stat().st_mtime_ns]
+    config = hashlib.sha256(Path(sampling.config).read_bytes()).hexdigest() if sampling.config else None
+    values = {
+        "sampling": asdict(sampling),
+        "arguments": dict(variant.arguments),
+        "prompts": dataset.prompts,
+        "weights": file,
+        "config": config,
+    }
+    return json.dumps(values, indent=1, sort_keys=True)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def clear_leftovers(plan: Plan) -> None:
+    """Remove the work folders that a kill left behind."""
+    for folder in (plan.out / "images").glob("*/*/.sampling-*"):
+        shutil.rmtree(folder, ignore_errors=True)

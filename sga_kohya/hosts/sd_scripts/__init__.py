@@ -1,0 +1,1 @@
+"""kohya-ss sd-scripts: the places where it calls us, one a file; nothing of it is copied."""

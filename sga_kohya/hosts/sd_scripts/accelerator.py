@@ -1,0 +1,137 @@
+"""Seams: the host's accelerator becomes a TupleAccelerator.
+
+Every script gets its accelerator from `prepare_accelerator(args)`, between making the dataset and loading models. The
+name `Accelerator` in the module that owns that function is replaced, so the host's own settings reach ours unchanged;
+the function itself is wrapped to print the plan at the moment when data and arguments are both known. What else happens
+around steps and epochs (resuming, time budgets, statistics) is done where the accelerator learns of them.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
+
+from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup
+from sga_kohya.hosts.seam import Seam
+from sga_kohya.training import probe
+from sga_kohya.training.loop import HostLoop
+from sga_kohya.training.plan_report import describe
+from sga_kohya.training.session import Session
+from sga_kohya.tuples.accelerator import TupleAccelerator
+from sga_kohya.tuples.randomness import Place
+from sga_kohya.tuples.step import SubBatch
+
+_TARGET = "library.train_util.prepare_accelerator"
+
+
+class HostAccelerator(TupleAccelerator):
+    """A TupleAccelerator that knows the host's loop, and that the session's other seams can ask."""
+
+    first_epoch = 1
+    session: Session  # of the subclass that the seam puts into the host
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.session.accelerator = self
+        self.after_step = self._after_step
+        probe.attach(self, self.session)
+
+    def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
+        dataset = data_loader.dataset
+        if isinstance(dataset, HostDatasetGroup):
+            self.session.fire("accelerator")
+            # Without --seed the host draws one in each process, but all ranks must follow one plan.
+            (dataset.planner.seed,) = broadcast_object_list([dataset.planner.seed])
+            dataset.tuples_per_update = self.num_processes * self.gradient_accumulation_steps
+        return super().prepare_data_loader(data_loader, *args, **kwargs)
+
+    def load_state(self, *args: Any, **kwargs: Any) -> None:
+        super().load_state(*args, **kwargs)
+        options = self.session.loop.args
+        if self.cursor.step >= options.max_train_steps:
+            raise SgaError(
+                f"the state to resume is at step {self.cursor.step} and max_train_steps is "
+                f"{options.max_train_steps}: ask for more steps or epochs"
+            )
+        options.sample_at_first = False  # those were made when the run began
+
+    def begin_epoch(self, epoch: int | None) -> int | None:
+        session, resumes = self.session, self.resumes
+        # With other data the host may count one epoch more than its steps need.
+        finished = self.cursor.step >= session.loop.args.max_train_steps
+        skip = None if finished else super().begin_epoch(epoch)
+        session.monitor.silent = skip is None
+        if skip is None:
+            session.loop.silence()
+            return None
+        session.loop.restore()
+        if resumes:
+            session.loop.go_on_from(self.cursor.step)
+        if epoch is None:
+            self.cursor.step = session.loop.step()  # the host's order of data, so its count of steps as well
+        session.budget.begin(self.cursor)
+        session.monitor.begin(self.cursor, session.loop.progress_bar())
+        return skip
+
+    def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
+        super().present(sub_batch, place, ends_epoch)
+        self.session.loop.restore()
+        self.session.monitor.count(sub_batch, self.session.dataset.planner.batch_sizes[sub_batch.dataset])
+
+    def init_trackers(self, *args: Any, **kwargs: Any) -> None:
+        super().init_trackers(*args, **kwargs)
+        for tracker in self.trackers:
+            self.session.monitor.attach(tracker)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        if not (self.session.monitor.silent or self.stopped):
+            super().print(*args, **kwargs)
+
+    def end_training(self) -> None:
+        if self.resumes:
+            raise SgaError(
+                f"the state to resume is in epoch {self.cursor.epoch}, which this run never reached, so nothing was "
+                "trained: ask for more steps or epochs"
+            )
+        self.session.monitor.silent = self.stopped = False
+        super().end_training()
+
+    def _after_step(self) -> None:
+        session = self.session
+        session.verify()
+        if session.budget:
+            (self.cursor.seconds,) = broadcast_object_list([self.cursor.seconds])  # all ranks must agree
+            self.stopped = session.budget.after_step(self.cursor, session.loop)
+            if self.stopped:
+                session.monitor.finish(self.cursor.step)
+                session.last_epoch = session.loop.epoch()
+        session.monitor.after_step(self.cursor, self.num_processes)
+
+
+def _replace_class(original: type, session: Session) -> type:
+    if original is not Accelerator:
+        raise SgaError(f"another plugin has replaced the host's Accelerator by {original}; use one at a time")
+    return type("HostAccelerator", (HostAccelerator,), {"session": session})
+
+
+def _replace_function(original: Callable, session: Session) -> Callable:
+    @functools.wraps(original)
+    def prepare_accelerator(args: argparse.Namespace) -> Accelerator:
+        if session.dataset is None:
+            raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
+        session.loop = HostLoop(args)
+        accelerator = original(args)
+        if accelerator.is_main_process:
+            print(describe(session.dataset, session.config, args))
+        return accelerator
+
+    return prepare_accelerator
+
+
+CLASS_SEAM = Seam("accelerator class", _TARGET, ("args",), _replace_class, inside="Accelerator")
+SEAM = Seam("accelerator", _TARGET, ("args",), _replace_function)

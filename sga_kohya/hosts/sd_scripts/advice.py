@@ -1,0 +1,62 @@
+"""Warnings where users get hurt: what runs, but not as its owner may think. The plan shows them, and the doctor."""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.captions import caption_advice
+from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora
+from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
+
+_HOSTS_WORKERS = 8  # sd-scripts' default of --max_data_loader_n_workers
+
+
+def advice(options: Mapping[str, Any]) -> Iterator[str]:
+    """Every warning about a run's settings and folders. options: by name, as read_options gives them, or vars(args)."""
+    yield from dora_in_comfyui(options)
+    try:
+        folders = find_folders(options)
+    except SgaError:
+        return  # said by checks.problems
+    yield from inline_attributes(options, folders)
+    for folder in folders:
+        yield from caption_advice(folder)
+
+
+def dora_in_comfyui(options: Mapping[str, Any]) -> Iterator[str]:
+    """LyCORIS 4.1.3 normalises by W + delta W on either axis, ComfyUI on the input axis only.
+
+    Where dora_scale has one entry per output, ComfyUI divides by the norm of W alone: ComfyUI pull request 15458 (open
+    in August 2026) and LyCORIS issue 216.
+    """
+    if wants_dora(options) and network_args(options).get("wd_on_output", "true") in ("true", "1"):
+        yield (
+            "ComfyUI applies DoRA of the output axis (LyCORIS' default) differently: images made there differ from the "
+            'samples made in training. If you use ComfyUI, add "wd_on_output=False" to network_args'
+        )
+
+
+def inline_attributes(options: Mapping[str, Any], folders: Sequence[Folder]) -> Iterator[str]:
+    """toml 0.10.2 makes an inline table an object of a local class, which sd-scripts up to v0.11.1 keeps as it is."""
+    workers = options.get("max_data_loader_n_workers")
+    if int(_HOSTS_WORKERS if workers is None else workers) == 0:
+        return
+    broken = [folder for folder in folders if not _can_be_pickled(folder.attributes)]
+    if broken:
+        key, value = next(iter(broken[0].attributes.items()))
+        text = f'"{value}"' if isinstance(value, str) else value
+        yield (
+            f"{broken[0].path}: custom_attributes is an inline table, which data loader workers of sd-scripts v0.10.0 "
+            "to v0.11.1 cannot pickle, so training stops at its first batch. Write a table of its own below the "
+            f"subset: [datasets.subsets.custom_attributes] and then {key} = {text}; or set "
+            "max_data_loader_n_workers = 0"
+        )
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True

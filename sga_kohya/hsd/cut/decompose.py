@@ -1,0 +1,219 @@
+"""Algorithm 1 of arXiv:2603.10785: what to cut from a photo, at which size, and what to leave out. No files.
+
+`decompose` plans, in boxes and sizes; `render` cuts the pixels of one planned slice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sga_kohya.hsd.cut.geometry import (
+    Box,
+    Size,
+    best_aspect_match,
+    centred_box,
+    containment,
+    framed_size,
+    framing_crop,
+    iou,
+)
+from sga_kohya.hsd.detect import Detection, Detector, View
+from sga_kohya.hsd.photos.images import resize
+from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One crop of a photo, kept or discarded.
+
+    box: source pixels; of a kept slice the exported frame, of a discarded one what was detected. score: the
+    detector's, None for a whole photo. scale: output pixels per source pixel, above 1 for an upscale. size: exported
+    width and height, None when discarded. label: what the detector took it for. reason: None when kept, else
+    "kind: details".
+    """
+
+    level: str
+    box: Box
+    score: float | None
+    scale: float | None = None
+    size: Size | None = None
+    label: str = ""
+    reason: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One region of a photo with its slices, coarse to fine: the semantic group of Algorithm 2.
+
+    seen: everything that was detected in the region, slice or not, in source pixels.
+    """
+
+    slices: tuple[Slice, ...]
+    seen: tuple[Detection, ...] = ()
+
+    @property
+    def kept(self) -> tuple[Slice, ...]:
+        return tuple(piece for piece in self.slices if piece.kept)
+
+
+def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, config: HsdConfig) -> list[list[Group]]:
+    """Algorithm 1 for a batch of photos: source, (H, W, 3) RGB uint8. Returns the groups of each, one per region.
+
+    The finer levels are sought inside the coarsest slice's own frame, so that its box contains theirs.
+    """
+    wholes = [_view(source, image, _whole(image)) for source, image in photos]
+    coarsest = [
+        [coarsest_slice(region, view.box, config) for region in regions]
+        for view, regions in zip(wholes, partition(wholes, detector, config), strict=True)
+    ]
+    views = [
+        _view(source, image, piece.box)
+        for (source, image), pieces in zip(photos, coarsest, strict=True)
+        for piece in pieces
+        if piece.kept
+    ]
+    found = [detector.detect(views, level.name) if views else [] for level in config.finer]
+    per_view = zip(*found, strict=True)
+    return [
+        [assemble_group(piece, next(per_view), config) if piece.kept else Group((piece,)) for piece in pieces]
+        or [Group((nothing_found(view.box, detector, config),))]
+        for view, pieces in zip(wholes, coarsest, strict=True)
+    ]
+
+
+def partition(wholes: Sequence[View], detector: Detector, config: HsdConfig) -> list[list[Detection]]:
+    """Stage 1: the regions of each photo, best first.
+
+    Whole-image mode: the photo is its only region. Split mode: what is detected for the coarsest level.
+    """
+    level = config.coarsest
+    if config.mode == "whole":
+        return [[Detection(view.box, 1.0, level.name)] for view in wholes]
+    found = detector.detect(wholes, level.name) if wholes else []
+    return [
+        distinct(_inside(view.box, detections), config.duplicate_overlap)[: level.max_slices]
+        for view, detections in zip(wholes, found, strict=True)
+    ]
+
+
+def coarsest_slice(region: Detection, photo: Box, config: HsdConfig) -> Slice:
+    """A region as a slice of the coarsest level; its frame may reach beyond the region, inside the photo."""
+    score = None if config.mode == "whole" else region.score
+    return adapt(region, photo, config.coarsest, config.min_size, score)
+
+
+def nothing_found(photo: Box, detector: Detector, config: HsdConfig) -> Slice:
+    """The discard that stands for a photo without any region."""
+    reason = f"no region: {detector.name} found no {config.coarsest.name} in it"
+    return Slice(config.coarsest.name, photo, None, reason=reason)
+
+
+def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config: HsdConfig) -> Group:
+    """Stages 2 and 3 for one region. found: per finer level, the detections in pixels of the coarsest slice's frame."""
+    region = coarsest.box
+    boxes = {config.coarsest.name: [Detection(region, 1.0, config.coarsest.name)]}
+    seen = [_inside(region, detections) for detections in found]
+    for level, detections in zip(config.finer, seen, strict=True):
+        boxes[level.name] = distinct(detections, config.duplicate_overlap)[: level.max_slices]
+    redundant = redundancies(boxes, config)
+    slices = [
+        Slice(level.name, detection.box, detection.score, label=detection.label, reason=redundant[detection])
+        if detection in redundant
+        else adapt(detection, region, level, config.min_size, detection.score)
+        for level in config.finer
+        for detection in boxes[level.name]
+    ]
+    reason = redundant.get(boxes[config.coarsest.name][0])
+    # A suppressed region comes back when what made it redundant was itself discarded: no photo is lost that way.
+    if reason and any(piece.kept for piece in slices):
+        coarsest = replace(coarsest, size=None, reason=reason)
+    return Group((coarsest, *slices), tuple(detection for level in seen for detection in level))
+
+
+def distinct(detections: Sequence[Detection], overlap: float) -> list[Detection]:
+    """Stage 2 inside one level: best first, without those of which more than `overlap` is shared with a better one.
+
+    Overlap is containment, which is never below IoU: a face found again inside a looser box is the same face.
+    """
+    kept: list[Detection] = []
+    for detection in sorted(detections, key=lambda d: (-d.score, -d.box.area, d.box)):
+        if all(containment(detection.box, other.box) <= overlap for other in kept):
+            kept.append(detection)
+    return kept
+
+
+def redundancies(boxes: Mapping[str, Sequence[Detection]], config: HsdConfig) -> dict[Detection, str]:
+    """Stage 2 across levels: the detections that a finer one makes redundant, with the reason.
+
+    Runs from fine to coarse: a detection that is itself suppressed suppresses nothing.
+    """
+    suppressed: dict[Detection, str] = {}
+    names = [level.name for level in config.levels]
+    for i in reversed(range(len(names) - 1)):
+        finer = [d for name in names[i + 1 :] for d in boxes[name] if d not in suppressed]
+        for detection in boxes[names[i]]:
+            for other in finer:
+                threshold = config.iou_thresholds.get((names[i], other.level))
+                overlap = iou(detection.box, other.box)
+                if threshold is not None and overlap > threshold:
+                    suppressed[detection] = f"redundant: IoU {overlap:.2f} with {other.level} is above {threshold:g}"
+                    break
+    return suppressed
+
+
+def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, score: float | None) -> Slice:
+    """Stage 3: discard, downsample, enlarge or cut at its own scale, then frame; in that order.
+
+    The upscale that is needed is held against tau_up, the downscale that is available against tau_down. A crop that
+    would need more than tau_up for the level's largest sizes takes a smaller one; it is discarded when none is small
+    enough.
+    """
+    box = detection.box
+    scales = {size: _scale(framed_size(box.size, bounds.size, size), size) for size in level.targets(min_size)}
+    reachable = [size for size, scale in scales.items() if scale <= level.tau_up]
+    if not reachable:
+        size, scale = min(scales.items(), key=lambda pair: pair[1])
+        have = f"{box.width}x{box.height}"
+        reason = f"too small: {have} takes {scale:.2f}x to reach {size[0]}x{size[1]}, above tau_up {level.tau_up:g}"
+        return Slice(level.name, box, score, scale, label=detection.label, reason=reason)
+    size = best_aspect_match(box.size, reachable)
+    frame, scale = framing_crop(box, bounds, size), scales[size]
+    cut_only = frame.width >= size[0] and frame.height >= size[1] and 1 / scale <= level.tau_down
+    if cut_only:
+        frame, scale = centred_box(frame, frame, size), 1.0
+    return Slice(level.name, frame, score, scale, size, detection.label)
+
+
+def _scale(frame: Size, size: Size) -> float:
+    """Output pixels per source pixel of a frame that becomes a slice of `size`."""
+    return max(size[0] / frame[0], size[1] / frame[1])
+
+
+def render(image: np.ndarray, piece: Slice, enlarge: Callable[[np.ndarray, Size], np.ndarray] = resize) -> np.ndarray:
+    """The pixels of a kept slice, (H, W, 3) RGB uint8 of exactly its size; image: the whole photo.
+
+    enlarge: SuperResolve of Algorithm 1, called only for a crop below its size.
+    """
+    if piece.size is None or piece.scale is None:
+        raise ValueError(f"cannot render a discarded slice ({piece.reason})")
+    crop = image[piece.box.y0 : piece.box.y1, piece.box.x0 : piece.box.x1]
+    return enlarge(crop, piece.size) if piece.scale > 1 else resize(crop, piece.size)
+
+
+def _whole(image: np.ndarray) -> Box:
+    return Box.whole((image.shape[1], image.shape[0]))
+
+
+def _view(source: str, image: np.ndarray, box: Box) -> View:
+    return View(image[box.y0 : box.y1, box.x0 : box.x1], source, box, _whole(image).size)
+
+
+def _inside(region: Box, detections: Sequence[Detection]) -> list[Detection]:
+    """From pixels of the region to pixels of the photo; what a detector puts outside the region is cut off."""
+    placed = ((detection, detection.box.shifted(region.x0, region.y0).clipped(region)) for detection in detections)
+    return [replace(detection, box=box) for detection, box in placed if box]

@@ -1,0 +1,74 @@
+"""What the photos of one sub-folder are cut with: their settings, detector and upscaler, and a digest of all of it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sga_kohya.hsd.detect import Detector, make_detector
+from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
+from sga_kohya.hsd.settings.config import RUN_WIDE, HsdConfig
+from sga_kohya.hsd.settings.config_file import to_layer
+
+ELSEWHERE = ("device", "caption", "overrides", *RUN_WIDE)
+"""Settings that change no slice, or that its caption or its near-duplicates show."""
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """digest: of everything but the photo itself that its slices depend on."""
+
+    config: HsdConfig
+    detector: Detector
+    upscaler: Upscaler
+    digest: str
+
+
+def make_sections(config: HsdConfig, photos: Path) -> dict[str, Section]:
+    """By the names of the overrides, "" for the rest. Equal detectors and upscalers are made once.
+
+    Raises SgaError for what a detector or an upscaler cannot use, before any photo is read.
+    """
+    detectors: dict[str, Detector] = {}
+    upscalers: dict[Path | None, Upscaler] = {}
+    sections: dict[str, Section] = {}
+    for name in ("", *config.overrides):
+        own = config.of(name)
+        # Levels and mode too: some detectors make ready for each level that they will be asked for.
+        key = _json([own.detector, own.detector_options, own.device, [level.name for level in own.levels], own.mode])
+        if key not in detectors:
+            detectors[key] = make_detector(own, photos)
+        if own.upscale_model not in upscalers:
+            upscalers[own.upscale_model] = make_upscaler(own)
+        sections[name] = Section(own, detectors[key], upscalers[own.upscale_model], settings_digest(own))
+    return sections
+
+
+def settings_digest(config: HsdConfig) -> str:
+    """A file that a setting names counts with its size and time, a folder with those of all files in it."""
+    layer = {key: value for key, value in to_layer(config).items() if key not in ELSEWHERE}
+    named = (Path(text) for text in _texts([str(config.upscale_model or ""), config.detector_options]))
+    return digest(_json([layer, [_state(path) for path in named]]).encode())
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a setting, whatever it is nested in."""
+    if isinstance(value, (str, Path)) and str(value):
+        yield str(value)
+    elif isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    try:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found = [(file, file.stat()) for file in files if file.is_file()]
+    except (OSError, ValueError):  # not every text is a path
+        return []
+    return [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in found]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str)

@@ -1,0 +1,123 @@
+"""sga_manifest.jsonl: one line per slice and per discard, so that every file can be traced to its source pixels."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from sga_kohya.hsd.cut.decompose import Group
+from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.out.names import group_name, slice_stem
+from sga_kohya.hsd.settings.config import HsdConfig
+
+MANIFEST = "sga_manifest.jsonl"
+NEAR_DUPLICATE = "near-duplicate"
+UNREADABLE = "unreadable"
+"""Kinds of reasons that are not of a slice but of a whole photo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """file: below OUT, '/' separators, None for a discard. root: names the photo. group: what siblings share.
+
+    parent: the file of the group's coarsest slice, None for that slice itself and where it was discarded. box: source
+    pixels, upright. score, detector: None for a whole photo. label: what the detector took it for. scale: output over
+    source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
+    caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
+    digest of everything that the photo's rows depend on. phash: perceptual hash of the photo, hexadecimal. notes: what
+    was changed in reading it. reason: None for a slice, "kind: details" for a discard. An unreadable photo and a
+    near-duplicate have one row, without group.
+    """
+
+    file: str | None = None
+    root: str
+    group: str | None = None
+    parent: str | None = None
+    granularity: str
+    box: list[int] | None = None
+    score: float | None = None
+    detector: str | None = None
+    label: str = ""
+    scale: float | None = None
+    upscaled: bool = False
+    upscaler: str | None = None
+    super_resolved: bool = False
+    size: Size | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    caption_sha256: str | None = None
+    source: str
+    source_sha256: str | None
+    inputs: str | None = None
+    phash: str | None = None
+    notes: Sequence[str] = ()
+    reason: str | None
+
+    def to_json(self) -> str:
+        # Not dataclasses.asdict, which copies every value.
+        return json.dumps(self.__dict__, ensure_ascii=False)
+
+    @property
+    def kind(self) -> str:
+        """The part of a reason that all discards of its kind have in common, "" for a kept slice."""
+        return (self.reason or "").split(":")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What all rows of one photo have in common; the fields as in Row."""
+
+    root: str
+    source: str
+    source_sha256: str | None
+    inputs: str | None = None
+    phash: str | None = None
+    notes: Sequence[str] = ()
+
+
+def group_rows(groups: Sequence[Group], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:
+    """One row per slice of a photo, in the order region, level, rank."""
+    rows = []
+    for region, group in enumerate(groups, start=1):
+        files = _file_names(group, origin.root, region, config)
+        for i, (piece, file) in enumerate(zip(group.slices, files, strict=True)):
+            row = Row(
+                **origin.__dict__,
+                file=file,
+                group=group_name(origin.root, region),
+                parent=files[0] if i > 0 else None,
+                granularity=piece.level,
+                # A detector may well answer in NumPy's numbers, which json refuses.
+                box=[int(edge) for edge in piece.box.as_list()],
+                score=None if piece.score is None else float(piece.score),
+                detector=None if piece.score is None else detector,
+                label=piece.label,
+                scale=None if piece.scale is None else round(piece.scale, 4),
+                upscaled=piece.kept and piece.scale is not None and piece.scale > 1,
+                size=piece.size,
+                reason=piece.reason,
+            )
+            rows.append(row)
+    return rows
+
+
+def lost_row(origin: Origin, reason: str, config: HsdConfig) -> Row:
+    """The one row of a photo of which nothing is used, before anything was sought in it."""
+    return Row(**origin.__dict__, granularity=config.coarsest.name, reason=reason)
+
+
+def caption_file(file: str) -> str:
+    """The caption beside a slice, as sd-scripts looks for it."""
+    return str(PurePosixPath(file).with_suffix(".txt"))
+
+
+def _file_names(group: Group, root: str, region: int, config: HsdConfig) -> list[str | None]:
+    """The file of each slice, None for discards."""
+    folders = {level.name: level.folder for level in config.levels}
+    rank = dict.fromkeys(folders, 0)
+    names: list[str | None] = []
+    for piece in group.slices:
+        rank[piece.level] += piece.kept
+        stem = slice_stem(root, region, rank[piece.level])
+        names.append(f"{folders[piece.level]}/{stem}.{config.format}" if piece.kept else None)
+    return names

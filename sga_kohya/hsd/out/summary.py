@@ -1,0 +1,121 @@
+"""What a run made, for a person to read: a table, warnings with what to do, the next command."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
+from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE
+from sga_kohya.hsd.out.report import REPORT
+from sga_kohya.hsd.out.tally import LevelTally, Tally
+from sga_kohya.hsd.photos.images import EXTENSIONS
+from sga_kohya.hsd.run import Result
+from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
+
+MANY = 0.5
+"""Share of a level's slices above which their loss or smallness is worth a warning."""
+
+
+def summarise(result: Result, config: HsdConfig) -> str:
+    """The whole report, without a final line break."""
+    tally = result.tally
+    lines = [
+        *_photos(tally),
+        "",
+        *_levels(tally),
+        "",
+        *_groups(tally),
+        *_drops(tally),
+        f"look     {result.out / REPORT}",
+    ]
+    notes = list(warnings(result, config))
+    if notes:
+        lines += ["", *(f"warning: {note}" for note in notes)]
+    return "\n".join(lines)
+
+
+def next_command(out: Path) -> str:
+    dataset = shlex.quote(str(out / DATASET_TOML))
+    command = f"accelerate launch -m sga_kohya.flux_train_network --config_file your.toml --dataset_config {dataset}"
+    return f"\nnext:\n  {command}"
+
+
+def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
+    """One sentence each: what is lost or doubtful, and what to do."""
+    tally = result.tally
+    yield from _lost(tally)
+    for note, count in tally.notes.most_common():
+        yield f"{count} photos, {note}: {_examples(tally, note, count)}"
+    for level in config.finer:
+        yield from _level_warning(tally.levels[level.name], level, config)
+    if any(own.mode == "split" and own.detector == "heuristic" for own in config.everywhere):
+        yield (
+            'mode "split" with the heuristic detector: it knows no people and no objects, so its regions are only '
+            "areas that stand out. Use another --detector, or --mode whole"
+        )
+    if result.edited:
+        yield f"{len(result.edited)} captions were edited here and stay as they are, such as {result.edited[0]}"
+    foreign = [file for file in result.foreign if Path(file).suffix.lower() in EXTENSIONS]
+    if foreign:
+        yield (
+            f"{len(foreign)} images in {result.out} were not made here but would be trained too, such as {foreign[0]}: "
+            "move them away or choose another OUT"
+        )
+    for folder in result.unmatched:
+        yield f'overrides."{folder}": no photo lies below that folder of PHOTOS'
+
+
+def _lost(tally: Tally) -> Iterator[str]:
+    for kind, count in sorted(tally.lost.items()):
+        advice = {
+            NEAR_DUPLICATE: "; --near_duplicates -1 keeps them",
+            "no region": "; --mode whole takes such photos as they are",
+        }.get(kind, "")
+        yield f"{count} photos were skipped, {kind}: {_examples(tally, kind, count)}{advice}"
+
+
+def _examples(tally: Tally, kind: str, count: int) -> str:
+    named = tally.examples[kind]
+    return ", ".join(named) + (f", and {count - len(named)} more, see {MANIFEST}" if count > len(named) else "")
+
+
+def _level_warning(tally: LevelTally, level: LevelConfig, config: HsdConfig) -> Iterator[str]:
+    limit = (level.resolution / 2) ** 2
+    small = sum(count for (width, height), count in tally.sizes.items() if width * height < limit)
+    found = tally.kept + tally.dropped
+    if tally.too_small > MANY * found:
+        yield (
+            f"{tally.too_small} of {found} {level.name} slices were dropped: even at {level.tau_up:g}x upscale they do "
+            f"not reach min_size {config.min_size}. Use larger photos, or a smaller --min_size"
+        )
+    elif not tally.kept:
+        yield f"no {level.name} slices at all: try another --detector, or leave the level out of --levels"
+    elif small > MANY * tally.kept:
+        yield (
+            f"{small} of {tally.kept} {level.name} slices are below half of resolution {level.resolution}: more "
+            f"than {level.tau_up:g}x upscale would only blur. Use larger photos, or a smaller --resolution"
+        )
+
+
+def _photos(tally: Tally) -> Iterator[str]:
+    reused = f"; {tally.reused} were finished before" if tally.reused else ""
+    yield f"photos   {tally.photos} found, {tally.used} used, {tally.photos - tally.used} skipped{reused}"
+
+
+def _levels(tally: Tally) -> Iterator[str]:
+    yield f"{'level':<12}{'slices':>8}{'dropped':>9}{'upscaled':>10}  most common size"
+    for name, level in tally.levels.items():
+        share = f"{level.upscaled / level.kept:.0%}" if level.kept else "-"
+        common = "{}x{}".format(*level.sizes.most_common(1)[0][0]) if level.sizes else "-"
+        yield f"{name:<12}{level.kept:>8}{level.dropped:>9}{share:>10}  {common}"
+
+
+def _groups(tally: Tally) -> Iterator[str]:
+    counts = ", ".join(f"{count} with K={k}" for k, count in sorted(tally.group_sizes.items(), reverse=True))
+    yield f"groups   {sum(tally.group_sizes.values())}" + (f": {counts}" if counts else "")
+
+
+def _drops(tally: Tally) -> Iterator[str]:
+    kinds = +tally.reasons
+    if kinds:
+        yield "dropped  " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())

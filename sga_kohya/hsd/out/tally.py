@@ -1,0 +1,79 @@
+"""Counts over the rows of a run, kept while they stream by."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Row
+
+NAMED = 5
+"""Examples that are kept by name."""
+
+
+@dataclass
+class LevelTally:
+    """Of one level. too_small: of the dropped ones, by their kind of reason. sizes: of the kept ones."""
+
+    kept: int = 0
+    dropped: int = 0
+    too_small: int = 0
+    upscaled: int = 0
+    super_resolved: int = 0
+    sizes: Counter[Size] = field(default_factory=Counter)
+
+    def add(self, row: Row) -> None:
+        if row.file is None or row.size is None:
+            self.dropped += 1
+            self.too_small += row.kind == "too small"
+            return
+        self.kept += 1
+        self.upscaled += row.upscaled
+        self.super_resolved += row.super_resolved
+        self.sizes[(row.size[0], row.size[1])] += 1
+
+
+class Tally:
+    """photos, used: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without any slice."""
+
+    def __init__(self, levels: Iterable[str]) -> None:
+        self.levels = {name: LevelTally() for name in levels}
+        self.photos = self.used = self.reused = 0
+        self.group_sizes: Counter[int] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, rows: Sequence[Row], new: bool = True) -> None:
+        """rows: of one photo. new: made in this run."""
+        self.photos += 1
+        self.reused += not new
+        kept = [row for row in rows if row.file]
+        self.used += bool(kept)
+        groups: dict[str | None, set[str]] = {}
+        for row in rows:
+            self.reasons[row.kind] += row.file is None
+            # A photo of which nothing was sought is no discard of a level.
+            if row.kind not in (UNREADABLE, NEAR_DUPLICATE):
+                self.levels[row.granularity].add(row)
+        for row in kept:
+            groups.setdefault(row.group, set()).add(row.granularity)
+        self.group_sizes.update(map(len, groups.values()))
+        for note in rows[0].notes:
+            self._example(note, rows[0].source)
+            self.notes[note] += 1
+        if not kept:
+            self.lost[rows[0].kind] += 1
+            details = (rows[0].reason or "").partition(":")[2].strip()
+            self._example(rows[0].kind, f"{rows[0].source} ({details})")
+
+    @property
+    def present(self) -> set[str]:
+        """Names of the levels that have slices."""
+        return {name for name, level in self.levels.items() if level.kept}
+
+    def _example(self, kind: str, text: str) -> None:
+        named = self.examples.setdefault(kind, [])
+        if len(named) < NAMED:
+            named.append(text)

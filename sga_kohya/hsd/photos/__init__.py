@@ -1,0 +1,1 @@
+"""Pixels and captions as they come in."""

@@ -1,0 +1,197 @@
+"""Everything a decomposition depends on, in one frozen object that is checked once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.cut.sizes import BUCKET_STEPS, target_sizes
+from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.photos.images import FORMATS
+
+
+class ConfigError(SgaError):
+    """Everything that is wrong with a configuration."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """One granularity level: the tuple (level, s, tau_down, tau_up) of Algorithm 1.
+
+    resolution: pixels; its square is the largest area of a slice. sizes: the target sizes themselves, where those of
+    the resolution are not wanted. tau_down >= 1: a crop this many times larger than its target, or less, is cut to the
+    target at its own scale instead of being downsampled. tau_up >= 1: the largest upscale; a crop that needs more takes
+    a smaller target, and is discarded where there is none. max_slices: per region; of the coarsest level: regions per
+    photo, where mode is "split". caption_prefix: put in front of the captions of this level.
+    """
+
+    name: str
+    resolution: int = 1024
+    sizes: tuple[Size, ...] = ()
+    tau_down: float = 1.0
+    tau_up: float = 2.0
+    max_slices: int = 1
+    repeats: int = 1
+    caption_prefix: str = ""
+
+    def targets(self, min_size: int) -> tuple[Size, ...]:
+        return self.sizes or target_sizes(self.resolution, min_size)
+
+    @property
+    def folder(self) -> str:
+        """kohya's folder name: the number in front is the repeats that `--train_data_dir` reads."""
+        return f"{self.repeats}_{self.name}"
+
+    def problems(self, min_size: int) -> Iterator[str]:
+        """What is wrong with this level, one sentence each, with the remedy."""
+        if not self.name or not self.name.replace("-", "").isalnum():
+            yield f"level name {self.name!r}: use letters, digits and '-'"
+        if self.resolution % BUCKET_STEPS or self.resolution < min_size:
+            yield (
+                f"resolution {self.resolution} of level {self.name}: "
+                f"use a multiple of {BUCKET_STEPS} of at least min_size {min_size}"
+            )
+        for width, height in self.sizes:
+            if width % BUCKET_STEPS or height % BUCKET_STEPS or not 0 < width * height <= self.resolution**2:
+                yield (
+                    f"target size {width}x{height} of level {self.name}: use multiples of {BUCKET_STEPS} "
+                    f"whose area is at most {self.resolution} squared"
+                )
+        for name in ("tau_down", "tau_up", "max_slices", "repeats"):
+            # Not `< 1`: that lets nan pass.
+            if not getattr(self, name) >= 1:
+                yield f"{name} {getattr(self, name)} of level {self.name}: use 1 or more"
+
+
+DEFAULT_LEVELS = (LevelConfig("macro", tau_up=1.0), LevelConfig("meso"), LevelConfig("micro"))
+MODES = ("whole", "split")
+REGIONS = 4
+"""Regions per photo in split mode where the coarsest level does not say."""
+RUN_WIDE = ("batch_size", "near_duplicates")
+"""Settings of the whole run, which no sub-folder can have for itself."""
+
+
+@dataclass(frozen=True)
+class HsdConfig:
+    """Settings of Algorithm 1 and of its output. Raises one ConfigError that lists every bad value with its remedy.
+
+    levels: coarse to fine, two or more. mode: "whole", a photo is one region, or "split", its regions are what the
+    detector finds for the coarsest level. detector_options: checked by the detector itself. device: "" for automatic.
+    redundant_iou: {(coarser, finer): threshold in (0, 1]}; pairs that are not listed are not compared; None compares
+    all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1] above which two boxes of one level are the
+    same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
+    the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
+    upscale_model: ESRGAN weights, None for Lanczos. caption: text for photos without a caption file. drop_tags: leave
+    out tags of what a slice does not show. batch_size: for dataset.toml. overrides: sub-folder of PHOTOS, with '/', to
+    the settings of the photos below it.
+    """
+
+    levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
+    mode: str = "whole"
+    detector: str = "heuristic"
+    detector_options: Mapping[str, object] = field(default_factory=dict)
+    device: str = ""
+    redundant_iou: Mapping[tuple[str, str], float] | None = None
+    duplicate_overlap: float = 0.6
+    near_duplicates: int = 4
+    min_size: int = 256
+    format: str = "png"
+    upscale_model: Path | None = None
+    caption: str = ""
+    drop_tags: bool = True
+    batch_size: int = 1
+    overrides: Mapping[str, "HsdConfig"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def section(self, source: str) -> str:
+        """The deepest folder of `overrides` that the photo `source` (below PHOTOS) lies in, "" for none."""
+        parents = PurePosixPath(source).parents
+        return next((str(folder) for folder in parents if str(folder) in self.overrides), "")
+
+    def of(self, section: str) -> "HsdConfig":
+        """The settings of one section: those of an override, or these."""
+        return self.overrides.get(section, self)
+
+    @property
+    def everywhere(self) -> tuple["HsdConfig", ...]:
+        """These settings and those of every override."""
+        return self, *self.overrides.values()
+
+    @property
+    def coarsest(self) -> LevelConfig:
+        return self.levels[0]
+
+    @property
+    def finer(self) -> tuple[LevelConfig, ...]:
+        return self.levels[1:]
+
+    @property
+    def resolution(self) -> int:
+        """The dataset's resolution: no slice of any level has a larger area than its square."""
+        return max(level.resolution for config in self.everywhere for level in config.levels)
+
+    @cached_property
+    def iou_thresholds(self) -> Mapping[tuple[str, str], float]:
+        """{(coarser, finer): IoU above which the coarser slice is redundant}; other pairs are not compared."""
+        if self.redundant_iou is not None:
+            return self.redundant_iou
+        return dict.fromkeys(combinations((level.name for level in self.finer), 2), 0.7)
+
+    def _problems(self) -> Iterator[str]:
+        names = [level.name for level in self.levels]
+        if len(self.levels) < 2:
+            yield f"levels {names}: give at least two, coarse to fine"
+        # Folders that differ only in case are one folder on Windows and macOS.
+        if len({name.casefold() for name in names}) < len(names):
+            yield f"levels {names}: names must differ"
+        for level in self.levels:
+            yield from level.problems(self.min_size)
+        for (coarser, finer), threshold in self.iou_thresholds.items():
+            if coarser not in names or finer not in names or names.index(coarser) >= names.index(finer):
+                yield f"IoU pair {coarser}/{finer}: name two of {names}, the coarser first"
+            if not 0 < threshold <= 1:
+                yield f"IoU threshold {threshold} of {coarser}/{finer}: use a number above 0, at most 1"
+        if self.mode not in MODES:
+            yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
+        if self.detector not in DETECTORS:
+            yield f"detector {self.detector!r}: use one of {', '.join(sorted(DETECTORS))}"
+        if not 0 < self.duplicate_overlap <= 1:
+            yield f"duplicate_overlap {self.duplicate_overlap}: use a number above 0, at most 1"
+        if not -1 <= self.near_duplicates <= 64:
+            yield f"near_duplicates {self.near_duplicates}: use 0 to 64 differing bits, or -1 to keep all"
+        if self.upscale_model is not None and not self.upscale_model.is_file():
+            yield f"upscale_model {self.upscale_model}: no such file"
+        if self.min_size < BUCKET_STEPS or self.min_size % BUCKET_STEPS:
+            yield f"min_size {self.min_size}: use a multiple of {BUCKET_STEPS}"
+        if self.format not in FORMATS:
+            yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
+        if self.batch_size < 1:
+            yield f"batch_size {self.batch_size}: use 1 or more"
+        for folder, override in self.overrides.items():
+            yield from (f'overrides."{folder}": {problem}' for problem in self._disagreements(override))
+
+    def _disagreements(self, override: "HsdConfig") -> Iterator[str]:
+        """What an override has different although the slices of all photos share it."""
+        ours = {level.name: level.repeats for level in self.levels}
+        theirs = {level.name: level.repeats for level in override.levels}
+        if list(theirs) != [name for name in ours if name in theirs]:
+            yield f"levels {list(theirs)}: use some of {list(ours)}, in the same order"
+        for name in theirs.keys() & ours.keys():
+            if theirs[name] != ours[name]:
+                yield f"repeats {theirs[name]} of level {name}: all photos have {ours[name]}, as one folder holds them"
+        for name in RUN_WIDE:
+            if getattr(override, name) != getattr(self, name):
+                yield f"{name}: it is set once, for all photos"
+        if override.overrides:
+            yield "overrides: name the deeper folder beside this one"

@@ -1,1 +1,0 @@
-"""The seams into sd-scripts, one a file. Nothing outside this folder knows anything of sd-scripts' inside."""

@@ -1,0 +1,1 @@
+"""What SGA does in a training run, for any host."""
