@@ -8,7 +8,7 @@ for the keys of a bucket, so caches, masks, flips, captions and everything else 
 import functools
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import Identifier, Identity
+from sga_kohya.granularity import Identifier, Identity, misspelled
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.loader import EpochSampler, LoadedStep, TupleDataset
+from sga_kohya.tuples.loader import EpochSampler, LoadedStep
 from sga_kohya.tuples.planner import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
 
@@ -40,20 +41,15 @@ def _replace(original: Callable, session: Session) -> Callable:
     return generate_dataset_group_by_blueprint
 
 
-class HostDatasetGroup(TupleDataset):
-    """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's.
-
-    tuples_per_update: tuple steps of all processes that an optimizer step takes.
-    """
-
-    tuples_per_update = 1
+class HostDatasetGroup(RunDataset):
+    """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's."""
 
     def __init__(self, group: Any, config: SgaConfig):
         super().__init__()
         self.group = group
         identifier = Identifier(config.granularities, config.manifest)
         self.identities = _identify(group, identifier)
-        self._manifests = identifier.metadata()
+        self._manifests, self._labels = identifier.metadata(), config.granularities
         self.planner = Planner(
             groups=form_groups(self._slices()),
             batch_sizes=[dataset.batch_size for dataset in group.datasets],
@@ -70,7 +66,18 @@ class HostDatasetGroup(TupleDataset):
 
     def metadata(self) -> dict[str, str]:
         """What the data were, for a saved model's header."""
-        return {**self.planner.metadata(), **self._manifests}
+        return {**super().metadata(), **self._manifests}
+
+    def warnings(self) -> Iterator[str]:
+        for dataset in self.group.datasets:
+            for subset in dataset.subsets:
+                problem = misspelled(subset.custom_attributes or {}, self._labels)
+                if problem:
+                    yield f"{subset.image_dir}: custom_attributes: {problem}"
+            listed = sum(subset.img_count for subset in dataset.subsets if not getattr(subset, "is_reg", False))
+            known = sum(not info.is_reg for info in dataset.image_data.values())
+            if listed > known:
+                yield f"{listed - known} images share a key with another subset and are lost: give full paths as keys"
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [
@@ -147,6 +154,8 @@ class TupleDatasetGroup(HostDatasetGroup):
 
 class StockOrderGroup(HostDatasetGroup):
     """Without tuples: the host's own batches in its own order, each a step of its own, with granularities known."""
+
+    planned = False
 
     def __len__(self) -> int:
         return len(self.group)

@@ -1,4 +1,4 @@
-"""Which kind of model a script trains, told from its parsed arguments, and what of SGA's modulation fits it.
+"""Which kind of model a script trains, told from its parsed arguments, and what of SGA fits it.
 
 From arguments and not from the script's name, because a patched checkout and a caller from Python have no door.
 """
@@ -65,3 +65,26 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
                 f"write it for them, such as --sga_{name} {','.join(f'{label}:5' for label in config.granularities)}, "
                 "or set --sga_modulation=false"
             )
+
+
+def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
+    """Raises SgaError for what excludes a path other than linear."""
+    if config.path == "linear":
+        return
+    name, family = f"sga_path={config.path}", family_of(args)
+    prediction = getattr(args, "model_prediction_type", "raw")
+    if family is UNET:
+        raise SgaError(f"{name} is for flow-matching models, and this script trains {family.name}: leave it out")
+    if prediction != "raw":
+        raise SgaError(
+            f"{name} needs velocities, not model_prediction_type={prediction}: set model_prediction_type=raw"
+        )
+    if getattr(args, "ip_noise_gamma", None):
+        raise SgaError(f"{name} excludes ip_noise_gamma={args.ip_noise_gamma}, which leaves the path: leave it out")
+    if family is SD3 and args.weighting_scheme in ("sigma_sqrt", "cosmap"):
+        raise SgaError(
+            f"{name} compares velocities, and weighting_scheme={args.weighting_scheme} is made for SD3's form without "
+            "noise: use uniform, logit_normal or mode"
+        )
+    if config.flow_snr_weight:
+        raise SgaError(f"{name} excludes sga_flow_snr_weight, whose SNR is that of a straight path: leave out one")
