@@ -31,7 +31,7 @@ config = SgaConfig(groups_per_step=5, path=job["path"])
 session = Session(config, accelerator=TupleAccelerator())
 checkout = find_checkout(job["checkout"])
 session.started(Run("timestep_shift"))
-install([noise.FLUX, loss.LOSS], session, checkout)
+install([noise.FLUX, loss.LOSS], session, checkout.package)
 
 from library import flux_train_utils, sd3_train_utils, train_util  # noqa: E402  # the checkout is on the path only now
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ import torch
 import sga_kohya
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.equations.timesteps import shift_logit
+from sga_kohya.hosts.host import HostPackage
 from sga_kohya.hosts.sd_scripts import loss as loss_seam
 from sga_kohya.hosts.sd_scripts import noise as noise_seam
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
@@ -130,8 +131,49 @@ def test_a_replacement_that_fails_undoes_the_others(checkout):
     good = Seam("good", "library.model_io.get_sai_model_spec", (), lambda original, session: lambda: None)
     bad = Seam("bad", "library.config_util.add_config_arguments", (), explode)
     with pytest.raises(RuntimeError):
-        install([good, bad], Session(SgaConfig()), checkout)
+        install([good, bad], Session(SgaConfig()), checkout.package)
     assert all(value is before[key] for key, value in snapshot().items())
+
+
+@pytest.fixture
+def tuner(monkeypatch):
+    """An installed host with a class that a second one inherits from, and a facade."""
+    modules = {name: ModuleType(name) for name in ("tuner", "tuner.base", "tuner.facade")}
+    code = "class Trainer:\n    def loss(self, args):\n        return 'stock'\n\nclass Other(Trainer):\n    pass\n"
+    exec(code, vars(modules["tuner.base"]))
+    vars(modules["tuner.facade"])["Trainer"] = modules["tuner.base"].Trainer
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return modules["tuner.base"]
+
+
+INSTALLED = HostPackage("tuner", "tuner", None, "v1", "pip install tuner")
+
+
+def test_a_method_is_replaced_in_its_class_and_undone(tuner):
+    def replace(original, session):
+        return lambda self, args: f"ours over {original(self, args)}"
+
+    stock = vars(tuner.Trainer)["loss"]
+    with install(
+        [Seam("loss", "tuner.facade.Trainer.loss", ("self", "args"), replace)], Session(SgaConfig()), INSTALLED
+    ):
+        assert tuner.Trainer().loss(None) == tuner.Other().loss(None) == "ours over stock"
+    assert vars(tuner.Trainer)["loss"] is stock and "loss" not in vars(tuner.Other)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("tuner.base.Other.loss", "tuner.base.Other.loss is expected .*Other has no loss of its own"),
+        ("tuner.base.Trainer.gone", "it is missing .*Tested versions are v1"),
+        ("tuner.nowhere.f", "it is missing"),
+        ("tuner_needs_this.f", "tuner needs the package 'tuner_needs_this', .*: pip install tuner"),
+    ],
+)
+def test_a_target_that_is_not_there_is_named(tuner, target, message):
+    with pytest.raises(SgaError, match=message):
+        install([Seam("loss", target, (), lambda original, session: original)], Session(SgaConfig()), INSTALLED)
 
 
 def test_another_package_named_library_is_refused(checkout, tmp_path):

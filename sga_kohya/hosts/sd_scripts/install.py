@@ -20,4 +20,4 @@ def install_for(config: SgaConfig, checkout: Checkout) -> Installation:
         seams += [loss.SNR]
     if config.enabled and config.path != "linear":
         seams += sampler.seams(config.path, checkout)
-    return install(seams, Session(config, frozenset(expected)), checkout)
+    return install(seams, Session(config, frozenset(expected)), checkout.package)

@@ -82,7 +82,7 @@ def install_look(config: SgaConfig, checkout: Checkout, look: Look) -> Installat
     ]
     session = Session(config, parts=[Monitor()])
     session.parts.append(PlainData(session))
-    return install(seams, session, checkout)
+    return install(seams, session, checkout.package)
 
 
 class PlainData(Part):
