@@ -24,6 +24,7 @@ ALLOWED = {
     "evaluate": {"errors", "kit", "hosts"},  # sd-scripts runs in processes of its own
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"hosts"},
+    "__main__": BASE | {"hosts"},
     "interference": BASE | {"equations", "tuples", "training", "hosts", "launch"},
     "spherical": BASE | {"equations", "reference", "hosts"},
     "doctor": BASE | {"launch", "hosts", "training"},

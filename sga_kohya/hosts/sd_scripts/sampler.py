@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sga_kohya.equations.paths import PATHS
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
+from sga_kohya.hosts.sd_scripts.families import FAMILIES
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.path import SampledWalk
 from sga_kohya.training.session import Session
@@ -29,20 +30,11 @@ def _replace(original: Callable, session: Session) -> Callable:
     return sampler
 
 
-_SAMPLERS = {
-    "library.flux_train_utils.denoise": ("model", "img"),
-    "library.lumina_train_util.denoise": ("scheduler", "model", "img"),
-    "library.sd3_train_utils.do_sample": ("height", "width", "seed", "cond", "neg_cond", "mmdit"),
-    "library.anima_train_utils.do_sample": ("height", "width", "seed", "dit"),
-    "hunyuan_image_minimal_inference.generate_body": ("args", "model"),
-}
-
-
 def seams(path: str, checkout: Checkout) -> Iterator[Seam]:
     """Those of this version of the host (Anima came with v0.10.1), for a path that its own samplers do not walk."""
     if not PATHS[path].spherical:
         return
-    for target, parameters in _SAMPLERS.items():
+    for target, parameters in filter(None, (family.loop for family in FAMILIES)):
         module = target.rpartition(".")[0].replace(".", "/")
         if (checkout.root / f"{module}.py").is_file():
             yield Seam(f"sampler in {module}", target, parameters, _replace)
