@@ -45,13 +45,16 @@ def planned(groups, batch_size):
         for number, group in enumerate(groups)
     ]
     config = SgaConfig(loss_weight={"macro": 1.0, "meso": 2.0, "micro": 0.5})
-    return Planner(members, [batch_size], eq_6(config)).epoch(0), latents, config
+    return Planner(members, [batch_size], eq_6(config), groups_per_step=5).epoch(0), latents, config
 
 
 def test_the_accumulated_gradient_is_that_of_the_planner(example, monkeypatch):
     monkeypatch.setattr(example, "flow_matching_loss", certain)
     groups = example.photos(12)
     steps, latents, config = planned(groups, batch_size=3)
+    granularities = [[part.granularities[0] for part in step] for step in steps]
+    assert any(len(set(names)) < len(names) for names in granularities), "levels in several sub-batches are compared"
+    assert len({len(set(names)) for names in granularities}) > 1, "and several K"
     monkeypatch.setattr(example, "LAMBDA", dict(config.loss_weight))
     torch.manual_seed(0)
     model = example.Toy(width=8)
@@ -64,7 +67,6 @@ def test_the_accumulated_gradient_is_that_of_the_planner(example, monkeypatch):
         example.tuple_step(model, [groups[number] for number in sorted(numbers)], 3, None)
         for ours, theirs in zip(gradients(model), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
-    assert len({len(step) for step in steps}) > 1, "steps of several sub-batches and of several K were compared"
 
 
 @pytest.mark.parametrize("granularity", ["macro", "meso", "micro"])
