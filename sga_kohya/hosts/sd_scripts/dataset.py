@@ -6,13 +6,10 @@ for the keys of a bucket, so caches, masks, flips, captions and everything else 
 """
 
 import functools
-import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
@@ -20,9 +17,8 @@ from sga_kohya.granularity import Identifier, Identity, misspelled
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.loader import EpochSampler, LoadedStep
-from sga_kohya.tuples.planner import Planner, eq_6, form_groups
-from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
+from sga_kohya.tuples.loader import LoadedStep
+from sga_kohya.tuples.step import Slice, SubBatch
 
 
 def _replace(original: Callable, session: Session) -> Callable:
@@ -45,18 +41,11 @@ class HostDatasetGroup(RunDataset):
     """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's."""
 
     def __init__(self, group: Any, config: SgaConfig):
-        super().__init__()
         self.group = group
         identifier = Identifier(config.granularities, config.manifest)
         self.identities = _identify(group, identifier)
-        self._manifests, self._labels = identifier.metadata(), config.granularities
-        self.planner = Planner(
-            groups=form_groups(self._slices()),
-            batch_sizes=[dataset.batch_size for dataset in group.datasets],
-            weight=eq_6(config),
-            groups_per_step=config.groups_per_step,
-            seed=group.datasets[0].seed,
-        )
+        batch_sizes, seed = [dataset.batch_size for dataset in group.datasets], group.datasets[0].seed
+        super().__init__(self._slices(), batch_sizes, config, seed, identifier.metadata())
 
     def __getattr__(self, name: str) -> Any:
         # Through __dict__, because unpickling asks for attributes before there are any.
@@ -64,14 +53,10 @@ class HostDatasetGroup(RunDataset):
             raise AttributeError(name)
         return getattr(self.__dict__["group"], name)
 
-    def metadata(self) -> dict[str, str]:
-        """What the data were, for a saved model's header."""
-        return {**super().metadata(), **self._manifests}
-
     def warnings(self) -> Iterator[str]:
         for dataset in self.group.datasets:
             for subset in dataset.subsets:
-                problem = misspelled(subset.custom_attributes or {}, self._labels)
+                problem = misspelled(subset.custom_attributes or {}, self.labels)
                 if problem:
                     yield f"{subset.image_dir}: custom_attributes: {problem}"
             listed = sum(subset.img_count for subset in dataset.subsets if not getattr(subset, "is_reg", False))
@@ -89,45 +74,10 @@ class HostDatasetGroup(RunDataset):
 
 
 class TupleDatasetGroup(HostDatasetGroup):
-    """Item (epoch, i) is a tuple step."""
-
-    def __len__(self) -> int:
-        return len(self.planner)
-
-    @property
-    def seed(self) -> int:  # type: ignore[override]
-        """The plan's; a resumed run takes that of its state."""
-        return self.planner.seed
-
-    @seed.setter
-    def seed(self, value: int) -> None:
-        self.planner.seed = value
-
-    def facts(self) -> dict[str, str]:
-        return self._facts
-
-    @functools.cached_property
-    def _facts(self) -> dict[str, str]:
-        """Every saved state asks for them, and they do not change."""
-        planner = self.planner
-        # Names without folders, because a dataset that was moved is still the same.
-        slices = [
-            [(item.granularity, item.dataset, item.bucket, Path(item.key).name) for item in group]
-            for group in planner.groups
-        ]
-        return {
-            "groups": str(len(planner.groups)),
-            "slices": hashlib.sha256(repr(slices).encode()).hexdigest()[:16],
-            "batch sizes": ",".join(map(str, planner.batch_sizes)),
-            "groups a step": str(planner.groups_per_step or "as batch size"),
-        }
-
-    def plan(self, epoch: int) -> list[TupleStep]:
-        return self.planner.epoch(epoch)
+    """Sub-batches of the plan, loaded by the host."""
 
     def begin_step(self, epoch: int, position: int) -> None:
-        # The host's own count of steps reaches a worker late, and begins at zero when resuming.
-        step = ((epoch - 1) * len(self) + position) // self.tuples_per_update
+        step = self.update_of(epoch, position)
         for dataset in self.group.datasets:
             dataset.current_epoch = epoch  # read by caption_dropout_every_n_epochs
             dataset.current_step = step  # read by token_warmup_step
@@ -138,12 +88,6 @@ class TupleDatasetGroup(HostDatasetGroup):
         dataset.bucket_manager.buckets = [list(sub_batch.keys)]
         dataset.buckets_indices = [index_type(bucket_index=0, bucket_batch_size=len(sub_batch.keys), batch_index=0)]
         return dataset[0]
-
-    def sampler(self, loader: DataLoader) -> EpochSampler:
-        epoch = getattr(loader.collate_fn, "current_epoch", None)
-        if epoch is None:
-            raise SgaError("this sd-scripts keeps its epoch elsewhere than in collator_class.current_epoch")
-        return EpochSampler(len(self), lambda: epoch.value)
 
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
@@ -159,6 +103,12 @@ class StockOrderGroup(HostDatasetGroup):
 
     def __len__(self) -> int:
         return len(self.group)
+
+    def sampler(self, loader: Any) -> None:  # type: ignore[override]
+        """The host's own."""
+
+    def facts(self) -> dict[str, str]:
+        return {}
 
     def __getitem__(self, index: int) -> LoadedStep:  # type: ignore[override]  # the host's sampler knows no epochs
         number = bisect_right(self.group.cumulative_sizes, index)
