@@ -24,7 +24,7 @@ def describe(dataset: HostDatasetGroup, config: SgaConfig, args: argparse.Namesp
     groups = dataset.planner.groups
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
-    lines += [*_slices(groups, config, args), *_steps(dataset)]
+    lines += [*_slices(groups, config, args), *_steps(dataset), *_held_out(dataset)]
     lines += [f"  warning: {text}" for text in (*_warnings(dataset, config), *advice(vars(args)))]
     return "\n".join([*lines, ""])
 
@@ -78,11 +78,23 @@ def _steps(dataset: HostDatasetGroup) -> Iterator[str]:
     )
 
 
+def _held_out(dataset: HostDatasetGroup) -> Iterator[str]:
+    """How many images validate."""
+    if dataset.held_out:
+        parts = [
+            f"{share.images} of {share.of} of dataset {share.dataset} (validation_split {share.split:g})"
+            for share in dataset.held_out
+        ]
+        total = sum(share.images for share in dataset.held_out)
+        yield f"  held out  {total} images for validation: {', '.join(parts)}"
+
+
 def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
     groups = dataset.planner.groups
     present = Counter(item.granularity for group in groups for item in group)
     labelled = [group for group in groups if granularities(group) != {None}]
-    for host_dataset in dataset.group.datasets:
+    yield from _split_warnings(dataset)
+    for host_dataset in dataset.keepers:
         for subset in host_dataset.subsets:
             problem = misspelled(subset.custom_attributes or {}, config.granularities)
             if problem:
@@ -108,3 +120,15 @@ def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
             f"{lonely} of {len(labelled)} groups have one granularity only (K=1): no sibling shares their step. "
             "Siblings share a file stem, or a group in sga_manifest.jsonl, and have the same num_repeats"
         )
+
+
+def _split_warnings(dataset: HostDatasetGroup) -> Iterator[str]:
+    for share in dataset.held_out:
+        if not share.images:
+            yield f"dataset {share.dataset}: validation_split {share.split:g} of its few groups holds out no image"
+        if share.trained:
+            yield (
+                f"dataset {share.dataset}: {share.trained} of {share.images} held-out images are trained on as well. "
+                "A dataset with the same folder needs the same validation_split and validation_seed; sd-scripts does "
+                "not split what a metadata_file describes; and with sga_tuples=false it splits by itself"
+            )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup
     from sga_kohya.hosts.sd_scripts.path import PathBatch
+    from sga_kohya.hosts.sd_scripts.split import HeldOut
     from sga_kohya.training.loop import HostLoop
 
 
@@ -27,6 +28,7 @@ class Session:
     fired: set[str] = field(default_factory=set)
     accelerator: TupleAccelerator | None = None
     dataset: "HostDatasetGroup | None" = None
+    held_out: "HeldOut | None" = None  # from when the datasets are built
     loop: "HostLoop | None" = None
     last_epoch: int | None = (
         None  # set when a run is stopped with epochs left, which the host passes through all the same
