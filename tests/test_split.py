@@ -139,6 +139,23 @@ def test_each_dataset_is_split_by_its_own_share_though_stems_repeat(build, tmp_p
         assert not stems(trained) & stems(validated)
 
 
+def test_a_folder_in_datasets_of_different_shares_is_split_by_each(build, tmp_path):
+    folders = write(tmp_path / "a", range(8))
+    alone = [build(Blueprint(folders, 0.25, seed))[0][0] for seed in (1, 2)]
+    first = Blueprint(folders, 0.25, 1)
+    sides, group = build(first, Blueprint(folders, 0.25, 2), Blueprint(folders, 0.5, 1), Blueprint(folders, 1.0, 1))
+    assert sizes(sides) == [(18, 6), (18, 6), (12, 12), (0, 24)]
+    assert sides[:2] == alone and alone[0] != alone[1]
+    trained = set().union(*(trains for trains, _ in sides))
+    assert [share.trained for share in group.held_out] == [len(held & trained) for _, held in sides]
+
+
+def test_levels_of_the_same_stems_in_datasets_of_different_shares(build, tmp_path):
+    macro, micro = write(tmp_path / "a", range(4), ("macro",)), write(tmp_path / "b", range(4), ("micro",))
+    sides, _ = build(Blueprint(macro, 0.25), Blueprint(micro, 1.0))
+    assert sizes(sides) == [(3, 1), (0, 4)]
+
+
 def test_datasets_of_equal_split_agree_about_a_folder_they_share(build, tmp_path):
     a, b = write(tmp_path / "a", range(8)), write(tmp_path / "b", range(8))
     sides, _ = build(Blueprint([*a, *b], 0.25), Blueprint([*b, *a], 0.25), Blueprint(b, 0.25))
@@ -155,20 +172,21 @@ def test_siblings_in_datasets_of_their_own_stay_on_one_side(build, tmp_path):
     assert validated[2] == validated[0] & {f"{number:02d}" for number in range(8)}
 
 
-def test_every_subject_and_every_kind_of_group_gives_its_share(build, tmp_path):
+@pytest.mark.parametrize("seed", range(5))
+def test_every_subject_and_every_kind_of_group_gives_its_share(build, tmp_path, seed):
     cats, dogs = write(tmp_path / "cats", range(20)), write(tmp_path / "dogs", range(8), ("macro", "micro"))
-    ((_, validated),), _ = build(Blueprint([*cats, *dogs], 0.25))
+    ((_, validated),), _ = build(Blueprint([*cats, *dogs], 0.25, seed))
     by_subject = {who: stems({n for n in validated if n.startswith(who)}) for who in ("cats", "dogs")}
     assert {who: len(held) for who, held in by_subject.items()} == {"cats": 5, "dogs": 2}
 
 
 def test_another_seed_holds_out_others_and_a_moved_dataset_the_same(build, tmp_path):
     held = {}
-    for seed in (0, 1, 2):
-        folders = write(tmp_path / f"place{seed}" / "data", range(20))
-        ((_, held[seed]),), _ = build(Blueprint(folders, 0.25, seed))
-    ((_, moved),), _ = build(Blueprint(write(tmp_path / "far" / "away" / "data", range(20)), 0.25, 0))
-    assert moved == held[0]
+    for place, seed in (("here", 0), ("there", 1), ("elsewhere", 2), ("far/away", 0)):
+        root = tmp_path / place
+        folders = [*write(root / "cats", range(20)), *write(root / "dogs", range(20))]
+        ((_, held[place]),), _ = build(Blueprint(folders, 0.25, seed))
+    assert held["far/away"] == held["here"]
     assert len({frozenset(files) for files in held.values()}) == 3
 
 
