@@ -197,27 +197,6 @@ def test_saved_models_say_how_they_were_made(checkout):
     assert metadata["ss_sga_groups_per_step"] == "3"
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
-def test_the_validation_split_keeps_siblings_together(checkout, seed):
-    folders = {"1_macro": range(20), "1_meso": range(5, 20), "1_micro": range(0, 20, 2)}
-    with install_for(SgaConfig(), checkout):
-        split = import_module("library.train_util").split_train_val
-        sides = {}
-        for training in (True, False):
-            sides[training] = {}
-            for folder, numbers in folders.items():
-                paths = [f"/d/{folder}/{number}.png" for number in numbers]
-                kept, sizes = split(paths, [(n, n) for n in numbers], training, 0.25, seed)
-                stems = [path.split("/")[-1].removesuffix(".png") for path in kept]
-                assert [str(size[0]) for size in sizes] == stems
-                sides[training][folder] = set(stems)
-    for folder, numbers in folders.items():
-        assert not sides[True][folder] & sides[False][folder]
-        assert sides[True][folder] | sides[False][folder] == {str(n) for n in numbers}
-    validating = set.union(*sides[False].values())
-    assert len(validating) == 5 and not validating & set.union(*sides[True].values())
-
-
 def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
     """From its second run on the host knows such an image by its cache's path only."""
 
@@ -232,12 +211,12 @@ def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
     )
     with install_for(SgaConfig(), checkout):
         generate = import_module("library.config_util").generate_dataset_group_by_blueprint
-        group, _ = generate(SimpleNamespace(datasets=[dataset]))
+        group, _ = generate(stub_host.blueprint(dataset))
     assert group.planner.groups_by_k() == {2: 2}
 
 
 def test_a_dataset_without_images_is_an_error(checkout):
-    empty = SimpleNamespace(datasets=[SimpleNamespace(image_data={})])
+    empty = stub_host.blueprint(SimpleNamespace(image_data={}))
     with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="has no images"):
         import_module("library.config_util").generate_dataset_group_by_blueprint(empty)
 

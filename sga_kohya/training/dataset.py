@@ -72,6 +72,10 @@ class RunDataset(TupleDataset):
         """What the data were, for a saved model's header."""
         return {**self.planner.metadata(), **self._manifests}
 
+    def notes(self) -> Iterator[str]:
+        """Further lines for the plan that is printed, indented by two."""
+        yield from ()
+
     def warnings(self) -> Iterator[str]:
         """What looks wrong in the host's own description of the data, a sentence each."""
         yield from ()

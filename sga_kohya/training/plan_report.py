@@ -21,7 +21,7 @@ def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
     groups = dataset.planner.groups
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
-    lines += [*_slices(groups, config, levels), *_steps(dataset)]
+    lines += [*_slices(groups, config, levels), *_steps(dataset), *dataset.notes()]
     lines += [f"  warning: {text}" for text in (*_warnings(dataset, config), *levels.advice())]
     return "\n".join([*lines, ""])
 

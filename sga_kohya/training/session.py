@@ -30,6 +30,8 @@ class Session:
     fired: set[str] = field(default_factory=set)
     accelerator: TupleAccelerator | None = None
     dataset: "RunDataset | None" = None
+    held_out: Any = None
+    """What the host's own seams know of the validation split, from when the datasets are built."""
     loop: "HostLoop | None" = None
     last_epoch: int | None = None
     """Set when a run is stopped with epochs left, which the host passes through all the same."""

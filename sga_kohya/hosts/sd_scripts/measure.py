@@ -93,7 +93,7 @@ class PlainData(Part):
 
     def started(self, run: Run) -> None:
         holder = self.session.dataset
-        for subset in [s for d in holder.group.datasets for s in d.subsets] if holder is not None else []:
+        for subset in [s for d in holder.keepers for s in d.subsets] if holder is not None else []:
             subset.flip_aug = subset.color_aug = subset.random_crop = False
             subset.caption_dropout_rate = subset.caption_tag_dropout_rate = 0.0
 
