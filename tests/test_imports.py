@@ -30,7 +30,7 @@ ALLOWED = {
     "doctor": BASE | {"launch", "hosts", "training"},
     "patched": BASE | {"launch", "hosts"},
     "presets": BASE,
-    "doors": {"launch"},
+    "doors": {"launch", "hosts"},
 }
 UPWARD = {"kit/chat.py", "hosts/sd_scripts/samplers.py"}  # still to be turned round
 

@@ -18,7 +18,7 @@ from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.install import install_for
 from sga_kohya.hosts.sd_scripts.started import start
 from sga_kohya.hosts.seam import Seam, install
-from sga_kohya.training.events import Draw, Noised
+from sga_kohya.training.events import Draw, Noised, Run
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 
@@ -439,7 +439,7 @@ class TestModulation:
     def prepare(self, config, args):
         session = Session(config)
         args = argparse.Namespace(**args)
-        start(session, args)
+        session.started(Run(start(session, args).modulation))
         return session, args
 
     def test_a_unet_gets_weights_and_others_noise_levels(self):

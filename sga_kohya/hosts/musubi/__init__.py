@@ -1,0 +1,1 @@
+"""kohya-ss musubi-tuner: the places where it calls us, one a file; nothing of it is copied."""

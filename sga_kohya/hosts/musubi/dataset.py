@@ -1,0 +1,185 @@
+"""Seam: the host's dataset yields whole tuple steps.
+
+`generate_dataset_group_by_blueprint` makes the datasets of every script. Training sees cache files only; which image a
+cache was made of, and so its granularity and group, is found through the source that the dataset still names. Items are
+loaded by the host's own batch manager: a sub-batch is written where it looks for a bucket.
+"""
+
+import functools
+import itertools
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
+from sga_kohya.granularity import ATTRIBUTE, Identifier, Identity
+from sga_kohya.hosts.seam import Seam
+from sga_kohya.training.dataset import RunDataset
+from sga_kohya.training.session import Session
+from sga_kohya.tuples.loader import LoadedStep
+from sga_kohya.tuples.step import Slice, SubBatch
+
+_CLIP = re.compile(r"_\d{5}-\d{3}$")  # a clip's place in its video, which the host adds to the stem
+
+
+def _replace(original: Callable, session: Session) -> Callable:
+    @functools.wraps(original)
+    def generate_dataset_group_by_blueprint(dataset_group_blueprint: Any, *args: Any, **kwargs: Any) -> Any:
+        group = original(dataset_group_blueprint, *args, **kwargs)
+        training = kwargs.get("training", args[0] if args else False)
+        if not training:
+            return group  # the scripts that cache
+        if not group.num_train_items:
+            raise SgaError(
+                "no training items: cache latents and text first, by the family's *_cache_latents.py and "
+                "*_cache_text_encoder_outputs.py with this dataset_config"
+            )
+        session.dataset = (TunerDataset if session.config.tuples else StockOrderDataset)(group, session.config)
+        session.fire("dataset")
+        return session.dataset
+
+    return generate_dataset_group_by_blueprint
+
+
+class TunerDataset(RunDataset):
+    """A host's DatasetGroup whose items have a granularity and a group. Everything not defined here is the host's."""
+
+    def __init__(self, group: Any, config: SgaConfig):
+        self.group = group
+        self.items = [_items(dataset) for dataset in group.datasets]
+        identifier = Identifier(config.granularities, config.manifest)
+        self.identities = [
+            _identify(dataset, items, identifier) for dataset, items in zip(group.datasets, self.items, strict=True)
+        ]
+        batch_sizes = [dataset.batch_size for dataset in group.datasets]
+        super().__init__(self._slices(), batch_sizes, config, group.datasets[0].seed, identifier.metadata())
+        self._levels: tuple[int, list[float], list[int]] | None = None
+        self._drawn: Iterator[float] = iter(())
+
+    def __getattr__(self, name: str) -> Any:
+        # Through __dict__, because unpickling asks for attributes before there are any.
+        if "group" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.__dict__["group"], name)
+
+    def _slices(self) -> list[tuple[Slice, str | None]]:
+        return [
+            (Slice(number, key, self.identities[number][key].granularity, bucket), self.identities[number][key].group)
+            for number, items in enumerate(self.items)
+            for key, (bucket, _, repeats) in items.items()
+            for _ in range(repeats)
+        ]
+
+    def begin_step(self, epoch: int, position: int) -> None:
+        """Timesteps for num_timestep_buckets are drawn for the whole epoch, equally many in each part of the range."""
+        parts = self.group.datasets[0].batch_manager.num_timestep_buckets
+        if parts is None or parts < 2:
+            return
+        if self._levels is None or self._levels[0] != epoch:
+            sizes = [sum(len(part.keys) for part in step) for step in self._steps]
+            starts = list(itertools.accumulate(sizes, initial=0))
+            self._levels = epoch, _stratified(starts[-1], parts, f"{self.seed}/{epoch}"), starts
+        _, levels, starts = self._levels
+        self._drawn = iter(levels[starts[position] : starts[position + 1]])
+
+    def load(self, sub_batch: SubBatch) -> Any:
+        manager = self.group.datasets[sub_batch.dataset].batch_manager
+        items = self.items[sub_batch.dataset]
+        bucket = items[sub_batch.keys[0]][0]
+        manager.buckets = {bucket: [items[key][1] for key in sub_batch.keys]}
+        manager.bucket_batch_indices = [(bucket, 0)]
+        drawn = [level for _, level in zip(sub_batch.keys, self._drawn, strict=False)]
+        manager.timestep_pool = [drawn] if drawn else None
+        return manager[0]
+
+    def set_current_epoch(self, epoch: int) -> None:
+        """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
+
+
+class StockOrderDataset(TunerDataset):
+    """Without tuples: the host's own batches in its own order, each a step of its own, with granularities known."""
+
+    planned = False
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def sampler(self, loader: Any) -> None:  # type: ignore[override]
+        """The host's own."""
+
+    def facts(self) -> dict[str, str]:
+        return {}
+
+    def __getitem__(self, index: int) -> LoadedStep:  # type: ignore[override]  # the host's sampler knows no epochs
+        batch = self.group[index]  # shuffles first where an epoch begins
+        number = next(i for i, end in enumerate(self.group.cumulative_sizes) if index < end)
+        manager = self.group.datasets[number].batch_manager
+        bucket, place = manager.bucket_batch_indices[index - (self.group.cumulative_sizes[number - 1] if number else 0)]
+        items = manager.buckets[bucket][place * manager.batch_size : (place + 1) * manager.batch_size]
+        keys = tuple(_key(item) for item in items)
+        labels = tuple(self.identities[number][key].granularity for key in keys)
+        return LoadedStep([(SubBatch(number, keys, labels, groups=len(keys)), batch)])
+
+    def set_current_epoch(self, epoch: int) -> None:
+        self.group.set_current_epoch(epoch)
+
+
+def _items(dataset: Any) -> dict[str, tuple[Any, Any, int]]:
+    """Key -> (bucket, the host's item, repeats), sorted: the host's own order is that of the disk."""
+    found: dict[str, tuple[Any, Any, int]] = {}
+    for bucket, items in dataset.batch_manager.buckets.items():
+        for item in items:
+            repeats = found[_key(item)][2] if _key(item) in found else 0
+            found[_key(item)] = (bucket, item, repeats + 1)
+    return dict(sorted(found.items()))
+
+
+def _key(item: Any) -> str:
+    return str(item.latent_cache_path)
+
+
+def _identify(dataset: Any, items: dict[str, tuple[Any, Any, int]], identifier: Identifier) -> dict[str, Identity]:
+    """The identity of each item. A JSONL row may say its granularity and its group itself."""
+    rows = dict(_sources(dataset))
+    folder = Path(getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None) or ".")
+    sources = []
+    for _, item, _ in items.values():
+        stem = _CLIP.sub("", item.item_key)
+        sources.append(rows.get(item.item_key) or rows.get(stem) or (folder / stem, {}))
+    known = identifier.identify((path, {ATTRIBUTE: row.get(ATTRIBUTE)}) for path, row in sources)
+    return {
+        key: Identity(
+            identity.granularity, f"{Path(path).parent}::{row['group']}" if "group" in row else identity.group
+        )
+        for key, identity, (path, row) in zip(items, known, sources, strict=True)
+    }
+
+
+def _sources(dataset: Any) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
+    """(stem, (file, JSONL row)) of what the dataset was made of, as far as it is still there."""
+    source = dataset.datasource
+    for row in getattr(source, "data", None) or []:
+        path = Path(row.get("image_path") or row["video_path"])
+        yield path.stem, (path, row)
+    for name in ("image_paths", "video_paths"):
+        for file in getattr(source, name, None) or []:
+            yield Path(file).stem, (Path(file), {})
+
+
+def _stratified(total: int, parts: int, seed: str) -> list[float]:
+    """Numbers in [0, 1), equally many in each of `parts` equal intervals, in random order."""
+    rng = random.Random(seed)
+    levels = [(index % parts + rng.random()) / parts for index in range(-(-total // parts) * parts)]
+    rng.shuffle(levels)
+    return levels[:total]
+
+
+SEAM = Seam(
+    "dataset",
+    "musubi_tuner.dataset.config_utils.generate_dataset_group_by_blueprint",
+    ("dataset_group_blueprint", "training", "num_timestep_buckets", "shared_epoch"),
+    _replace,
+)

@@ -1,0 +1,49 @@
+"""Seams: when the host has parsed its arguments and made its data, the run begins.
+
+Its losses are not to be had before they are averaged, in some scripts not even in a function of their own, so they are
+heard where every script hands them over: in `backward`.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from sga_kohya.hosts.musubi.families import Family, check_mode
+from sga_kohya.hosts.musubi.levels import Levels
+from sga_kohya.hosts.seam import Seam
+from sga_kohya.training.begin import accelerator_class, begins_run, main_process
+from sga_kohya.training.session import Session
+
+_TARGET = "musubi_tuner.hv_train_network.prepare_accelerator"
+
+
+def _replace_class(original: type, session: Session) -> type:
+    kind = accelerator_class(original, session)
+
+    def backward(self: Any, loss: Tensor, **kwargs: Any) -> None:
+        super(hearing, self).backward(session.weighed(loss), **kwargs)
+
+    hearing = type(kind.__name__, (kind,), {"backward": backward})
+    return hearing
+
+
+def seams(family: Family) -> list[Seam]:
+    def start(session: Session, args: argparse.Namespace) -> Levels:
+        check_mode(session.config, args)
+        if getattr(args, "offload_inactive_dit", False) and session.config.tuples and main_process():
+            print(
+                "sga_kohya: warning: with --offload_inactive_dit each change between the models of high and low noise "
+                "moves a whole model, and sub-batches of one step may need both",
+                flush=True,
+            )
+        return Levels(args, session.config, family)
+
+    def _replace(original: Callable, session: Session) -> Callable:
+        return begins_run(original, session, start)
+
+    return [
+        Seam("accelerator class", _TARGET, ("args",), _replace_class, inside="Accelerator"),
+        Seam("start", _TARGET, ("args",), _replace),
+    ]

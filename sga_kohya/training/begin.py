@@ -1,0 +1,60 @@
+"""A run begins: between making its data and loading its models, when the host asks for its accelerator."""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import Accelerator
+
+from sga_kohya.errors import SgaError
+from sga_kohya.training.accelerator import HostAccelerator
+from sga_kohya.training.events import Run
+from sga_kohya.training.host import Levels
+from sga_kohya.training.loop import HostLoop
+from sga_kohya.training.plan_report import describe
+from sga_kohya.training.preview import show
+from sga_kohya.training.session import Session
+
+
+def main_process() -> bool:
+    """Of those that a launcher has started, before there is an accelerator to ask."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def accelerator_class(original: type, session: Session) -> type:
+    """A subclass of ours in the place of the name `Accelerator`, so that the host's own settings reach it unchanged."""
+    if original is not Accelerator:
+        raise SgaError(f"another plugin has replaced the host's Accelerator by {original}; use one at a time")
+    return type("HostAccelerator", (HostAccelerator,), {"session": session})
+
+
+def begins_run(
+    original: Callable, session: Session, start: Callable[[Session, argparse.Namespace], Levels]
+) -> Callable:
+    """What takes the place of a host's `prepare_accelerator(args)`.
+
+    start: refuses settings that do not fit the model, by SgaError, and says what the run will draw. The parts hear of
+    the run, --sga_show_timesteps ends here, and the plan is printed.
+    """
+
+    @functools.wraps(original)
+    def prepare_accelerator(args: argparse.Namespace) -> Any:
+        levels = start(session, args)
+        session.started(Run(levels.modulation))
+        dataset = session.dataset
+        if dataset is None:
+            raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
+        if session.config.show_timesteps:
+            if main_process():
+                print(show(dataset.planner.groups, session.config, levels), flush=True)
+            sys.exit(0)
+        session.loop = HostLoop(args)
+        accelerator = original(args)
+        if accelerator.is_main_process:
+            print(describe(dataset, session.config, levels))
+        return accelerator
+
+    return prepare_accelerator
