@@ -87,7 +87,8 @@ def check_mode(config: SgaConfig, args: argparse.Namespace) -> None:
     if config.timestep_shift_form == "upstream" and args.timestep_sampling not in NORMAL_MODES:
         raise SgaError(
             "sga_timestep_shift_form=upstream is sigmoid(s*(z + Delta)), and timestep_sampling="
-            f"{args.timestep_sampling} has no such z: use logit, which fits every mode, or one of {', '.join(NORMAL_MODES)}"
+            f"{args.timestep_sampling} has no such z: use logit, which fits every mode, or one of "
+            f"{', '.join(NORMAL_MODES)}"
         )
     if not set(config.timestep_shift) & set(config.granularities):
         raise SgaError(
