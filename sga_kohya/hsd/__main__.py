@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
@@ -16,6 +15,7 @@ from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import Layer, preset_names, with_absolute_paths
+from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
@@ -117,9 +117,9 @@ def parse_option(text: str) -> tuple[str, object]:
     if not equals or not key:
         raise SgaError(f"--detector_arg {text}: write KEY=VALUE, such as confidence=0.4")
     try:
-        return key, toml.loads(f"value = {value}")["value"]
-    except (ValueError, IndexError, KeyError, TypeError):
-        return key, value
+        return key, parse_toml(f"value = {value}", text)["value"]
+    except SgaError:  # a path of Windows, in quotes too: C:\models\new.onnx
+        return key, value.strip("\"'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,15 +12,24 @@ OK, FOUND, CORRECT, INTERRUPTED = 0, 1, 2, 130
 """Exit status: done; done, and a check found errors; the user can correct something; Ctrl-C."""
 
 
-def run_command(name: str, body: Callable[[], int | None], interrupted: str = "the same command starts again") -> int:
+CORRECTABLE = (SgaError, OSError, ModuleNotFoundError)
+"""What a user can correct: also a file that cannot be read or written (a full disk, a folder where a file is meant)."""
+
+
+def run_command(
+    name: str,
+    body: Callable[[], int | None],
+    interrupted: str = "the same command starts again",
+    kinds: tuple[type[Exception], ...] = CORRECTABLE,
+) -> int:
     """Run a command and return its exit status.
 
     name: as in `sga_kohya.hsd`, in front of errors. body: returns an exit status, None for OK. interrupted: what Ctrl-C
-    leaves behind and what to do next, in one line.
+    leaves behind and what to do next, in one line. kinds: of error, that end in one line; others are tracebacks.
     """
     show_every_character()
     try:
-        with errors_in_one_line(name):
+        with errors_in_one_line(name, kinds):
             return body() or OK
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted: {interrupted}", file=sys.stderr)
@@ -34,21 +43,19 @@ def run_command(name: str, body: Callable[[], int | None], interrupted: str = "t
 
 
 @contextlib.contextmanager
-def errors_in_one_line(name: str = "sga_kohya") -> Iterator[None]:
+def errors_in_one_line(name: str = "sga_kohya", kinds: tuple[type[Exception], ...] = CORRECTABLE) -> Iterator[None]:
     """What a user can correct ends the process with one line on stderr and exit status 2; a traceback is our fault.
 
-    That is SgaError, a file that cannot be read or written (a full disk, a folder where a file is meant), and an
-    optional package that is missing.
+    An optional package that is missing is named with what installs it; a missing part of our own is a fault.
     """
     try:
         yield
-    except (SgaError, OSError) as error:
-        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(CORRECT)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "sga_kohya":
+    except kinds as error:
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        if missing.split(".")[0] == "sga_kohya":
             raise
-        print(f"{name}: error: {one_line(error)}: pip install {error.name}", file=sys.stderr)
+        remedy = f": pip install {missing}" if missing else ""
+        print(f"{name}: error: {one_line(error)}{remedy}", file=sys.stderr)
         sys.exit(CORRECT)
 
 

@@ -98,6 +98,24 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def user_path(text: object, what: str, home: bool = True) -> Path:
+    """A path as a user writes it, whether it is there or not. Raises SgaError for one that cannot be.
+
+    what: names it in the error. home: `~` is the user's folder. No file system takes a NUL, a name of a thousand
+    letters, or the home of nobody.
+    """
+    path = Path(str(text))
+    try:
+        path = path.expanduser() if home else path
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SgaError(f"{what}: this can be no path ({reason}); correct it") from None
+    return path
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path, remedy: str) -> Iterator[None]:
     """Hold a folder for this process; it is created where it is missing. The lock of a dead process is no obstacle.
