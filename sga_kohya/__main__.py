@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from sga_kohya.kit.cli import show_every_character
 from sga_kohya.launch import SCRIPTS
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
 
 def main() -> None:
     """Hand over to the command's module."""
+    show_every_character()
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command not in COMMANDS:
         width = max(map(len, COMMANDS))

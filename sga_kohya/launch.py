@@ -47,7 +47,11 @@ def run(script: str, argv: Sequence[str] | None = None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The generic door. Skips to the first argument that is a known script; launchers put their own flags before it."""
-    _start(None, list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["-h"], ["--help"]):
+        print("usage: python -m sga_kohya.launch PATH/TO/SCRIPT.py [its options]", "", *SCRIPTS, sep="\n")
+        return
+    _start(None, words)
 
 
 def _start(script: str | None, argv: list[str]) -> None:

@@ -15,6 +15,7 @@ from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import Layer, preset_names, with_absolute_paths
+from sga_kohya.kit.cli import run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
@@ -124,38 +125,33 @@ def parse_option(text: str) -> tuple[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+    show_every_character()
     args = build_parser().parse_args(argv)
+    whole = f"every file in {args.out} is whole; the same command goes on from here"
+    return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
+
+
+def _run(args: argparse.Namespace) -> int:
     # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
 
-    try:
-        config = config_from(args)
-        for name in ("workers", "preview"):
-            if getattr(args, name) is not None and getattr(args, name) < 1:
-                raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
-        if args.preview is not None:
-            result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True)
-        else:
-            result = run(args.photos, args.out, config, args.workers, progress=True)
-    except (SgaError, OSError) as error:
-        print(f"sga_kohya.hsd: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted: every file in {args.out} is whole; the same command goes on from here", file=sys.stderr)
-        return 130
+    config = config_from(args)
+    for name in ("workers", "preview"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
+    if args.preview is not None:
+        result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True)
+    else:
+        result = run(args.photos, args.out, config, args.workers, progress=True)
     print(summarise(result, config))
     if not result.tally.used:
-        print("sga_kohya.hsd: error: no photo could be used: see the warnings above", file=sys.stderr)
-        return 2
+        raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
         print(next_command(result.out))
     return 0
 
 
 if __name__ == "__main__":
-    # A file name that is not UTF-8 must not stop the report.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     sys.exit(main())

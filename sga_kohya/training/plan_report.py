@@ -11,11 +11,13 @@ from sga_kohya.granularity import misspelled
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup, TupleDatasetGroup
 from sga_kohya.hosts.sd_scripts.families import UNET, family_of
+from sga_kohya.kit.cli import can_show
 from sga_kohya.training.preview import SHOWN_TIMESTEPS, noise_levels, snr_weights
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
 
-_BARS = " ▁▂▃▄▅▆▇█"
+_BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
+"""From empty to full; the second where the console has no blocks."""
 _BINS = 20
 
 
@@ -61,7 +63,8 @@ def _noise(items: list[Slice], label: str | None, config: SgaConfig, args: argpa
     sigma = noise_levels(args, config, label, bucket, 2000)
     low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     counts = torch.histc(sigma, _BINS, 0, 1)
-    bars = "".join(_BARS[-(-int(count) * (len(_BARS) - 1) // int(counts.max()))] for count in counts)
+    heights = next(bars for bars in _BARS if can_show(bars) or bars.isascii())
+    bars = "".join(heights[-(-int(count) * (len(heights) - 1) // int(counts.max()))] for count in counts)
     return f"{low:.2f}  {middle:.2f}  {high:.2f}  |{bars}|"
 
 
