@@ -104,7 +104,7 @@ def _number(value: object) -> float:
 def _one_of(words: tuple[str, ...]) -> Callable[[object], str]:
     @_reads(f"write one of {', '.join(words)}")
     def parse(value: object) -> str:
-        return words[words.index(value)]  # type: ignore[arg-type]
+        return words[words.index(value)]
 
     return parse
 
