@@ -208,7 +208,7 @@ def read_training(sampling: Sampling) -> dict[str, Any]:
     if not sampling.config:
         raise SgaError(f"[generate]: config is missing: {sampling.script} needs the TOML of the training")
     path = Path(sampling.config)
-    settings = merge_sections(read_toml(path, f"[generate]: config = {str(path)!r}"))
+    settings = merge_sections(read_toml(path, "[generate]: config"))
     if not settings.get("network_module"):
         raise SgaError(
             f"{path} has no network_module: sample a full fine-tune with a minimal inference script or gen_img.py"
