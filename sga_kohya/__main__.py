@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.kit.cli import show_every_character
 
 COMMANDS = {
     "hsd": "decompose a folder of photos into macro, meso and micro slices",
@@ -23,6 +24,7 @@ COMMANDS = {
 
 def main() -> None:
     """Hand over to the command's module."""
+    show_every_character()
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command not in COMMANDS:
         width = max(map(len, COMMANDS))

@@ -5,14 +5,18 @@ The host reads its own options; it is only told that ours exist (`add_arguments`
 
 import argparse
 import difflib
+import functools
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS
+from sga_kohya.kit.files import user_path
+from sga_kohya.kit.hints import did_you_mean
 from sga_kohya.version import __version__
 
 REDUCTIONS = ("mean", "sum", "constant")
@@ -31,85 +35,120 @@ def _as_text(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def _shown(value: object) -> str:
+    """A value in an error: short, whatever a file may hold."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
+
+
+def _reads(sentence: str) -> Callable[[Callable[[object], Any]], Callable[[object], Any]]:
+    """Make whatever a parser raises, on whatever it is given, an SgaError that says what to write."""
+
+    def decorate(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+        @functools.wraps(parse)
+        def parsed(value: object) -> Any:
+            try:
+                return parse(value)
+            except SgaError:
+                raise
+            except (ValueError, TypeError, LookupError, ArithmeticError, OSError):
+                raise SgaError(sentence) from None
+
+        return parsed
+
+    return decorate
+
+
+@_reads("write true or false")
 def _boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
     words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if str(value).lower() not in words:
-        raise SgaError("write true or false")
     return words[str(value).lower()]
 
 
+@_reads("write two or more different names from coarse to fine, such as macro,meso,micro")
 def _labels(value: object) -> tuple[str, ...]:
-    labels = tuple(value) if isinstance(value, (list, tuple)) else tuple(str(value).split(","))
-    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(x, str) and x.strip() for x in labels):
-        raise SgaError("write two or more different names from coarse to fine, such as macro,meso,micro")
-    return tuple(label.strip() for label in labels)
+    words = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    labels = tuple(word.strip() if isinstance(word, str) else "" for word in words)
+    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(map(_can_be_a_label, labels)):
+        raise ValueError
+    return labels
 
 
+def _can_be_a_label(word: str) -> bool:
+    """Whether `label:number,label:number` can hold it, and a line of the plan."""
+    return word.isprintable() and re.fullmatch("[^,:]+", word) is not None
+
+
+@_reads("write granularity:number pairs without spaces, such as macro:0.5,meso:0,micro:-0.5")
 def _table(value: object) -> Mapping[str, float]:
     """`macro:0.5,meso:0,micro:-0.5`, or a TOML table of the same."""
-    try:
-        pairs = value.items() if isinstance(value, Mapping) else (part.split(":") for part in str(value).split(","))
-        table = {str(label).strip(): float(number) for label, number in pairs}
-    except (TypeError, ValueError):
-        raise SgaError("write granularity:number pairs without spaces, such as macro:0.5,meso:0,micro:-0.5") from None
+    pairs = list(value.items() if isinstance(value, Mapping) else (part.split(":") for part in str(value).split(",")))
+    table = {str(label).strip(): _number(number) for label, number in pairs}
     if not all(math.isfinite(number) for number in table.values()):
         raise SgaError("every number must be finite")
+    if len(table) < len(pairs):
+        raise SgaError("name each granularity once")
     return table
 
 
+def _number(value: object) -> float:
+    """Raises TypeError for true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError
+    return float(value)
+
+
 def _one_of(words: tuple[str, ...]) -> Callable[[object], str]:
+    @_reads(f"write one of {', '.join(words)}")
     def parse(value: object) -> str:
-        if value not in words:
-            raise SgaError(f"write one of {', '.join(words)}")
-        return str(value)
+        return words[words.index(value)]
 
     return parse
 
 
+@_reads("write a whole number from 1")
 def _count(value: object) -> int:
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise SgaError("write a whole number from 1")
+    number = int(str(value))
+    if not 1 <= number < 2**31:
+        raise ValueError
     return number
 
 
 def _count_or_none(value: object) -> int:
-    return 0 if str(value) == "0" else _count(value)
+    return 0 if value in (0, "0") and value is not False else _count(value)
 
 
+@_reads("write hours above 0, such as 21 or 0.5")
 def _hours(value: object) -> float:
-    try:
-        hours = float(str(value))
-    except ValueError:
-        hours = 0.0
+    hours = float(str(value))
     if not 0 < hours < math.inf:
-        raise SgaError("write hours above 0, such as 21 or 0.5")
+        raise ValueError
     return hours
 
 
 def _list_of_hours(value: object) -> tuple[float, ...]:
-    words = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     return tuple(sorted(set(map(_hours, words))))
 
 
+@_reads("there is no such file")
 def _file(value: object) -> Path:
-    path = Path(str(value)).expanduser()
+    path = user_path(value, "the file")
     if not path.is_file():
-        raise SgaError("there is no such file")
+        raise ValueError
     return path
 
 
+@_reads("write an existing folder, or a .png, .jpg or .webp file in one")
 def _picture(value: object) -> Path:
-    path = Path(str(value)).expanduser()
+    path = user_path(value, "the file")
     if path.is_dir():
         path /= "sga_timesteps.png"
     if path.suffix.lower() not in (".png", ".jpg", ".webp") or not path.absolute().parent.is_dir():
-        raise SgaError("write an existing folder, or a .png, .jpg or .webp file in one")
+        raise ValueError
     return path
 
 
@@ -154,26 +193,30 @@ class SgaConfig:
     manifest: Path | None = _option(None, _file, "manifest of the slices; found beside the images if not given")
 
     def __post_init__(self) -> None:
+        _raise(list(self._contradictions()))
+
+    def _contradictions(self) -> Iterator[str]:
+        """What is wrong with values that can each be read."""
         for name, table in self._tables().items():
             for label in table:
                 if label not in self.granularities:
-                    raise SgaError(
+                    yield (
                         f"{name} = {_as_text(table)}: {label!r} is none of the granularities; "
                         f"write it for yours: {','.join(f'{label}:0' for label in self.granularities)}"
                     )
         for label, weight in self.loss_weight.items():
             if weight < 0:
-                raise SgaError(f"sga_loss_weight = {label}:{weight:g}: lambda_k must be at least 0")
+                yield f"sga_loss_weight = {label}:{weight:g}: lambda_k must be at least 0"
         for label, gamma in self.snr_gamma.items():
             if gamma <= 0:
-                raise SgaError(f"sga_snr_gamma = {label}:{gamma:g}: Gamma must be above 0; 5 is plain Min-SNR's")
+                yield f"sga_snr_gamma = {label}:{gamma:g}: Gamma must be above 0; 5 is plain Min-SNR's"
         if self.gradient_surgery != "none" and not self.tuples:
-            raise SgaError(
+            yield (
                 f"sga_gradient_surgery = {self.gradient_surgery} works on the granularities of a tuple step: leave out "
                 "--sga_tuples=false"
             )
         if self.show_timesteps and not self.enabled:
-            raise SgaError("sga_show_timesteps draws what SGA will do, so switch it on: --sga")
+            yield "sga_show_timesteps draws what SGA will do, so switch it on: --sga"
 
     def _tables(self) -> dict[str, Mapping[str, float]]:
         """The tables whose labels count. A model uses Delta or Gamma, so labels of one's own need one of the two."""
@@ -195,20 +238,18 @@ class SgaConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, object], enabled: bool = True) -> "SgaConfig":
-        """Build from TOML keys and command line, merged as by read_options. Raises SgaError naming the option."""
+        """Build from TOML keys and command line, merged as by read_options. Raises one SgaError naming every option
+        that cannot be read."""
         names = option_names()
-        for key in options:
-            if key.startswith("sga_") and key not in names:
-                close = difflib.get_close_matches(key, names, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
-                raise SgaError(f"unknown option {key}: {hint}")
+        problems = [f"unknown option {key}: {hint}" for key in options if (hint := _meant(key, names))]
         values: dict[str, Any] = {"enabled": enabled}
         for key, option in names.items():
             if key in options:
                 try:
                     values[option.name] = option.metadata["parse"](options[key])
                 except SgaError as error:
-                    raise SgaError(f"{key} = {options[key]!r}: {error}") from None
+                    problems.append(f"{key} = {_shown(options[key])}: {error}")
+        _raise(problems)
         return cls(**values)
 
     def metadata(self) -> dict[str, str]:
@@ -219,6 +260,41 @@ class SgaConfig:
         if self.path != "linear":
             texts["ss_sga_path_note"] = "experimental: sample along this path; stock samplers and decoders do not fit"
         return {"ss_sga_version": __version__, **{key: text for key, text in texts.items() if text}}
+
+
+def _raise(problems: list[str]) -> None:
+    """One error for all of them, if there are any."""
+    if len(problems) > 1:
+        numbered = (f"({number}) {problem}" for number, problem in enumerate(problems, 1))
+        raise SgaError(f"{len(problems)} options are wrong: {'; '.join(numbered)}")
+    if problems:
+        raise SgaError(problems[0])
+
+
+def is_ours(key: str) -> bool:
+    """Whether a key of a TOML is meant for us, however it is spelt: `SGA`, `sga-tuples`, `ss_sga_path`, `gsa_path`."""
+    word = _plain(key)
+    # No option of sd-scripts comes closer to one of ours than by 0.875 (show_timesteps).
+    return word.partition("_")[0] in ("sga", "gsa", "sag") or bool(
+        difflib.get_close_matches(word, option_names(), n=1, cutoff=0.9)
+    )
+
+
+def _plain(key: str) -> str:
+    return re.sub(r"[\W_]+", "_", key.lower()).strip("_").removeprefix("ss_")
+
+
+def _meant(key: str, names: Mapping[str, Any]) -> str:
+    """What to write for a key that is meant for us and is none of ours, else "". A dotted key is one that the TOML has
+    in a place where nobody reads it (options.py)."""
+    if key in names or not any(map(is_ours, key.split("."))):
+        return ""
+    last = key.rpartition(".")[2]
+    if last in names:
+        return f"write {last} at the top of the TOML, where sd-scripts would read it"
+    if last in ("enabled", "enable"):
+        return "did you mean sga, at the top of the TOML?"
+    return did_you_mean(_plain(last if is_ours(last) else f"sga_{last}"), names)
 
 
 def option_names() -> dict[str, Any]:

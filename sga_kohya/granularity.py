@@ -48,7 +48,11 @@ class Manifest:
         self.rows: dict[Path, tuple[str, str]] = {}
         content = path.read_bytes()
         self.sha256 = hashlib.sha256(content).hexdigest()
-        for number, line in enumerate(content.decode("utf-8").split("\n"), start=1):
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise SgaError(f"{self.path}: not UTF-8 ({error}); save it as UTF-8 in your editor") from None
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 self._add(line, number)
 
@@ -56,11 +60,27 @@ class Manifest:
         try:
             row = json.loads(line)
             if row["file"] is not None:
-                self.rows[(self.path.parent / row["file"]).resolve()] = (row["granularity"], row["group"])
-        except (ValueError, KeyError, TypeError) as error:
+                self._set(row["file"], *(_text(row, key) for key in ("granularity", "group")))
+        # RecursionError: brackets by the thousand
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+            reason = " ".join(repr(error).split())[:200]
             raise SgaError(
-                f"{self.path}, line {number}: no manifest row ({error!r}); make it again by `python -m sga_kohya.hsd`"
+                f"{self.path}, line {number}: no manifest row ({reason}); make it again by `python -m sga_kohya.hsd`"
             ) from None
+
+    def _set(self, file: str, granularity: str, group: str) -> None:
+        """Under the name as it is written; under one with / as well, for a manifest that was made on Windows."""
+        folder = self.path.parent
+        self.rows[(folder / file).resolve()] = granularity, group
+        if "\\" in file:
+            self.rows.setdefault((folder / file.replace("\\", "/")).resolve(), (granularity, group))
+
+
+def _text(row: Mapping[str, object], key: str) -> str:
+    value = row[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is no text")
+    return value
 
 
 @dataclass

@@ -4,49 +4,61 @@ The generic door: `python -m sga_kohya.launch PATH/TO/flux_train_network.py --co
 `accelerate launch -m`. Doors named after a script (`-m sga_kohya.flux_train_network`) find the checkout themselves.
 """
 
-import contextlib
 import os
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.kit.cli import errors_in_one_line, run_command
 from sga_kohya.options import read_options
+
+NAME = "sga_kohya"
+_INTERRUPTED = "what was saved is whole; --resume FOLDER goes on from a saved state"
 
 
 def run(script: str, argv: Sequence[str] | None = None) -> None:
     """Run one of SCRIPTS. argv: its arguments, by default the command line's. Exits with code 2 on a user's error."""
-    with errors_in_one_line():
-        _run(script, list(sys.argv[1:] if argv is None else argv))
+    _start(script, list(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The generic door. Skips to the first argument that is a known script; launchers put their own flags before it."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    with errors_in_one_line():
-        place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
-        if place is None:
-            raise SgaError(f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}")
-        _refuse_lost_flags(argv[:place])
-        script = Path(argv[place])
-        # A path says which checkout is meant, unless the command line names one.
-        folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
-        _run(script.name, [*folder, *argv[place + 1 :]])
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["-h"], ["--help"]):
+        print("usage: python -m sga_kohya.launch PATH/TO/SCRIPT.py [its options]", "", *SCRIPTS, sep="\n")
+        return
+    _start(None, words)
 
 
-@contextlib.contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """A user's error ends the process with one line and exit code 2."""
-    try:
-        yield
-    except SgaError as error:
-        print(f"sga_kohya: error: {error}", file=sys.stderr)
-        sys.exit(2)
+def _start(script: str | None, argv: list[str]) -> None:
+    """The host's own errors stay tracebacks, be they of files; ours end in one line, before it starts and in it."""
+
+    def body() -> None:
+        with errors_in_one_line(NAME):
+            prepared = _prepare(script, argv) if script else _prepare(*_script_among(argv))
+        _run(*prepared)
+
+    status = run_command(NAME, body, _INTERRUPTED, kinds=(SgaError,))
+    if status:
+        sys.exit(status)
+
+
+def _script_among(argv: list[str]) -> tuple[str, list[str]]:
+    """The script that a launcher's words name, and what follows it."""
+    place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
+    if place is None:
+        raise SgaError(f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}")
+    _refuse_lost_flags(argv[:place])
+    script = Path(argv[place])
+    # A path says which checkout is meant, unless the command line names one.
+    folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
+    return script.name, [*folder, *argv[place + 1 :]]
 
 
 def _refuse_lost_flags(words: Sequence[str]) -> None:
@@ -66,7 +78,8 @@ def _refuse_lost_flags(words: Sequence[str]) -> None:
     print(f"sga_kohya: {advice}", flush=True)
 
 
-def _run(script: str, argv: list[str]) -> None:
+def _prepare(script: str, argv: list[str]) -> tuple[SgaConfig, Checkout, Path, list[str]]:
+    """Whatever words and files alone can get wrong is said here, before anything is imported or loaded."""
     options = read_options(argv)
     config = SgaConfig.from_options(options)
     trainer = SCRIPTS[script]
@@ -77,8 +90,11 @@ def _run(script: str, argv: list[str]) -> None:
     path = checkout.script(script)
     if not asks_for_help(argv):
         check(options, config)
-    # Only now, because it imports torch: what words and files alone get wrong was said at once.
-    from sga_kohya.hosts.sd_scripts.install import install_for
+    return config, checkout, path, argv
+
+
+def _run(config: SgaConfig, checkout: Checkout, path: Path, argv: list[str]) -> None:
+    from sga_kohya.hosts.sd_scripts.install import install_for  # only now, because it imports torch
 
     with install_for(config, checkout):
         sys.argv = [str(path), *argv]

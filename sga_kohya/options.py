@@ -1,19 +1,20 @@
 """The host's options as it will see them: command line over TOML, read without starting the host."""
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import toml
+from sga_kohya.config import is_ours
+from sga_kohya.kit.toml_file import merge_sections, read_toml
 
-from sga_kohya.errors import SgaError
+HOST = "sd-scripts"
 
 
 def read_options(argv: Sequence[str]) -> dict[str, Any]:
     """Every `--name value` of a command line over every key of the TOML it names, as the host merges them.
 
-    A bare switch is True, several values are a list, everything else from the command line is a string.
+    A bare switch is True, several values are a list, everything else from the command line is a string. A key of ours
+    that stands where the host would not read it is there under its dotted path, such as "sga.tuples".
     Raises SgaError when the TOML named by --config_file is missing or cannot be parsed.
     """
     words: dict[str, Any] = {}
@@ -21,6 +22,8 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
     for word in argv:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
+            if name.startswith("conf") and "config_file".startswith(name):
+                name = "config_file"  # argparse takes a beginning for the whole
             words[name] = [value] if equals else []
         elif name:
             words[name].append(word)
@@ -28,26 +31,35 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
     config_file = given.get("config_file")
     # With --output_config the host writes that file instead of reading it.
     reads = config_file and "output_config" not in given
-    return {**(_read_toml(str(config_file)) if reads else {}), **given}
+    return {**(_read_config(str(config_file)) if reads else {}), **given}
 
 
-def _read_toml(name: str) -> dict[str, Any]:
+def _read_config(name: str) -> dict[str, Any]:
     path = Path(name if name.endswith(".toml") else name + ".toml")
-    if not path.is_file():
-        raise SgaError(f"--config_file {name}: {path.resolve()} does not exist; give the path of your kohya TOML")
-    try:
-        content = toml.loads(path.read_text(encoding="utf-8"))
-    except (toml.TomlDecodeError, UnicodeDecodeError) as error:
-        raise SgaError(f"--config_file {name}: not valid TOML: {error}") from None
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        # The host merges all sections into one; a table that is the value of one of our options is no section.
-        flat.update(value if isinstance(value, dict) and not key.startswith("sga_") else {key: value})
-    return flat
+    tables = read_toml(path, f"--config_file {name}", HOST)
+    return {**merge_sections(tables), **dict(_out_of_reach(tables))}
 
 
-def positive(text: str) -> int:
-    """A whole number from 1, as an argparse type."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("write a whole number from 1")
-    return int(text)
+def _out_of_reach(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys meant for us that the host merges into nothing: `tuples` in [sga], and what lies deeper than a section."""
+    sections = {name: value for name, value in tables.items() if not name.startswith("sga_")}
+    waiting = []
+    for name, section in sections.items():
+        for key, value in _entries(section):
+            waiting.append((f"{name}.{key}", value))
+            if is_ours(name) and isinstance(section, Mapping) and not is_ours(key):
+                yield waiting[-1]
+    while waiting:
+        path, value = waiting.pop()
+        if not is_ours(path.rpartition(".")[2]):
+            deeper = [(f"{path}.{key}", inner) for key, inner in _entries(value)]
+            yield from (entry for entry in deeper if is_ours(entry[0].rpartition(".")[2]))
+            waiting += deeper
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a table or list holds, by name or place."""
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from ((str(place), item) for place, item in enumerate(value))

@@ -6,14 +6,17 @@ unlike there, SGA is off unless --sga, or `sga = true` in the TOML, asks for it.
 
 import multiprocessing
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from sga_kohya.config import SgaConfig
+from sga_kohya.config import SgaConfig, is_ours
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
-from sga_kohya.launch import asks_for_help, errors_in_one_line
+from sga_kohya.kit.cli import errors_in_one_line, show_every_character
+from sga_kohya.launch import asks_for_help
 from sga_kohya.options import read_options
 
 
@@ -24,6 +27,7 @@ def load(library: str) -> None:
     # Something else imports this checkout: one of our doors, a GUI that reads its options.
     if script.parent != root or _is_data_loader_worker():
         return
+    show_every_character()
     with errors_in_one_line():
         _load(Checkout(root), script.name, sys.argv[1:])
 
@@ -31,7 +35,7 @@ def load(library: str) -> None:
 def _load(checkout: Checkout, script: str, argv: list[str]) -> None:
     options = read_options(argv)
     config = SgaConfig.from_options(options, enabled=False)
-    words = [word for word in argv if word.startswith("--sga")]
+    words = [word for word in argv if word.startswith("--sga")] or _settings_without_sga(options)
     if not config.enabled and not words:
         return
     if script not in SCRIPTS:
@@ -46,6 +50,11 @@ def _load(checkout: Checkout, script: str, argv: list[str]) -> None:
     from sga_kohya.hosts.sd_scripts.install import install_for  # imports torch: only for those who asked
 
     install_for(config, checkout)
+
+
+def _settings_without_sga(options: Mapping[str, Any]) -> list[str]:
+    """Our keys where the TOML has an [sga] section, which the patch noticed, but no `sga`."""
+    return [] if "sga" in options else sorted(key for key in options if is_ours(key))
 
 
 def _is_data_loader_worker() -> bool:

@@ -2,15 +2,15 @@
 
 import argparse
 import difflib
-import os
 import re
-import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.cli import run_command, shell_word
+from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.toml_file import toml_string
 
 # In a wheel they lie inside the package, in a clone beside it.
 FOLDERS = (Path(__file__).parent / "_presets", Path(__file__).parents[1] / "presets")
@@ -60,20 +60,16 @@ def copy(name: str, folder: Path, force: bool = False) -> Path:
     if target.exists() and not force:
         raise SgaError(f"{target} exists: name another folder, or overwrite it with --force")
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{source.name}")
-    with os.fdopen(handle, "wb") as file:
-        file.write(source.read_bytes())
-    os.chmod(temporary, 0o644)  # mkstemp's are for one's own eyes
-    os.replace(temporary, target)
+    write_whole(target, source.read_bytes())
     return target
 
 
 def _next_step(target: Path) -> str:
     if target.suffix == ".json":
         return f"open {target} in the LoRA tab of the kohya_ss GUI, and fill in its paths"
-    module, path = door(target), shlex.quote(str(target))
+    module, path = door(target), shell_word(target)
     if module is None:
-        return f"fill in its folders, and name it in your preset: dataset_config = {str(target)!r}"
+        return f"fill in its folders, and name it in your preset: dataset_config = {toml_string(str(target))}"
     return (
         f"fill in the paths in {target}, then\n  python -m sga_kohya.doctor {path}\n"
         f"  accelerate launch -m {module} --config_file {path}"
@@ -89,8 +85,7 @@ def _list() -> None:
     print("\nEach but the datasets is there as NAME.json too, for the kohya_ss GUI.")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sga_kohya.presets", description="Complete settings to start from.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what there is")
@@ -100,19 +95,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     take.add_argument("name")
     take.add_argument("folder", type=Path, metavar="DIR")
     take.add_argument("--force", action="store_true", help="overwrite what is there")
-    options = parser.parse_args(argv)
-    try:
-        if options.command == "list":
-            _list()
-        elif options.command == "show":
-            print(find_preset(options.name).read_text(encoding="utf-8"), end="")
-        else:
-            target = copy(options.name, options.folder, options.force)
-            print(f"{target} is written. Next: {_next_step(target)}")
-    except SgaError as error:
-        print(f"sga_kohya: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "list":
+        _list()
+    elif options.command == "show":
+        print(find_preset(options.name).read_text(encoding="utf-8"), end="")
+    else:
+        target = copy(options.name, options.folder, options.force)
+        print(f"{target} is written. Next: {_next_step(target)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for what the user can correct."""
+    return run_command("sga_kohya.presets", lambda: _run(_build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -77,11 +77,85 @@ def test_errors_name_the_value_and_the_remedy(argv, message):
         parsed(*argv)
 
 
-def test_broken_toml_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = = 1", "not valid TOML"),
+        ("sga_loss_weight = {macro = 2", "not valid TOML"),
+        (r'output_dir = "C:\Users\me"', "not valid TOML.*single quotes"),
+        (r'output_dir = "C:\new\table"', "output_dir = .*single quotes"),
+        ("[a]\n" + r'args = ["x", "D:/models\t5.safetensors"]', "args = .*single quotes"),
+        ("\ufeffsga = false", ".*byte order mark.*sd-scripts loses the first key. Save it as UTF-8 without BOM"),
+    ],
+)
+def test_a_toml_that_would_be_read_as_something_else_is_named(tmp_path, text, message):
     path = tmp_path / "run.toml"
-    path.write_text("a = = 1")
-    with pytest.raises(SgaError, match="run.toml: not valid TOML"):
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SgaError, match=f"--config_file .*run.toml: {message}"):
         read_options(["--config_file", str(path)])
+
+
+def test_line_breaks_in_prompts_and_paths_in_single_quotes_are_nobody_s_mistake(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(r"""output_dir = 'C:\new\table'
+negative = "Q: what?\nA: that"
+""")
+    options = read_options(["--config_file", str(path)])
+    assert (options["output_dir"], options["negative"]) == (r"C:\new\table", "Q: what?\nA: that")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("SGA_TUPLES = false", "SGA_TUPLES: did you mean sga_tuples"),
+        ("sga-tuples = false", "sga-tuples: did you mean sga_tuples"),
+        ('"sga tuples" = false', "sga tuples: did you mean sga_tuples"),
+        ("SGA = false", "SGA: did you mean sga?"),
+        ("gsa_tuples = false", "gsa_tuples: did you mean sga_tuples"),
+        ("sgatuples = false", "sgatuples: did you mean sga_tuples"),
+        ("ss_sga_tuples = false", "ss_sga_tuples: did you mean sga_tuples"),
+        ("[sga]\ntuples = false", "sga.tuples: did you mean sga_tuples"),
+        ("sga.tuples = false", "sga.tuples: did you mean sga_tuples"),
+        ("[sga]\nenabled = false", "sga.enabled: did you mean sga, at the top"),
+        ('["SGA"]\nloss_weight = {macro = 2}', "SGA.loss_weight: did you mean sga_loss_weight"),
+        ("[network.x.sga]\ntuples = false", "network.x.sga: write sga at the top"),
+        ("[a]\n[a.b]\nsga_tuples = false", "a.b.sga_tuples: write sga_tuples at the top"),
+        ("[[a]]\nb = 1\nsga_tuples = false", "a.0.sga_tuples: write sga_tuples at the top"),
+    ],
+)
+def test_no_spelling_of_a_key_of_ours_is_passed_over(tmp_path, text, hint):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(SgaError) as caught:
+        parsed("--config_file", str(path))
+    assert f"unknown option {hint}" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['"sga_tuples" = false', "'sga_tuples' = false", "[SGA]\nsga_tuples = false"])
+def test_quotes_and_sections_change_nothing_nor_does_a_shortened_config_file(tmp_path, text):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    assert not parsed(f"--config={path}").tuples
+
+
+def test_keys_of_the_host_and_of_other_plugins_are_not_ours():
+    hosts = ["show_timesteps", "save_path", "ae_path", "min_snr_gamma", "prior_loss_weight", "sgd_momentum", "manifest"]
+    assert SgaConfig.from_options(dict.fromkeys(hosts, "x")) == SgaConfig()
+
+
+def test_one_error_names_all_that_is_wrong():
+    with pytest.raises(SgaError) as caught:
+        parsed("--sga_tuple", "--sga_tuples=perhaps", "--sga_stop_at_hours=0", "--sga_path=curved")
+    assert str(caught.value).startswith("4 options are wrong: (1) unknown option sga_tuple: did you mean sga_tuples?;")
+    assert all(f"({number}) " in str(caught.value) for number in range(1, 5))
+    with pytest.raises(SgaError, match=r"2 options are wrong: \(1\) .*at least 0; \(2\) .*above 0"):
+        parsed("--sga_snr_gamma=macro:0", "--sga_loss_weight=macro:-1")
+
+
+def test_long_values_are_shown_short():
+    with pytest.raises(SgaError, match=r"1111\.\.\. \(402 characters\): write a whole number") as caught:
+        parsed("--sga_groups_per_step", "1" * 400)
+    assert len(str(caught.value)) < 300
 
 
 def test_labels_of_one_s_own():

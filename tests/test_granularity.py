@@ -72,6 +72,21 @@ def test_the_manifest_knows_groups_that_stems_do_not(manifest, named):
     assert first.group == second.group != odd.group
 
 
+def test_a_manifest_made_on_windows_is_read_here(tmp_path):
+    path = tmp_path / "sga_manifest.jsonl"
+    row = {"file": r"1_macro\a.png", "granularity": "macro", "group": "g"}
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r\n")
+    (found,) = identify(str(tmp_path / "1_macro" / "a.png"), manifest_path=path)
+    assert found == Identity("macro", f"{tmp_path}::g")
+
+
+def test_a_manifest_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "sga_manifest.jsonl"
+    path.write_bytes('{"file": "é.png"}'.encode("cp1252"))
+    with pytest.raises(SgaError, match="sga_manifest.jsonl: not UTF-8"):
+        identify(str(tmp_path / "a.png"))
+
+
 def test_a_broken_manifest_names_its_line(tmp_path):
     (tmp_path / "sga_manifest.jsonl").write_text('{"file": null}\n{"file": "x.png"}\n')
     with pytest.raises(SgaError, match=r"sga_manifest.jsonl, line 2: .*KeyError\('granularity'\)"):

@@ -157,8 +157,8 @@ def test_every_problem_is_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("caption", "cannot be read as TOML"),
-        ('extends = "nowhere.toml"', "nowhere.toml: cannot be read"),
+        ("caption", "not valid TOML"),
+        ('extends = "nowhere.toml"', "nowhere.toml does not exist"),
         ('extends = "hsd.toml"', "extends itself"),
         ("[level.nano]\nresolution = 512", "level.nano: not among levels"),
         ('[overrides.x]\nlevels = ["micro", "macro"]', "in the same order"),

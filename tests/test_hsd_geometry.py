@@ -1,6 +1,7 @@
 """sga_kohya.hsd: geometry, target sizes, configuration and names, by values."""
 
 import itertools
+from pathlib import PureWindowsPath
 
 import pytest
 
@@ -125,10 +126,39 @@ def test_config_takes_any_ordered_levels():
         ("a_b_c_d_e_f", "a-b-c-d-e-f"),
         ("café/日本", "café-日本"),
         ("..", "photo"),
+        ("aux", "aux_"),
+        ("CON", "CON_"),
+        ("nul.tar", "nul_.tar"),
+        ("com7", "com7_"),
+        ("LPT¹", "LPT¹_"),
+        ("console", "console"),
+        ("a. ", "a"),
+        ("trailing...", "trailing"),
     ],
 )
 def test_slug(name, expected):
     assert slug(name) == expected
+
+
+def test_every_name_is_one_that_windows_takes():
+    odd = [
+        "aux.jpg",
+        "AUX/a.jpg",
+        "con.con.png",
+        "a:b.jpg",
+        "a\\b.jpg",
+        "q?.png",
+        "a. .jpg",
+        "nul .jpg",
+        "prn",
+        "\x01.png",
+    ]
+    for root in assign_roots(odd).values():
+        for name in (
+            f"{slice_stem(root, r, i)}{suffix}" for r in (1, 2) for i in (1, 2) for suffix in (".png", ".txt")
+        ):
+            assert not PureWindowsPath(name).is_reserved() and not set(name) & set('<>:"/\\|?*'), name
+            assert name.isprintable() and not PureWindowsPath(name).stem.endswith((".", " "))
 
 
 def test_roots_never_collide():

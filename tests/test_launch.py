@@ -52,6 +52,9 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
     assert "image_dir /nowhere/1_macro" in error("flux_train_network", here, f"--dataset_config={dataset}")
     dataset.write_text("[datasets]\nresolution = 512\n")
     assert "write [[datasets]] with two brackets" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text('\ufeff[general]\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\n', encoding="utf-8")
+    assert "byte order mark (BOM)" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    assert "byte order mark (BOM)" in error("flux_train_network", here, f"--config_file={dataset}")
     dataset.write_text("= broken")
     assert "not valid TOML" in error("flux_train_network", here, f"--dataset_config={dataset}")
 
@@ -71,6 +74,19 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
 )
 def test_what_cannot_work_is_refused_before_anything_is_loaded(checkout, data, options, message):
     assert message in error("flux_train_network", f"--sd_scripts={checkout}", *data, *options)
+
+
+def test_the_host_s_own_errors_stay_tracebacks(tmp_path, data):
+    """Also those that would be a user's if they were ours: a worker's OSError in one line tells nobody anything."""
+    checkout = stub_host.write(tmp_path / "host", flux_train_network="open('/nowhere/x')")
+    result = door("flux_train_network", f"--sd_scripts={checkout}", *data)
+    assert result.returncode == 1 and "Traceback" in result.stderr and "FileNotFoundError" in result.stderr
+
+
+def test_ctrl_c_ends_in_one_line(tmp_path, data):
+    checkout = stub_host.write(tmp_path / "host", flux_train_network="raise KeyboardInterrupt")
+    result = door("flux_train_network", f"--sd_scripts={checkout}", *data)
+    assert result.returncode == 130 and result.stderr.strip().count("\n") == 0 and "--resume" in result.stderr
 
 
 @pytest.mark.parametrize("off", ["--sga_tuples=false", "--sga=false"])

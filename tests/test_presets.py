@@ -90,8 +90,7 @@ def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
 def test_copy_does_not_overwrite_unless_told_to(tmp_path, capsys):
     target = copy("sd15_locon", tmp_path)
     target.write_text("mine")
-    with pytest.raises(SystemExit, match="2"):
-        main(["copy", "sd15_locon", str(tmp_path)])
+    assert main(["copy", "sd15_locon", str(tmp_path)]) == 2
     assert f"{target} exists: name another folder, or overwrite it with --force" in capsys.readouterr().err
     assert target.read_text() == "mine"
     main(["copy", "sd15_locon", str(tmp_path), "--force"])

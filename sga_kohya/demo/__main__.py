@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.cli import run_command
 
 MARK = ".sga-demo"
 
@@ -69,19 +70,15 @@ def run(out: Path, quick: bool, seed: int) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for what the user can correct."""
-    args = build_parser().parse_args(argv)
-    warnings.filterwarnings("ignore", module="diffusers|transformers|torch")
-    try:
+    """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+
+    def body() -> None:
+        args = build_parser().parse_args(argv)
+        warnings.filterwarnings("ignore", module="diffusers|transformers|torch")
         path = run(prepare_folder(args.out), args.quick, args.seed)
-    except SgaError as error:
-        print(f"sga_kohya.demo: error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f'sga_kohya.demo: error: {error}; run pip install "sga-kohya[demo]"', file=sys.stderr)
-        return 2
-    print(f"\nOpen this in a browser: {path}")
-    return 0
+        print(f"\nOpen this in a browser: {path}")
+
+    return run_command("sga_kohya.demo", body, extra="demo")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import data_problems, problems
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.kit.cli import CORRECT, FOUND, OK, run_command
 from sga_kohya.options import read_options
 
 USAGE = """usage: python -m sga_kohya.doctor CONFIG.toml [--script NAME.py] [OPTIONS]
@@ -23,19 +24,23 @@ as --config_file, OPTIONS what else you give to it. --script names the trainer w
 The exit status is 1 when something cannot work."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with 1 when there are errors, with 2 when it was called in a wrong way."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 when there are errors, 2 when it was called in a wrong way, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return run_command("sga_kohya.doctor", lambda: _run(words), "nothing was changed")
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
-        sys.exit(0 if words else 2)
+        return OK if words else CORRECT
     if not words[0].startswith("--"):
         words[:1] = ["--config_file", words[0]]
     findings = examine(words)
     print(*findings.lines(), sep="\n")
     errors, warnings = findings.count("error"), findings.count("warning")
     print(f"\n{errors} errors, {warnings} warnings" + ("" if errors else ": this can train"))
-    sys.exit(1 if errors else 0)
+    return FOUND if errors else OK
 
 
 def examine(words: Sequence[str]) -> Findings:
@@ -144,4 +149,4 @@ def _without_script(words: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

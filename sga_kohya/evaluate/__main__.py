@@ -10,6 +10,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.kit.cli import run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -208,15 +209,13 @@ COMMANDS = (run, metrics, judge, human, report, checkpoints, ablation)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    try:
+
+    def body() -> int:
+        args = build_parser().parse_args(argv)
         return {command.__name__: command for command in COMMANDS}[args.command](args)
-    except (SgaError, OSError) as error:
-        print(f"sga_kohya.evaluate: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again, it goes on where it stopped", file=sys.stderr)
-        return 130
+
+    again = "run the same command again, it goes on where it stopped"
+    return run_command("sga_kohya.evaluate", body, again, extra="evaluate")
 
 
 if __name__ == "__main__":

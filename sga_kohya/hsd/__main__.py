@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
@@ -16,6 +15,8 @@ from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import Layer, preset_names, with_absolute_paths
+from sga_kohya.kit.cli import run_command, show_every_character
+from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
@@ -117,45 +118,40 @@ def parse_option(text: str) -> tuple[str, object]:
     if not equals or not key:
         raise SgaError(f"--detector_arg {text}: write KEY=VALUE, such as confidence=0.4")
     try:
-        return key, toml.loads(f"value = {value}")["value"]
-    except (ValueError, IndexError, KeyError, TypeError):
-        return key, value
+        return key, parse_toml(f"value = {value}", text)["value"]
+    except SgaError:  # a path of Windows, in quotes too: C:\models\new.onnx
+        return key, value.strip("\"'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+    show_every_character()
     args = build_parser().parse_args(argv)
+    whole = f"every file in {args.out} is whole; the same command goes on from here"
+    return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
+
+
+def _run(args: argparse.Namespace) -> int:
     # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
 
-    try:
-        config = config_from(args)
-        for name in ("workers", "preview"):
-            if getattr(args, name) is not None and getattr(args, name) < 1:
-                raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
-        if args.preview is not None:
-            result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True)
-        else:
-            result = run(args.photos, args.out, config, args.workers, progress=True)
-    except (SgaError, OSError) as error:
-        print(f"sga_kohya.hsd: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted: every file in {args.out} is whole; the same command goes on from here", file=sys.stderr)
-        return 130
+    config = config_from(args)
+    for name in ("workers", "preview"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
+    if args.preview is not None:
+        result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True)
+    else:
+        result = run(args.photos, args.out, config, args.workers, progress=True)
     print(summarise(result, config))
     if not result.tally.used:
-        print("sga_kohya.hsd: error: no photo could be used: see the warnings above", file=sys.stderr)
-        return 2
+        raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
         print(next_command(result.out))
     return 0
 
 
 if __name__ == "__main__":
-    # A file name that is not UTF-8 must not stop the report.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     sys.exit(main())

@@ -19,8 +19,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
-from sga_kohya.launch import errors_in_one_line
-from sga_kohya.options import positive, read_options
+from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.options import read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 # Options of the TOML that a run which trains nothing must not have.
@@ -55,11 +55,14 @@ def noise_levels(text: str) -> tuple[float, ...]:
     return levels
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with code 2 on a user's error."""
-    args, further = build_parser().parse_known_args(sys.argv[1:] if argv is None else argv)
-    with errors_in_one_line():
-        _run(args, further)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+
+    def body() -> None:
+        _run(*build_parser().parse_known_args(sys.argv[1:] if argv is None else argv))
+
+    kept = "the same command goes on with what was measured so far"
+    return run_command("sga_kohya.interference", body, kept, kinds=(SgaError,))  # the host's own stay tracebacks
 
 
 def _run(args: argparse.Namespace, further: list[str]) -> None:
@@ -158,4 +161,4 @@ def _hash(path: Path) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    main()
+    sys.exit(main())

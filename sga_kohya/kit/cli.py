@@ -3,6 +3,9 @@
 import argparse
 import contextlib
 import io
+import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -12,15 +15,26 @@ OK, FOUND, CORRECT, INTERRUPTED = 0, 1, 2, 130
 """Exit status: done; done, and a check found errors; the user can correct something; Ctrl-C."""
 
 
-def run_command(name: str, body: Callable[[], int | None], interrupted: str = "the same command starts again") -> int:
+CORRECTABLE = (SgaError, OSError, ModuleNotFoundError)
+"""What a user can correct: also a file that cannot be read or written (a full disk, a folder where a file is meant)."""
+
+
+def run_command(
+    name: str,
+    body: Callable[[], int | None],
+    interrupted: str = "the same command starts again",
+    kinds: tuple[type[Exception], ...] = CORRECTABLE,
+    extra: str = "",
+) -> int:
     """Run a command and return its exit status.
 
     name: as in `sga_kohya.hsd`, in front of errors. body: returns an exit status, None for OK. interrupted: what Ctrl-C
-    leaves behind and what to do next, in one line.
+    leaves behind and what to do next, in one line. kinds: of error, that end in one line; others are tracebacks.
+    extra: of sga-kohya, which installs the optional packages.
     """
     show_every_character()
     try:
-        with errors_in_one_line(name):
+        with errors_in_one_line(name, kinds, extra):
             return body() or OK
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted: {interrupted}", file=sys.stderr)
@@ -34,21 +48,22 @@ def run_command(name: str, body: Callable[[], int | None], interrupted: str = "t
 
 
 @contextlib.contextmanager
-def errors_in_one_line(name: str = "sga_kohya") -> Iterator[None]:
+def errors_in_one_line(
+    name: str = "sga_kohya", kinds: tuple[type[Exception], ...] = CORRECTABLE, extra: str = ""
+) -> Iterator[None]:
     """What a user can correct ends the process with one line on stderr and exit status 2; a traceback is our fault.
 
-    That is SgaError, a file that cannot be read or written (a full disk, a folder where a file is meant), and an
-    optional package that is missing.
+    An optional package that is missing is named with what installs it; a missing part of our own is a fault.
     """
     try:
         yield
-    except (SgaError, OSError) as error:
-        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(CORRECT)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "sga_kohya":
+    except kinds as error:
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        if missing.split(".")[0] == "sga_kohya":
             raise
-        print(f"{name}: error: {one_line(error)}: pip install {error.name}", file=sys.stderr)
+        package = f'"sga-kohya[{extra}]"' if extra else missing
+        remedy = f": pip install {package}" if missing else ""
+        print(f"{name}: error: {one_line(error)}{remedy}", file=sys.stderr)
         sys.exit(CORRECT)
 
 
@@ -66,11 +81,18 @@ def show_every_character() -> None:
 
 def can_show(text: str) -> bool:
     """Whether standard output's encoding has every character of the text."""
+    # A stream in memory has no encoding: what it holds is shown later by the real one.
+    encodings = (getattr(stream, "encoding", None) for stream in (sys.stdout, sys.__stdout__))
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        text.encode(next(filter(None, encodings), "ascii"))
     except UnicodeEncodeError:
         return False
     return True
+
+
+def shell_word(text: object, windows: bool = os.name == "nt") -> str:
+    """A word of a command that a user copies into a shell: bash and its kin, or cmd and PowerShell of Windows."""
+    return subprocess.list2cmdline([str(text)]) if windows else shlex.quote(str(text))
 
 
 def positive(text: str) -> int:

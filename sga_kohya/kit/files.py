@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import filelock
@@ -19,6 +19,7 @@ from sga_kohya.errors import SgaError
 
 PART = ".part"
 LOCK = ".sga_kohya.lock"
+_WINDOWS_LIMIT = 260
 _PATIENCE = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts: on Windows a viewer, a scanner or TensorBoard may hold a file open for a moment."""
 
@@ -38,8 +39,11 @@ def whole_file(path: Path, keep_suffix: bool = False) -> Iterator[Path]:
     try:
         yield part
         move(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a second error would hide the first
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (reason := too_long(part)):
+            raise SgaError(f"{path}: {reason}") from None
         raise
 
 
@@ -96,6 +100,36 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def too_long(path: PurePath, windows: bool = os.name == "nt") -> str:
+    """Why Windows finds no such path and makes none, though all is well with it: a sentence, or ""."""
+    length = len(str(path))
+    if not windows or length < _WINDOWS_LIMIT:
+        return ""
+    return (
+        f"the path has {length} characters, and Windows takes {_WINDOWS_LIMIT - 1}: use a folder nearer to the drive, "
+        "or switch on long paths (LongPathsEnabled)"
+    )
+
+
+def user_path(text: object, what: str, home: bool = True) -> Path:
+    """A path as a user writes it, whether it is there or not. Raises SgaError for one that cannot be.
+
+    what: names it in the error. home: `~` is the user's folder. No file system takes a NUL, a name of a thousand
+    letters, or the home of nobody.
+    """
+    path = Path(str(text))
+    try:
+        path = path.expanduser() if home else path
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        if reason := too_long(path.absolute()):
+            raise SgaError(f"{what} {path}: {reason}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SgaError(f"{what}: this can be no path ({reason}); correct it") from None
+    return path
 
 
 @contextlib.contextmanager

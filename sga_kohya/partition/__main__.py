@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
+from sga_kohya.kit.cli import run_command, shell_word
 from sga_kohya.partition import criteria, topics
 from sga_kohya.partition.dataset import Sample, read_dataset
 from sga_kohya.partition.output import DATASET_TOML, GROUPINGS, check_folder, write
@@ -144,33 +144,23 @@ def report(
 
 def next_command(labels: Sequence[str], out: Path, by: str) -> str:
     """With noise levels that fall from coarse to fine, as the paper's do, where the labels have such an order."""
-    options = f"--sga_manifest {shlex.quote(str(out / MANIFEST_NAME))}"
+    options = f"--sga_manifest {shell_word(out / MANIFEST_NAME)}"
     ordered = by in ("frequency", "resolution")
     if tuple(labels) != DEFAULT_LABELS or not ordered:
         steps = [0.5 - i / (len(labels) - 1) if ordered else 0 for i in range(len(labels))]
         shifts = ",".join(f"{name}:{step:.3g}" for name, step in zip(labels, steps, strict=True))
         options += f" --sga_granularities {','.join(labels)} --sga_timestep_shift {shifts}"
-    dataset = shlex.quote(str(out / DATASET_TOML))
+    dataset = shell_word(out / DATASET_TOML)
     door = "accelerate launch -m sga_kohya.flux_train_network --config_file your.toml"
     return f"{door} --dataset_config {dataset} {options}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    try:
-        print(run(args))
-    except (SgaError, OSError) as error:
-        print(f"sga_kohya.partition: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(
+        "sga_kohya.partition", lambda: print(run(build_parser().parse_args(argv))), "nothing was written"
+    )
 
 
 if __name__ == "__main__":
-    # A file name that is not UTF-8 must not stop the report.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     sys.exit(main())

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import ATTRIBUTE
+from sga_kohya.kit.files import user_path
+from sga_kohya.kit.toml_file import listed_tables, read_toml
 
 EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".jxl", ".png", ".webp"}
 """What sd-scripts takes for images, some of them with a plugin."""
@@ -45,12 +45,13 @@ def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
     else:
         raise SgaError(f"no folder or TOML {path}: give the dataset that you train on")
     samples: dict[Path, Sample] = {}
-    tables = [config.get("general", {}), *config.get("datasets", []), *(subset for subset, _ in _subsets(config))]
+    subsets = list(_subsets(config, path))
+    tables = [config.get("general", {}), *config.get("datasets", []), *(subset for subset, _ in subsets)]
     dropped = sum(_drop_granularity(table) for table in tables)
-    for subset, inherited in _subsets(config):
+    for subset, inherited in subsets:
         _make_absolute(subset)
         if not subset.get("is_reg"):
-            extension = subset.get("caption_extension", inherited.get("caption_extension", ".caption"))
+            extension = str(subset.get("caption_extension", inherited.get("caption_extension", ".caption")))
             fallback = str(subset.get("class_tokens", inherited.get("class_tokens", "")) or "")
             for image in _images(subset, path):
                 samples.setdefault(image, Sample(image, _caption(image, extension) or fallback))
@@ -80,19 +81,18 @@ def _folder_subset(folder: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        config = toml.loads(path.read_text(encoding="utf-8"))
-    except (toml.TomlDecodeError, UnicodeDecodeError) as error:
-        raise SgaError(f"{path} is no TOML: {error}") from None
-    if not any(True for _ in _subsets(config)):
+    config = read_toml(path)
+    if not isinstance(config.get("general", {}), dict):
+        raise SgaError(f"{path}: write [general] with one bracket, for what all datasets share")
+    if not any(True for _ in _subsets(config, path)):
         raise SgaError(f"{path} has no [[datasets.subsets]]: give a dataset TOML, as for --dataset_config")
     return config
 
 
-def _subsets(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each subset, and what it inherits from its dataset and from [general]."""
-    for dataset in config.get("datasets", []):
-        for subset in dataset.get("subsets", []):
+def _subsets(config: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each subset, and what it inherits from its dataset and from [general]. path: names the TOML in errors."""
+    for dataset in listed_tables(config, "datasets", str(path)):
+        for subset in listed_tables(dataset, "subsets", str(path)):
             yield subset, {**config.get("general", {}), **dataset}
 
 
@@ -100,7 +100,7 @@ def _make_absolute(subset: dict[str, Any]) -> None:
     """Folders count from where sd-scripts is started, which may be elsewhere. Raises SgaError for one no TOML holds."""
     for key in ("image_dir", "conditioning_data_dir", "metadata_file"):
         if key in subset:
-            subset[key] = os.path.abspath(os.path.expanduser(subset[key]))
+            subset[key] = os.path.abspath(user_path(subset[key], key))
             try:
                 subset[key].encode()
             except UnicodeEncodeError:
@@ -111,7 +111,9 @@ def _make_absolute(subset: dict[str, Any]) -> None:
 
 def _drop_granularity(table: dict[str, Any]) -> bool:
     """Whether there was one."""
-    attributes = table.get("custom_attributes", {})
+    attributes = table.get("custom_attributes")
+    if not isinstance(attributes, dict):
+        return False  # sd-scripts says what is wrong with it
     had = attributes.pop(ATTRIBUTE, None) is not None
     if had and not attributes:
         del table["custom_attributes"]
@@ -129,7 +131,7 @@ def _images(subset: Mapping[str, Any], path: Path) -> list[Path]:
 
 def _caption(image: Path, extension: str) -> str:
     """The first line, which is what sd-scripts reads."""
-    file = image.with_suffix(extension)
+    file = image.with_name(image.stem + (extension if extension.startswith(".") else f".{extension}"))
     if not file.is_file():
         return ""
     lines = file.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()

@@ -8,7 +8,7 @@ import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import MANIFEST_NAME
-from sga_kohya.hsd.out.output import write_atomically
+from sga_kohya.kit.files import write_whole
 from sga_kohya.partition.dataset import Dataset, Sample
 
 DATASET_TOML = "dataset.toml"
@@ -20,7 +20,9 @@ def check_folder(out: Path) -> None:
     """Raises SgaError where files of other origin would be overwritten."""
     if out.exists() and not out.is_dir():
         raise SgaError(f"OUT {out} is a file: give a folder")
-    written = (out / DATASET_TOML).is_file() and HEADER in (out / DATASET_TOML).read_text("utf-8", "replace")
+    written = (out / DATASET_TOML).is_file() and HEADER in (out / DATASET_TOML).read_text(
+        encoding="utf-8", errors="replace"
+    )
     for name in (DATASET_TOML, MANIFEST_NAME):
         if (out / name).exists() and not written:
             raise SgaError(f"{out / name} was not written by sga_kohya.partition: choose another OUT or move it away")
@@ -41,9 +43,9 @@ def write(out: Path, dataset: Dataset, labels: Sequence[str | None], values: Seq
     ]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / DATASET_TOML, f"{HEADER}\n\n{toml.dumps(dataset.toml)}".encode())
+    write_whole(out / DATASET_TOML, f"{HEADER}\n\n{toml.dumps(dataset.toml)}".encode())
     # backslashreplace: a file name that is not UTF-8 becomes JSON's own escape.
-    write_atomically(out / MANIFEST_NAME, lines.encode(errors="backslashreplace"))
+    write_whole(out / MANIFEST_NAME, lines.encode(errors="backslashreplace"))
 
 
 def group_of(sample: Sample, group_by: str) -> str:

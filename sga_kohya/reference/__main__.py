@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from sga_kohya.config import PATHS, SgaConfig, add_arguments
-from sga_kohya.errors import SgaError
-from sga_kohya.options import positive, read_options
+from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.options import read_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,29 +45,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for what the user can correct."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        config = SgaConfig.from_options(read_options(argv))
-        args = build_parser().parse_args(argv)
-        # --sga=false switches off --sga_path with the rest, but not --path.
-        config = replace(config, path=args.path or (config.path if config.enabled else "linear"))
-        from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
-        from sga_kohya.reference.trainer import Trainer
+    """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    saved = "--resume goes on from the run's last checkpoint"
+    return run_command("sga_kohya.reference", lambda: _run(words), saved, extra="demo")
 
-        trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)
-        spent = trainer.run()
-    except SgaError as error:
-        print(f"sga_kohya.reference: error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f'sga_kohya.reference: error: {error}; run pip install "sga-kohya[demo]"', file=sys.stderr)
-        return 2
+
+def _run(argv: list[str]) -> None:
+    config = SgaConfig.from_options(read_options(argv))
+    args = build_parser().parse_args(argv)
+    # --sga=false switches off --sga_path with the rest, but not --path.
+    config = replace(config, path=args.path or (config.path if config.enabled else "linear"))
+    from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
+    from sga_kohya.reference.trainer import Trainer
+
+    trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)
+    spent = trainer.run()
     trainer.accelerator.print(
         f"{spent.steps} steps, {spent.model_calls} model calls, {spent.slices} slices in {spent.seconds:.0f} s: "
         f"weights in {args.out / 'model'}, samples in {args.out / 'samples'}"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import toml
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
+from sga_kohya.kit.toml_file import listed_tables, read_toml
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
 from sga_kohya.tuples.planner import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
@@ -133,15 +133,14 @@ def load_image(path: str) -> Tensor:
 
 def _read_toml(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
     """(batch size, subsets) of each dataset; a subset inherits from its dataset, that from `general`."""
-    try:
-        content = toml.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise SgaError(f"--dataset_config {path}: no such file; make it by `python -m sga_kohya.hsd`") from None
-    except (toml.TomlDecodeError, UnicodeDecodeError) as error:
-        raise SgaError(f"--dataset_config {path}: not valid TOML: {error}") from None
+    what = f"--dataset_config {path}"
+    if not path.exists():
+        raise SgaError(f"{what}: no such file; make it by `python -m sga_kohya.hsd`")
+    content = read_toml(path, what)
     general = content.get("general", {})
-    datasets = [{**general, **dataset} for dataset in content.get("datasets", [])]
-    return [(int(d.get("batch_size", 1)), [{**d, **subset} for subset in d.get("subsets", [])]) for d in datasets]
+    datasets = [{**general, **dataset} for dataset in listed_tables(content, "datasets", what)]
+    found = [(d, [{**d, **subset} for subset in listed_tables(d, "subsets", what)]) for d in datasets]
+    return [(int(dataset.get("batch_size", 1)), subsets) for dataset, subsets in found]
 
 
 def _images(dataset_config: Path, subset: dict[str, Any]) -> list[Path]:

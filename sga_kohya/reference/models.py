@@ -181,7 +181,7 @@ def load(arch: str, folder: Path, schedule: dict[str, Any], codec: Codec) -> Sta
     file = folder / "model_index.json"
     if not file.is_file():
         raise SgaError(f"--model {folder}: no model_index.json there; give a local folder in diffusers' format")
-    index = json.loads(file.read_text())
+    index = json.loads(file.read_text(encoding="utf-8"))
     kind = index["_class_name"]
     if kind not in PIPELINES[arch]:
         raise SgaError(f"--model {folder} is a {kind}; --arch {arch} trains {' and '.join(PIPELINES[arch])}")

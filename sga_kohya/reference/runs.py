@@ -54,7 +54,7 @@ def find(options: RunOptions, config: SgaConfig) -> Path | None:
     found = (known[-1] if known else None) if options.resume == "latest" else Path(options.resume)
     if found is None or not (found / "run.json").is_file():
         raise SgaError(f"--resume: no checkpoint at {found or folder}; give a folder such as {folder}/step-00000100")
-    then, now = json.loads((found / "run.json").read_text()), _fixed(options, config)
+    then, now = json.loads((found / "run.json").read_text(encoding="utf-8")), _fixed(options, config)
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
         raise SgaError(f"--resume {found}: {'; '.join(changed)}; resume with the same settings")
@@ -78,7 +78,7 @@ def save(
     part.mkdir(parents=True)
     denoiser.save(part, metadata)
     torch.save(optimizer.state_dict(), part / "optimizer.pt")
-    (part / "run.json").write_text(json.dumps({"step": step, **_fixed(options, config)}, indent=1))
+    (part / "run.json").write_text(json.dumps({"step": step, **_fixed(options, config)}, indent=1), encoding="utf-8")
     os.replace(part, folder)
 
 
@@ -86,7 +86,7 @@ def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) 
     """Load what `save` wrote. Returns the step."""
     denoiser.load(folder)
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
-    return int(json.loads((folder / "run.json").read_text())["step"])
+    return int(json.loads((folder / "run.json").read_text(encoding="utf-8"))["step"])
 
 
 def _fixed(options: RunOptions, config: SgaConfig) -> dict[str, str]:

@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sga_kohya.errors import SgaError
-from sga_kohya.options import positive
+from sga_kohya.kit.cli import positive, run_command
 
 KINDS = ("flux", "sd3", "sd", "sdxl")
 
@@ -77,18 +76,14 @@ def _ablation(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for what the user can correct."""
-    args = build_parser().parse_args(argv)
-    try:
+    """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+
+    def body() -> None:
+        args = build_parser().parse_args(argv)
         if text := _COMMANDS[args.command](args):
             print(text)
-    except SgaError as error:
-        print(f"sga_kohya.spherical: error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f'sga_kohya.spherical: error: {error}; run pip install "sga-kohya[spherical]"', file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command("sga_kohya.spherical", body, extra="spherical")
 
 
 def _options(kind: Any, args: argparse.Namespace) -> Any:

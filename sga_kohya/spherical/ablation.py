@@ -199,7 +199,7 @@ def _check_same(options: AblationOptions) -> None:
     file = options.out / "settings.json"
     now = {key: str(value) for key, value in asdict(options).items() if key not in ("out", "seeds")}
     if file.is_file():
-        then = json.loads(file.read_text())
+        then = json.loads(file.read_text(encoding="utf-8"))
         changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
         if changed:
             raise SgaError(f"{options.out}: {'; '.join(changed)}; go on with the same settings, or name another folder")

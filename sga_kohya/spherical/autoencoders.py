@@ -79,7 +79,7 @@ class DiffusersAutoencoder(Autoencoder):
         self.vae.save_pretrained(part)
         weights = part / "diffusion_pytorch_model.safetensors"
         save_file(_contiguous(self.vae), weights, {"format": "pt", **metadata})
-        (part / "decoder.json").write_text(json.dumps(metadata, indent=1))
+        (part / "decoder.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(part, target)
         return target
@@ -139,7 +139,7 @@ def _from_folder(folder: Path) -> Any:
     folder = folder if (folder / "config.json").is_file() else folder / "vae"
     if not (folder / "config.json").is_file():
         raise SgaError(f"{folder.parent}: no config.json there, nor in its folder vae: give a diffusers VAE's folder")
-    name = json.loads((folder / "config.json").read_text()).get("_class_name", "AutoencoderKL")
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "AutoencoderKL")
     kind = getattr(diffusers, name, None)
     if kind is None:
         raise SgaError(f"{folder} is a {name}, which diffusers {diffusers.__version__} does not know: update diffusers")

@@ -215,7 +215,7 @@ class DecoderTrainer:
         self.discriminator.load_state_dict(state["discriminator"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        return int(json.loads((self.checkpoint / "run.json").read_text())["step"])
+        return int(json.loads((self.checkpoint / "run.json").read_text(encoding="utf-8"))["step"])
 
 
 def run(options: DecoderOptions) -> str:
@@ -233,7 +233,7 @@ def find_checkpoint(options: DecoderOptions) -> Path | None:
         return None
     if not known:
         raise SgaError(f"--resume: no checkpoint in {folder}; leave it out to begin")
-    then, now = json.loads((known[-1] / "run.json").read_text()), _texts(options)
+    then, now = json.loads((known[-1] / "run.json").read_text(encoding="utf-8")), _texts(options)
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
         raise SgaError(f"--resume: {'; '.join(changed)}; resume with the same settings")

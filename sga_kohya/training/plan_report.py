@@ -6,13 +6,15 @@ from collections.abc import Iterator
 import torch
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.kit.cli import can_show
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.host import Levels
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
 
-_BARS = " ▁▂▃▄▅▆▇█"
+_BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
+"""From empty to full; the second where the console has no blocks."""
 _BINS = 20
 
 
@@ -58,7 +60,8 @@ def _noise(items: list[Slice], label: str | None, levels: Levels) -> str:
     sigma = levels.noise_levels(label, bucket, 2000)
     low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     counts = torch.histc(sigma, _BINS, 0, 1)
-    bars = "".join(_BARS[-(-int(count) * (len(_BARS) - 1) // int(counts.max()))] for count in counts)
+    heights = next(bars for bars in _BARS if can_show(bars) or bars.isascii())
+    bars = "".join(heights[-(-int(count) * (len(heights) - 1) // int(counts.max()))] for count in counts)
     return f"{low:.2f}  {middle:.2f}  {high:.2f}  |{bars}|"
 
 

@@ -17,8 +17,12 @@ from .run import OFFLINE
 from .tiny_flux import lora_args
 
 PATCH = Path(__file__).parents[2] / "patches" / "library.patch"
-APPLY = {"git": ["git", "apply", str(PATCH)], "patch": ["patch", "-p1", "-i", str(PATCH)]}
-UNDO = {"git": ["git", "apply", "-R", str(PATCH)], "patch": ["patch", "-p1", "-R", "-i", str(PATCH)]}
+README = PATCH.with_name("README.md")
+APPLY = {"git": ["git", "apply", "--ignore-whitespace", str(PATCH)], "patch": ["patch", "-p1", "-i", str(PATCH)]}
+UNDO = {
+    "git": ["git", "apply", "-R", "--ignore-whitespace", str(PATCH)],
+    "patch": ["patch", "-p1", "-R", "-i", str(PATCH)],
+}
 
 # What a training script does first and last: import something of the library, then parse its own arguments.
 SCRIPT = """
@@ -59,7 +63,7 @@ def patched(tmp_path: Path) -> Path:
 
 def run(root: Path, *words: str, script: str = "flux_train_network.py", isolated: bool = False) -> str:
     """stdout of a run by path, or its stderr when it fails. isolated: as in an environment without sga_kohya."""
-    environment = {**os.environ, "PYTHONPATH": ""}
+    environment = {**os.environ, "PYTHONPATH": str(PATCH.parents[1])}
     command = [sys.executable, str(root / script), *words]
     if isolated:
         (root / "sga_kohya.py").write_text("raise ModuleNotFoundError(\"No module named 'sga_kohya'\")")
@@ -76,6 +80,38 @@ def test_it_applies_to_every_version_and_leaves_no_trace(any_checkout, tmp_path,
     assert "from sga_kohya import patched" in file.read_text()
     tool(UNDO[name], tmp_path)
     assert file.read_bytes() == b"" and sorted(tmp_path.rglob("*.*")) == [file]
+
+
+@pytest.mark.parametrize("crlf", [(), ("file",), ("patch",), ("patch", "file")])
+@pytest.mark.parametrize("autocrlf", ["true", "false"])
+def test_the_readme_s_commands_work_whatever_git_does_to_line_ends(tmp_path, crlf, autocrlf):
+    """patch: a clone that gave it CRLF. file: the applied one with CRLF, as git checks it out again."""
+    root, patch = tmp_path / "sd-scripts", tmp_path / "library.patch"
+    (root / "library").mkdir(parents=True)
+    file = root / "library" / "__init__.py"
+    file.touch()
+    tool(["git", "init", "-q"], root)
+    tool(["git", "config", "core.autocrlf", autocrlf], root)
+    patch.write_bytes(with_crlf(PATCH.read_bytes()) if "patch" in crlf else PATCH.read_bytes())
+    command = ["git", "apply", "--ignore-whitespace"]
+    assert " ".join([*command, "path/to/sga_kohya/patches/library.patch"]) in README.read_text(encoding="utf-8")
+    tool([*command, str(patch)], root)
+    assert "from sga_kohya import patched" in file.read_text(encoding="utf-8")
+    file.write_bytes(with_crlf(file.read_bytes()) if "file" in crlf else file.read_bytes())
+    compile(file.read_bytes(), "library", "exec")
+    tool([*command, "-R", str(patch)], root)
+    assert file.read_bytes() == b""
+
+
+def test_a_clone_on_windows_leaves_the_patch_its_line_ends():
+    answer = subprocess.run(["git", "check-attr", "text", str(PATCH)], cwd=PATCH.parent, capture_output=True, text=True)
+    if answer.returncode != 0:
+        pytest.skip("no clone")
+    assert answer.stdout.endswith("text: unset\n")
+
+
+def with_crlf(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def test_who_does_not_ask_gets_stock_and_sga_kohya_is_not_even_imported(patched, tmp_path):
@@ -97,7 +133,28 @@ def test_the_word_or_the_toml_asks(patched, tmp_path):
         for words in (["--config_file", "run.toml"], ["--config_file=run"]):
             assert run(patched, *words).startswith("exit 2: sga_kohya: error: no training data")
     assert run(patched, "--config_file=run", "--sga=false").endswith("ours True")
+    assert run(patched, "--config=run").startswith("exit 2: sga_kohya: error: no training data")
     assert "did you mean sga_tuples" in run(patched, "--sga", "--sga_tuple=false")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('"sga" = true', "exit 2: sga_kohya: error: no training data"),
+        ("\ufeffsga = true", "exit 2: sga_kohya: error: --config_file run: it begins with a byte order mark"),
+        ("\ufeffseed = 1\nsga = true", "exit 2: sga_kohya: error: --config_file run: it begins with a byte order mark"),
+        ("SGA = true", "exit 2: sga_kohya: error: unknown option SGA: did you mean sga?"),
+        ("[sga]\nenabled = true", "exit 2: sga_kohya: error: unknown option sga.enabled: did you mean sga"),
+        ("sga.enabled = true", "exit 2: sga_kohya: error: unknown option sga.enabled: did you mean sga"),
+        ("[network.sga]\ntuples = true", "exit 2: sga_kohya: error: sga = {'tuples': True}: write true or false"),
+        ("[sga]\nsga_tuples = true", "sga_kohya: without --sga this is stock sd-scripts, whatever sga_tuples says"),
+        ("\ufeffseed = 1\n# sga = true", "stock False"),
+        ('comment = "sga = true"', "stock False"),
+    ],
+)
+def test_no_way_to_ask_is_passed_over_in_silence(patched, tmp_path, text, answer):
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    assert run(patched, "--config_file=run").startswith(answer)
 
 
 def test_what_cannot_be_is_one_clear_error(patched):

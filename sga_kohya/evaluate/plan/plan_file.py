@@ -6,23 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Sampling, Variant, pictures
 from sga_kohya.kit.fields import Table
+from sga_kohya.kit.toml_file import read_toml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def read_plan(path: Path) -> Plan:
     """Raises one SgaError that lists everything wrong with the plan, with a remedy each."""
-    if not path.is_file():
+    if not path.exists():
         raise SgaError(f"{path}: there is no such plan; examples/evaluate/plan.toml is one to start from")
-    try:
-        values = toml.loads(path.read_text(encoding="utf-8"))
-    except (toml.TomlDecodeError, UnicodeDecodeError, IndexError) as error:
-        raise SgaError(f"{path}: not valid TOML: {error}") from None
+    values = read_toml(path)
     problems: list[str] = []
     plan = _plan(Table(values, "", problems), path.resolve().parent)
     if problems:

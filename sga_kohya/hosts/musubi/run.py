@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.errors import SgaError
 from sga_kohya.hosts.musubi.checkout import find_tuner
 from sga_kohya.hosts.musubi.families import SCRIPTS, check
 from sga_kohya.kit.cli import run_command
 from sga_kohya.options import read_options
 
+NAME = "sga_kohya.musubi"
 USAGE = f"""usage: python -m sga_kohya.musubi SCRIPT [OPTIONS of the script and --sga_*]
 
 Run a training script of musubi-tuner with SGA, also under `accelerate launch -m`. SCRIPT is one of
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2
-    return run_command("sga_kohya.musubi", lambda: _run(words[0].removesuffix(".py"), words[1:]))
+    return run_command(NAME, lambda: _run(words[0].removesuffix(".py"), words[1:]), kinds=(SgaError,))
 
 
 def _run(script: str, argv: list[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.host import HostPackage
+from sga_kohya.kit.files import user_path
 
 TESTED = "v0.10.0 to v0.11.1 and upstream dev of 2026-07-23"
 MISSING = "run `pip install -r requirements.txt` in its checkout, or install sga-kohya with its extra `host`"
@@ -54,7 +55,8 @@ class Checkout:
         if (self.root / ".git").exists():
             command = ["git", "-C", str(self.root), "describe", "--tags", "--always"]
             try:
-                described = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+                answer = subprocess.run(command, capture_output=True, timeout=10).stdout
+                described = answer.decode("utf-8", "replace").strip()
             except (OSError, subprocess.SubprocessError):
                 described = ""  # no git here; the layout will do
             if described:
@@ -69,7 +71,7 @@ def find_checkout(named: str | None = None) -> Checkout:
     """
     for origin, folder in (("--sd_scripts", named), ("SD_SCRIPTS_DIR", os.environ.get("SD_SCRIPTS_DIR"))):
         if folder:
-            root = Path(folder).expanduser()
+            root = user_path(folder, origin)
             if not _is_checkout(root):
                 raise SgaError(f"{origin} {folder}: this is no sd-scripts checkout; get one with: {HOW_TO_GET}")
             return _supported(root)

@@ -1,13 +1,15 @@
 """The folders of images that a run will read, found as sd-scripts finds them but without importing it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import user_path
+from sga_kohya.kit.toml_file import listed_tables, read_toml
+from sga_kohya.options import HOST
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"}
 _CAPTIONS = ".caption"  # sd-scripts' default, where nothing names another
@@ -33,7 +35,7 @@ class Folder:
 def find_folders(options: Mapping[str, Any]) -> list[Folder]:
     """The subsets of --dataset_config, else the N_name folders of --train_data_dir; subsets with metadata have none.
 
-    Raises SgaError when the file or the folder does not exist, or when the file is not valid TOML.
+    Raises SgaError when the file or the folder does not exist, or when the file is no dataset TOML that the host reads.
     """
     if options.get("dataset_config"):
         return list(_from_toml(str(options["dataset_config"]), options))
@@ -44,38 +46,35 @@ def find_folders(options: Mapping[str, Any]) -> list[Folder]:
 
 
 def _from_subfolders(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
-    root = Path(name)
+    root = user_path(name, "--train_data_dir", home=False)
     if not root.is_dir():
         raise SgaError(f"--train_data_dir {name}: {root.absolute()} does not exist; correct the path")
     for path in sorted(root.iterdir()):
         repeats, _, words = path.name.partition("_")
-        if path.is_dir() and repeats.isdecimal() and int(repeats) > 0:
+        if path.is_dir() and repeats.isdecimal() and repeats.strip("0"):
             yield Folder("--train_data_dir", path, _extension(options), words)
 
 
 def _from_toml(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
-    path = Path(name)
-    if not path.is_file():
-        raise SgaError(f"--dataset_config {name}: {path.absolute()} does not exist; correct the path")
-    if path.suffix.lower() != ".toml":
+    path, what = user_path(name, "--dataset_config", home=False), f"--dataset_config {name}"
+    if path.is_file() and path.suffix.lower() != ".toml":
         return
-    try:
-        content = toml.loads(path.read_text(encoding="utf-8"))
-    except (toml.TomlDecodeError, UnicodeDecodeError) as error:
-        raise SgaError(f"--dataset_config {name}: not valid TOML: {error}") from None
-    if not isinstance(content.get("datasets", []), list):
-        raise SgaError(f"--dataset_config {name}: write [[datasets]] with two brackets, and [[datasets.subsets]]")
-    for dataset in content.get("datasets", []):
-        for subset in dataset.get("subsets", []):
+    content = read_toml(path, what, HOST)
+    general = content.get("general", {})
+    if not isinstance(general, Mapping):
+        raise SgaError(f"{what}: write [general] with one bracket, for what all datasets share")
+    for dataset in listed_tables(content, "datasets", what):
+        for subset in listed_tables(dataset, "subsets", what):
             if "image_dir" in subset and "metadata_file" not in subset:
                 # nearest first, as sd-scripts falls back
-                levels = (subset, dataset, content.get("general", {}), options)
+                levels = (subset, dataset, general, options)
+                attributes = _first("custom_attributes", *levels[:-1])
                 yield Folder(
                     f"{name}: image_dir",
-                    Path(str(subset["image_dir"])),
+                    user_path(subset["image_dir"], f"{name}: image_dir", home=False),
                     _extension(*levels),
                     _first("class_tokens", *levels[:-1]),
-                    _first("custom_attributes", *levels[:-1]) or {},
+                    attributes if isinstance(attributes, Mapping) else {},
                 )
 
 
@@ -85,4 +84,6 @@ def _first(key: str, *levels: Mapping[str, Any]) -> Any:
 
 def _extension(*levels: Mapping[str, Any]) -> str:
     extension = str(_first("caption_extension", *levels) or _first("caption_extention", *levels) or _CAPTIONS)
+    if not re.fullmatch(r"\.?[^/\\.\0][^/\\\0]*", extension):
+        raise SgaError(f"caption_extension = {extension!r}: write the end of the captions' names, such as .txt")
     return extension if extension.startswith(".") else f".{extension}"

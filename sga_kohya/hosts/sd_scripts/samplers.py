@@ -21,6 +21,7 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Sampling
 from sga_kohya.evaluate.sample.checkpoints import read_header
+from sga_kohya.kit.toml_file import merge_sections, read_toml
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def write_training(
     data = work / "data"
     data.mkdir()
     Image.new("RGB", (256, 256), (128, 128, 128)).save(data / "grey.png")
-    (data / "grey.txt").write_text("grey")
+    (data / "grey.txt").write_text("grey", encoding="utf-8")
     subset = {"image_dir": str(data), "num_repeats": 1, "caption_extension": ".txt"}
     _write_toml(work / "dataset.toml", {"datasets": [{"resolution": 256, "batch_size": 1, "subsets": [subset]}]})
     prompts = [
@@ -207,24 +208,11 @@ def read_training(sampling: Sampling) -> dict[str, Any]:
     if not sampling.config:
         raise SgaError(f"[generate]: config is missing: {sampling.script} needs the TOML of the training")
     path = Path(sampling.config)
-    if not path.is_file():
-        raise SgaError(f"[generate]: config = {str(path)!r} does not exist; name the TOML of the training")
-    try:
-        settings = flat(toml.loads(path.read_text(encoding="utf-8")))
-    except (toml.TomlDecodeError, UnicodeDecodeError, IndexError) as error:
-        raise SgaError(f"{path}: not valid TOML: {error}") from None
+    settings = merge_sections(read_toml(path, "[generate]: config"))
     if not settings.get("network_module"):
         raise SgaError(
             f"{path} has no network_module: sample a full fine-tune with a minimal inference script or gen_img.py"
         )
-    return settings
-
-
-def flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A training's TOML with its sections merged, as the host reads them; a table of an SGA option is no section."""
-    settings: dict[str, Any] = {}
-    for key, value in content.items():
-        settings.update(value if isinstance(value, dict) and not key.startswith("sga_") else {key: value})
     return settings
 
 

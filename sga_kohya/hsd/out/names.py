@@ -6,6 +6,10 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+DEVICES = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"))
+)
+"""What Windows takes for a device, whatever follows behind a dot: no file there is called aux.png."""
 MAX_BYTES = 120
 """Of a slug: leaves room for suffixes and for sd-scripts' cache names within the usual 255 bytes of a file name."""
 
@@ -25,7 +29,7 @@ def group_name(root: str, region: int) -> str:
 
 
 def slug(name: str) -> str:
-    """A safe stem: letters of any script, digits, '.', '_' and '-'.
+    """A stem that every system takes: letters of any script, digits, '.', '_' and '-', no dot at its end, no device.
 
     A stem with five or more fields between '_' loses four of them in sd-scripts, so many '_' become '-'. A final -2
     or -r2 becomes _2 or _r2, because those endings number slices.
@@ -34,6 +38,9 @@ def slug(name: str) -> str:
     name = name.encode()[:MAX_BYTES].decode(errors="ignore").strip("-.")
     if name.count("_") > 2:
         name = name.replace("_", "-").strip("-.")
+    first, dot, rest = name.partition(".")
+    if first.casefold() in DEVICES:
+        name = f"{first}_{dot}{rest}"
     return re.sub(r"-(r?\d+)$", r"_\1", name) or "photo"
 
 

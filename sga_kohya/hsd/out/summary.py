@@ -1,6 +1,5 @@
 """What a run made, for a person to read: a table, warnings with what to do, the next command."""
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.photos.images import EXTENSIONS
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
+from sga_kohya.kit.cli import shell_word
 
 MANY = 0.5
 """Share of a level's slices above which their loss or smallness is worth a warning."""
@@ -35,7 +35,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
 
 
 def next_command(out: Path) -> str:
-    dataset = shlex.quote(str(out / DATASET_TOML))
+    dataset = shell_word(out / DATASET_TOML)
     command = f"accelerate launch -m sga_kohya.flux_train_network --config_file your.toml --dataset_config {dataset}"
     return f"\nnext:\n  {command}"
 

@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import toml
-
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
+from sga_kohya.kit.toml_file import read_toml
 
 Layer = dict[str, object]
 
@@ -50,11 +50,9 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
         problems.append(f"{path}: extends itself")
         return {}
     try:
-        raw = toml.loads(path.read_text(encoding="utf-8-sig"))
-    # toml 0.10.2 raises IndexError and others on some malformed files.
-    except (OSError, ValueError, IndexError, TypeError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or error or type(error).__name__
-        problems.append(f"{path}: cannot be read as TOML ({reason})")
+        raw = read_toml(path)
+    except SgaError as error:
+        problems.append(str(error))
         return {}
     layer = checked(raw, KEYS, f"{path.name}: ", path.parent, problems)
     parent = str(layer.pop("extends", ""))
