@@ -125,7 +125,10 @@ def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
 def _split_warnings(dataset: HostDatasetGroup) -> Iterator[str]:
     for share in dataset.held_out:
         if not share.images:
-            yield f"dataset {share.dataset}: validation_split {share.split:g} of its few groups holds out no image"
+            yield (
+                f"dataset {share.dataset}: validation_split {share.split:g} holds out no image: its groups are too few "
+                "for that share, or cache_info keeps a list without them"
+            )
         if share.trained:
             yield (
                 f"dataset {share.dataset}: {share.trained} of {share.images} held-out images are trained on as well. "
