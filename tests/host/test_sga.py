@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .data import LEVELS, write_dataset, write_plain_dataset
+from .data import LEVELS, SQUARE, write_dataset, write_plain_dataset
 from .tiny_flux import dora_args, finetune_args, lora_args
 
 LORA, FULL = "flux_train_network.py", "flux_train.py"
@@ -326,7 +326,7 @@ def held_out(folder: Path, groups: list) -> str:
 
 def test_each_dataset_is_split_by_its_own_share(run_host, tiny_models, tmp_path):
     """A quarter of one folder in two datasets, and all of another one with the same stems."""
-    dataset = write_dataset(tmp_path / "data", [LEVELS] * 4)
+    dataset = write_dataset(tmp_path / "data", [LEVELS] * 4, sizes=SQUARE)
     quarter = dataset.read_text().replace("[[datasets]]", "[[datasets]]\nvalidation_split = 0.25")
     smaller = quarter.replace("resolution = [128, 128]", "resolution = [64, 64]")
     dataset.write_text("\n".join([quarter, held_out(tmp_path / "held", [LEVELS] * 4), smaller]))
