@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sga_kohya import SgaError
 from sga_kohya.config import SgaConfig
@@ -45,6 +46,58 @@ def test_an_empty_caption_file_is_named_and_refused(tmp_path):
     with pytest.raises(SgaError, match=rf"{path / 'empty.txt'} and 1 more: the caption file is empty, which stops"):
         check(options, SgaConfig())
     check(options, SgaConfig(enabled=False))
+
+
+def masked(tmp_path: Path, images: dict[str, int], masks: dict[str, int], more: str = "") -> dict[str, object]:
+    """Square images and masks, name -> side; masked_loss is set."""
+    for name, files in (("1_macro", images), ("masks", masks)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for file, side in files.items():
+            Image.new("L", (side, side)).save(tmp_path / name / file)
+            (tmp_path / "1_macro" / file).with_suffix(".txt").write_text("a cat")
+    more = f'conditioning_data_dir = "{tmp_path / "masks"}"\nenable_bucket = true\n{more}'
+    return dataset(tmp_path, tmp_path / "1_macro", more) | {"masked_loss": True}
+
+
+def test_masks_that_fit_are_no_problem(tmp_path):
+    options = masked(tmp_path, {"a.png": 8, "b.jpg": 9}, {"a.jpg": 8, "b.png": 9, "extra.png": 7})
+    assert list(problems(options, SgaConfig())) == [] == list(advice(options))
+
+
+@pytest.mark.parametrize(
+    ("masks", "changes", "message"),
+    [
+        ({"a.png": 8}, {}, r"masks: 1 of 2 images of .*1_macro have no mask, such as b.png: add one of the same name"),
+        ({"a.png": 8, "b.png": 7}, {}, r"masks: 1 masks are not of their image's width and height, .* that of b.png"),
+        ({"a.png": 8, "b.png": 8}, {"masked_loss": False}, r"knows mask images only with masked_loss = true: set it"),
+    ],
+)
+def test_masks_that_would_stop_the_host_are_named_before_it_starts(tmp_path, masks, changes, message):
+    options = masked(tmp_path, {"a.png": 8, "b.png": 8}, masks) | changes
+    with pytest.raises(SgaError, match=message):
+        check(options, SgaConfig())
+    check(options, SgaConfig(enabled=False))
+
+
+def test_without_buckets_masks_are_resized_and_may_be_of_any_size(tmp_path):
+    options = masked(tmp_path, {"a.png": 8}, {"a.png": 7}, "enable_bucket = false")
+    text = Path(options["dataset_config"]).read_text().replace("enable_bucket = true\n", "")
+    Path(options["dataset_config"]).write_text(text)
+    assert list(problems(options, SgaConfig())) == []
+
+
+def test_a_folder_of_masks_that_is_not_there_is_named(tmp_path):
+    options = masked(tmp_path, {"a.png": 8}, {})
+    (tmp_path / "masks").rmdir()
+    (text,) = problems(options, SgaConfig())
+    assert text.startswith(f"conditioning_data_dir {tmp_path / 'masks'}: ") and text.endswith("correct the path")
+
+
+def test_masked_loss_without_any_mask_is_a_warning(tmp_path):
+    plain = dataset(tmp_path, folder(tmp_path, "a.png", "a.txt")) | {"masked_loss": True}
+    (text,) = advice(plain)
+    assert text.startswith("masked_loss does nothing: no subset has mask images (conditioning_data_dir)")
+    assert list(advice(dataset(tmp_path, tmp_path / "1_macro", "alpha_mask = true") | {"masked_loss": True})) == []
 
 
 def test_a_blank_first_line_is_no_caption(tmp_path):

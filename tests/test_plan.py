@@ -120,6 +120,39 @@ def test_every_epoch_is_new_and_groups_meet_others():
     assert min(map(len, partners.values())) > 5, "the same groups meet every epoch"
 
 
+def stems_of(step) -> frozenset[str]:
+    return frozenset(key.split("/")[0] for part in step for key in part.keys)
+
+
+def test_groups_of_equal_buckets_are_dealt_anew_every_epoch():
+    slices = [(Slice(0, f"{number}/{level}", level, "square"), str(number)) for number in range(8) for level in LEVELS]
+    planner = Planner(form_groups(slices), [4], weight)
+    dealt = {frozenset(map(stems_of, planner.epoch(epoch))) for epoch in range(20)}
+    assert len(dealt) > 10, "8 groups can be dealt to two steps in 35 ways"
+
+
+def test_steps_come_in_random_order_and_not_kind_after_kind():
+    planner = Planner(kohya_groups(24, (LEVELS, ("macro", "micro"))), [4], weight)
+    orders = [
+        tuple(len({part.granularities[0] for part in step}) for step in planner.epoch(epoch)) for epoch in range(20)
+    ]
+    assert {tuple(sorted(order)) for order in orders} == {(2, 2, 2, 3, 3, 3)}
+    assert len(set(orders)) > 8, "three steps of each of two kinds can come in 20 orders"
+
+
+def test_the_step_that_is_not_full_comes_anywhere_in_an_epoch():
+    planner = Planner(kohya_groups(10), [4], weight)
+    sizes = [[len(stems_of(step)) for step in planner.epoch(epoch)] for epoch in range(20)]
+    assert {len(order) for order in sizes} == {3}
+    assert {order.index(2) for order in sizes} == {0, 1, 2}
+
+
+def test_granularities_come_in_random_order_within_a_step():
+    planner = Planner(kohya_groups(1), [4], weight)
+    orders = {tuple(part.granularities[0] for part in planner.epoch(epoch)[0]) for epoch in range(60)}
+    assert len(orders) == 6, "three granularities have six orders"
+
+
 def test_groups_whose_buckets_agree_share_a_step():
     # 12 groups in 3 buckets, 4 a step: 3 steps of 3 full sub-batches, none of them mixed.
     planner = Planner(kohya_groups(12), [4], weight)

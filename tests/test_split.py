@@ -271,7 +271,7 @@ def test_the_plan_says_how_many_images_are_held_out(build, tmp_path):
     ("changes", "said"),
     [
         ({"metadata": True}, "dataset 1: 12 of 12 held-out images are trained on as well"),
-        ({"split": 0.1}, "dataset 1: validation_split 0.1 of its few groups holds out no image"),
+        ({"split": 0.1}, "dataset 1: validation_split 0.1 holds out no image: its groups are too few for that share"),
     ],
 )
 def test_a_split_that_does_not_do_what_it_says_is_a_warning(build, tmp_path, changes, said):

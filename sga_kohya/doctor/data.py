@@ -9,6 +9,7 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.dataset import keeper
 from sga_kohya.hosts.sd_scripts.levels import Levels
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.session import Session
@@ -57,7 +58,8 @@ def _check_bucket_steps(script: Path, group: Any) -> None:
         )
         if numbers:
             try:
-                group.verify_bucket_reso_steps(int(numbers[0]))
+                for dataset in group.datasets:
+                    keeper(dataset).verify_bucket_reso_steps(int(numbers[0]))
             except AssertionError:
                 raise SgaError(
                     f"{script.name} wants bucket_reso_steps that are a multiple of {numbers[0]}: set 64, and cut the "

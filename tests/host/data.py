@@ -6,6 +6,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 LEVELS = ("macro", "meso", "micro")
@@ -55,6 +56,25 @@ def write_plain_dataset(
     for number in range(count):
         _write_slice(folder / "1_photos", number, "macro", sizes[number % len(sizes)])
     return _write_toml(folder / "dataset.toml", [(folder / "1_photos", {})], batch_size)
+
+
+def with_masks(dataset: Path) -> Path:
+    """The same dataset with a mask for each image: grey on the left, darker on the right, each of its own grey."""
+    text = dataset.read_text()
+    for number, image in enumerate(sorted(dataset.parent.glob("1_*/*.png"))):
+        folder = dataset.parent / f"masks_{image.parent.name}"
+        folder.mkdir(exist_ok=True)
+        width, height = Image.open(image).size
+        mask = np.full((height, width), 255 - 10 * number, np.uint8)
+        mask[:, width // 2 :] = 20 + number
+        Image.fromarray(mask).save(folder / image.name)
+    for folder in dataset.parent.glob("1_*"):
+        masks = json.dumps(str(folder.with_name(f"masks_{folder.name}")))
+        line = f"image_dir = {json.dumps(str(folder))}"
+        assert line in text
+        text = text.replace(line, f"{line}\nconditioning_data_dir = {masks}")
+    dataset.write_text(text)
+    return dataset
 
 
 @cache

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from .conftest import REPOSITORY, to_arguments
-from .data import LEVELS, write_dataset
+from .data import LEVELS, with_masks, write_dataset
 from .run import OFFLINE
 from .tiny_flux import dora_args
 from .tiny_sd15 import with_metadata_files
@@ -38,6 +38,9 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
     here = ["--sd_scripts", str(checkout)]
     questions = {"sound": [*here, *to_arguments(options)], "stock": [*here, *to_arguments(options), "--sga=false"]}
 
+    masked = with_masks(write_dataset(folder / "masked", [LEVELS] * 4))
+    masked.write_text(masked.read_text().replace("[[datasets]]", "[[datasets]]\nvalidation_split = 0.25"))
+    questions["masked"] = [*here, *to_arguments(options | {"dataset_config": masked}), "--masked_loss"]
     broken = write_dataset(folder / "broken", [LEVELS] * 2)
     (folder / "broken" / "1_macro" / "00_astronaut.txt").write_text("")
     (folder / "broken.toml").write_text(
@@ -81,6 +84,14 @@ def test_a_sound_set_up_can_train(answers):
 def test_stock_settings_are_examined_as_well(answers):
     assert texts(answers["stock"], "error") == []
     assert texts(answers["stock"], "ok", "data")[0].startswith("stock sd-scripts: 11 images, ")
+
+
+def test_masks_and_what_is_held_out_are_examined(answers):
+    assert texts(answers["masked"], "error") == []
+    plan = texts(answers["masked"], "ok", "data")[0]
+    assert "groups    3: 3 with K=3" in plan
+    assert "held out  3 images for validation: 3 of 12 of dataset 1 (validation_split 0.25)" in plan
+    assert texts(answers["masked"], "warning", "data") == []
 
 
 def test_a_broken_set_up_hears_everything_at_once(answers):

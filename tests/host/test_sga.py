@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .data import LEVELS, write_dataset, write_plain_dataset
+from .data import LEVELS, SQUARE, write_dataset, write_plain_dataset
 from .tiny_flux import dora_args, finetune_args, lora_args
 
 LORA, FULL = "flux_train_network.py", "flux_train.py"
@@ -316,6 +316,34 @@ def test_caches_workers_checkpointing_validation_and_flips_compose(run_host, tin
     assert all(math.isfinite(event["loss"]) for event in run.of("backward"))
 
 
+def held_out(folder: Path, groups: list) -> str:
+    """A dataset's TOML for validation only. Stems are those of any dataset; captions begin with `held-`."""
+    dataset = write_dataset(folder, groups)
+    for caption in folder.glob("1_*/*.txt"):
+        caption.write_text(f"held-{caption.read_text()}")
+    return dataset.read_text().replace("[[datasets]]", "[[datasets]]\nvalidation_split = 1.0")
+
+
+def test_each_dataset_is_split_by_its_own_share(run_host, tiny_models, tmp_path):
+    """A quarter of one folder in two datasets, and all of another one with the same stems."""
+    dataset = write_dataset(tmp_path / "data", [LEVELS] * 4, sizes=SQUARE)
+    quarter = dataset.read_text().replace("[[datasets]]", "[[datasets]]\nvalidation_split = 0.25")
+    smaller = quarter.replace("resolution = [128, 128]", "resolution = [64, 64]")
+    dataset.write_text("\n".join([quarter, held_out(tmp_path / "held", [LEVELS] * 4), smaller]))
+    run = run_host(LORA, "sga", lora_args(tiny_models, dataset, tmp_path, max_train_epochs=1), record=True)
+    trained, validated = (
+        Counter(slices([batch for batch in run.of("batch") if batch["loader"] == loader])) for loader in (0, 1)
+    )
+    assert set(trained.values()) == {2} and len(trained) == 9
+    held = {item: count for item, count in validated.items() if item[0].startswith("held-")}
+    own = {item: count for item, count in validated.items() if item not in held}
+    assert len(held) == 12 and set(held.values()) == {1}
+    assert len(own) == 3 and set(own.values()) == {2}, "one photo, the same at both resolutions"
+    assert {stem for stem, _ in own}.isdisjoint(stem for stem, _ in trained)
+    expected = "3 of 12 of dataset 1 (validation_split 0.25), 12 of 12 of dataset 2 (validation_split 1), 3 of 12 of"
+    assert f"held out  18 images for validation: {expected} dataset 3" in run.output
+
+
 def test_alpha_masks_and_random_captions_compose(run_host, tiny_models, tmp_path):
     """Masked losses still make Eq. 6, captions vary by epoch, and workers do not change what is drawn."""
     dataset = write_dataset(tmp_path / "data", [LEVELS] * 4, batch_size=1)
@@ -343,9 +371,13 @@ def test_alpha_masks_and_random_captions_compose(run_host, tiny_models, tmp_path
 
 def test_smoke_on_every_version(run_host, tiny_models, dataset, tmp_path, other_checkout):
     options = {"max_train_epochs": 2, "max_data_loader_n_workers": 1}
-    arguments = lora_args(tiny_models, dataset, tmp_path, **options)
+    both = tmp_path / "both.toml"
+    both.write_text(f"{dataset.read_text()}\n{held_out(tmp_path / 'held', [LEVELS])}")
+    arguments = lora_args(tiny_models, both, tmp_path, **options)
     run = run_host(LORA, "sga", arguments, record=True, checkout=other_checkout)
-    assert Counter(slices(run.of("batch"))) == Counter(dict.fromkeys(slices_on_disk(dataset), 2))
+    trained = [batch for batch in run.of("batch") if batch["loader"] == 0]
+    assert Counter(slices(trained)) == Counter(dict.fromkeys(slices_on_disk(dataset), 2))
+    assert "held out  3 images for validation: 3 of 3 of dataset 2 (validation_split 1)" in run.output
     with safe_open(tmp_path / "tiny.safetensors", "pt") as file:
         assert file.metadata()["ss_sga"] == "true"
     run = run_host(FULL, "sga", finetune_args(tiny_models, dataset, tmp_path / "full"), checkout=other_checkout)

@@ -8,6 +8,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.captions import caption_advice
 from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora
 from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
+from sga_kohya.hosts.sd_scripts.masks import mask_advice
 
 _HOSTS_WORKERS = 8  # sd-scripts' default of --max_data_loader_n_workers
 
@@ -20,6 +21,7 @@ def advice(options: Mapping[str, Any]) -> Iterator[str]:
     except SgaError:
         return  # said by checks.problems
     yield from inline_attributes(options, folders)
+    yield from mask_advice(folders, options)
     for folder in folders:
         yield from caption_advice(folder)
 

@@ -10,6 +10,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.captions import empty_captions
 from sga_kohya.hosts.sd_scripts.folders import find_folders
+from sga_kohya.hosts.sd_scripts.masks import mask_problems
 
 # Host options under which an optimizer step is not where accumulate() says it is.
 _BREAKS_TUPLES = {
@@ -82,3 +83,4 @@ def data_problems(options: Mapping[str, Any]) -> Iterator[str]:
         if not folder.path.is_dir():
             yield f"{folder.origin} {folder.path}: {folder.path.absolute()} does not exist; correct the path"
         yield from empty_captions(folder)
+        yield from mask_problems(folder, options)

@@ -14,7 +14,7 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity, misspelled
-from sga_kohya.hosts.sd_scripts.split import HeldOut, Share, shares
+from sga_kohya.hosts.sd_scripts.split import HeldOut, Share, shares, validated
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
@@ -31,10 +31,10 @@ def _replace(original: Callable, session: Session) -> Callable:
         group, validation = original(session.held_out.announced(dataset_group_blueprint))
         if not any(dataset.image_data for dataset in group.datasets):
             raise SgaError(_no_images(validation))
-        for blueprint, dataset in zip(blueprints, group.datasets, strict=True):
-            _keep_attributes(blueprint, dataset)
+        held = validation.datasets if validation else []
+        _keep_attributes([*blueprints, *(found for _, found in validated(blueprints))], [*group.datasets, *held])
         session.dataset = (TupleDatasetGroup if config.tuples else StockOrderGroup)(group, config)
-        session.dataset.held_out = shares(blueprints, group.datasets, validation.datasets if validation else [])
+        session.dataset.held_out = shares(blueprints, group.datasets, held)
         session.fire("dataset")
         # The host's dataset viewer shows single batches; it is not training, so it gets what it knows.
         viewing = any(dataset.debug_dataset for dataset in group.datasets)
@@ -57,12 +57,13 @@ def keeper(dataset: Any) -> Any:
     return getattr(dataset, "dreambooth_dataset_delegate", dataset)
 
 
-def _keep_attributes(blueprint: Any, dataset: Any) -> None:
+def _keep_attributes(blueprints: Sequence[Any], datasets: Sequence[Any]) -> None:
     """The host leaves custom_attributes behind when it makes the dataset inside a dataset with mask images."""
-    if keeper(dataset) is not dataset:
-        given = {subset.params.image_dir: subset.params.custom_attributes for subset in blueprint.subsets}
-        for subset in keeper(dataset).subsets:
-            subset.custom_attributes = given[subset.image_dir] or {}
+    for blueprint, dataset in zip(blueprints, datasets, strict=True):
+        if keeper(dataset) is not dataset:
+            given = {subset.params.image_dir: subset.params.custom_attributes for subset in blueprint.subsets}
+            for subset in keeper(dataset).subsets:
+                subset.custom_attributes = given[subset.image_dir] or {}
 
 
 class HostDatasetGroup(RunDataset):

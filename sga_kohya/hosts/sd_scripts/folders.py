@@ -17,13 +17,17 @@ _CAPTIONS = ".caption"  # sd-scripts' default, where nothing names another
 
 @dataclass(frozen=True)
 class Folder:
-    """One subset. origin: the option or file that names it. caption_extension: with its dot."""
+    """One subset. origin: the option or file that names it. caption_extension: with its dot. masks: where its mask
+    images are. bucketed: whether images keep their shapes."""
 
     origin: str
     path: Path
     caption_extension: str = _CAPTIONS
     class_tokens: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    masks: Path | None = None
+    alpha_mask: bool = False
+    bucketed: bool = False
 
     def images(self) -> list[Path]:
         """Its image files in order of their names; none where it does not exist."""
@@ -75,6 +79,9 @@ def _from_toml(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
                     _extension(*levels),
                     _first("class_tokens", *levels[:-1]),
                     attributes if isinstance(attributes, Mapping) else {},
+                    Path(str(subset["conditioning_data_dir"])) if "conditioning_data_dir" in subset else None,
+                    bool(subset.get("alpha_mask")),
+                    _first("enable_bucket", *levels) not in (None, False, "false"),
                 )
 
 

@@ -161,7 +161,10 @@ class Share:
 
     def warnings(self) -> Iterator[str]:
         if not self.images:
-            yield f"dataset {self.dataset}: validation_split {self.split:g} of its few groups holds out no image"
+            yield (
+                f"dataset {self.dataset}: validation_split {self.split:g} holds out no image: its groups are too few "
+                "for that share, or cache_info keeps a list without them"
+            )
         if self.trained:
             yield (
                 f"dataset {self.dataset}: {self.trained} of {self.images} held-out images are trained on as well. "
@@ -174,11 +177,16 @@ def shares(blueprints: Iterable[Any], training: Sequence[Any], validation: Seque
     """One for each dataset that is split, in order. The others are the host's datasets, built from these blueprints."""
     trains = [_files(dataset) for dataset in training]
     trained = set().union(*trains)
-    split = [(number, blueprint.params.validation_split) for number, blueprint in enumerate(blueprints)]
-    validates = [(number, share) for number, share in split if 0 < share <= 1]
     return [
-        Share(number + 1, share, len(held), len(held | trains[number]), len(held & trained))
-        for (number, share), held in zip(validates, map(_files, validation), strict=True)
+        Share(number, blueprint.params.validation_split, len(held), len(held | trains[number - 1]), len(held & trained))
+        for (number, blueprint), held in zip(validated(blueprints), map(_files, validation), strict=True)
+    ]
+
+
+def validated(blueprints: Iterable[Any]) -> list[tuple[int, Any]]:
+    """Those of which the host makes validation datasets too, in order and with their numbers from 1."""
+    return [
+        (number, found) for number, found in enumerate(blueprints, start=1) if 0 < found.params.validation_split <= 1
     ]
 
 
