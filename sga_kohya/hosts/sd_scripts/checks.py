@@ -3,6 +3,7 @@
 `problems` finds all of it; the doors stop at the first, `python -m sga_kohya.doctor` shows every one.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,12 +39,25 @@ def problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
         for name, reason in _BREAKS_TUPLES.items():
             if options.get(name) not in _SWITCHED_OFF:
                 yield f"--{name} excludes {wish}: {reason}. Leave it out, or {remedy}"
+        # A network trainer averages the gradients itself: DDP's forward pass, where it would count, never runs there.
+        if options.get("ddp_static_graph") not in _SWITCHED_OFF and not options.get("network_module") and _processes() > 1:
+            yield (
+                f"--ddp_static_graph excludes {wish} with several processes: torch's static graph cannot leave out "
+                "synchronising, as sub-batches need. Leave it out (--ddp_gradient_as_bucket_view may stay), or "
+                f"{remedy}"
+            )
     if _wants_fp8(options) and wants_dora(options):
         yield (
             "fp8_base excludes LyCORIS DoRA (dora_wd=True): DoRA needs the norm of the base weight, and torch has no "
             "such kernel for Float8. Leave out one of the two"
         )
     yield from data_problems(options)
+
+
+def _processes() -> int:
+    """Of this run, as torchrun or an MPI launcher tells each of them."""
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    return max(int(os.environ.get(name, "1")) for name in names)
 
 
 def network_args(options: Mapping[str, Any]) -> dict[str, str]:
