@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sga_kohya import launch
+from sga_kohya import SgaError, launch
 
 from . import stub_host
 
@@ -79,6 +79,26 @@ def test_what_excludes_tuples_is_allowed_without_them(checkout, data, off):
     assert launch_checks(["--fused_backward_pass=false", *data]) is None
 
 
+@pytest.mark.parametrize(
+    ("processes", "options", "refused"),
+    [
+        ("2", [], True),
+        ("2", ["--sga_tuples=false", "--sga_modulation=false", "--sga_probe_every=5"], True),
+        ("2", ["--sga_tuples=false"], False),
+        ("2", ["--network_module=networks.lora"], False),  # DDP's forward pass does not run there
+        ("1", [], False),
+    ],
+)
+def test_a_static_graph_is_refused_where_sub_batches_would_break_it(data, monkeypatch, processes, options, refused):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    words = ["--ddp_static_graph", *data, *options]
+    if refused:
+        with pytest.raises(SgaError, match="--ddp_static_graph excludes .* Leave it out .* or"):
+            launch_checks(words)
+    else:
+        launch_checks(words)
+
+
 def launch_checks(argv: list[str]) -> None:
     from sga_kohya.config import SgaConfig
     from sga_kohya.hosts.sd_scripts.checks import check
@@ -126,7 +146,13 @@ def test_a_gui_s_choice_of_devices_is_not_lost_in_silence(checkout, data, flags)
 
 
 def test_the_generic_door_wants_a_script_it_knows():
-    assert "flux_train_network.py, flux_train.py" in error("launch", "--num_processes", "1", "make_captions.py")
+    assert "name the script to run, one of flux_train_network.py, flux_train.py" in error("launch", "--seed", "1")
+
+
+def test_a_script_without_a_door_is_told_so():
+    told = error("launch", "--num_processes", "1", "sd-scripts/train_controlnet.py", "--config_file=x.toml")
+    assert "there is no door for train_controlnet.py: SGA has no seams into it. Doors are flux_train_network.py, " in told
+    assert "Did you mean flux_train_network.py? Doors are" in error("launch", "flux_train_networks.py")
 
 
 def test_a_config_to_be_written_is_not_read(checkout, tmp_path):

@@ -444,6 +444,12 @@ class TestModulation:
             ({"timestep_shift_form": "upstream"}, SD3, "SD3 has no sigmoid_scale"),
             ({"timestep_shift_form": "upstream"}, UNET, "Stable Diffusion has no sigmoid_scale"),
             ({"flow_snr_weight": True}, UNET, "is for flow-matching models"),
+            ({}, UNET | {"debiased_estimation_loss": True}, "multiply the two. Leave it out, or set --sga_modulation=f"),
+            ({}, UNET | {"v_pred_like_loss": 0.5}, "v_pred_like_loss is a weight of the loss"),
+            ({}, UNET | {"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred is a weight"),
+            ({}, UNET | {"debiased_estimation_loss": True, "min_snr_gamma": 5.0}, "multiply the two"),
+            ({"flow_snr_weight": True}, FLUX | {"weighting_scheme": "sigma_sqrt"}, "weighting_scheme = sigma_sqrt wei"),
+            ({"flow_snr_weight": True}, SD3 | {"weighting_scheme": "cosmap"}, "weighting_scheme = cosmap weights"),
             ({"granularities": ("a", "b"), "timestep_shift": {"a": 1.0}}, UNET, "by sga_snr_gamma, which names none"),
             ({"granularities": ("a", "b"), "snr_gamma": {"a": 1.0}}, FLUX, "by sga_timestep_shift, which names none"),
         ],
@@ -451,6 +457,14 @@ class TestModulation:
     def test_what_does_not_fit_is_refused_before_models_are_loaded(self, config, args, message):
         with pytest.raises(SgaError, match=message):
             self.prepare(SgaConfig(**config), args)
+
+    @pytest.mark.parametrize("name", ["debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred"])
+    def test_another_weight_is_allowed_where_eq_33_does_not_apply(self, name):
+        """Without modulation, and for a flow-matching model, whose scripts know these options and ignore them."""
+        assert self.prepare(SgaConfig(modulation=False), self.UNET | {name: True})[1].min_snr_gamma is None
+        assert self.prepare(SgaConfig(), self.FLUX | {name: True})[0].modulation == "timestep_shift"
+        scheme = self.FLUX | {"weighting_scheme": "sigma_sqrt"}
+        assert self.prepare(SgaConfig(), scheme)[0].modulation == "timestep_shift"
 
 
 def test_saved_anima_and_hunyuan_models_say_how_they_were_made(checkout):

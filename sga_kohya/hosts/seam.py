@@ -53,6 +53,7 @@ class Installation:
         while self.undo:
             module, name, original = self.undo.pop()
             setattr(module, name, original)
+        self.session.close()
         if self.path in sys.path:
             sys.path.remove(self.path)
         self.path = None

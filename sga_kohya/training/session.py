@@ -1,6 +1,8 @@
 """What the seams share during one run: the settings, the sub-batch in hand, and which seams the host has reached."""
 
+import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sga_kohya.config import SgaConfig
@@ -35,6 +37,8 @@ class Session:
     noise_level: "Tensor | None" = None  # (B,), in [0, 1], of the batch whose loss comes next; set by timestep seams
     path_batch: "PathBatch | None" = None  # what the next loss is taken against; set by path.py unless sga_path=linear
     monitor: Monitor = field(default_factory=Monitor)
+    output_folder: Path | None = None  # which nobody else writes into, by `held`
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.config.save_at_hours, self.config.stop_at_hours)
@@ -47,6 +51,11 @@ class Session:
     def fire(self, name: str) -> None:
         """Note that the host reached a seam."""
         self.fired.add(name)
+
+    def close(self) -> None:
+        """Let go of what the run held for itself. Doing it twice is harmless."""
+        self.output_folder = None
+        self.held.close()
 
     def verify(self) -> None:
         """After an optimizer step: every seam that should have been reached was. Raises SgaError if not."""

@@ -11,6 +11,7 @@ from sga_kohya.hosts.sd_scripts import (
     noise,
     path,
     saved,
+    settings,
     snr,
     split,
     started,
@@ -21,8 +22,8 @@ from sga_kohya.training.session import Session
 
 
 def install_for(config: SgaConfig, checkout: Checkout) -> Installation:
-    """Install what the settings ask for; with both mechanisms off, only that the host accepts our options."""
-    seams: list[Seam] = [arguments.SEAM]
+    """Install what the settings ask for; with both mechanisms off, only what reads the host's options."""
+    seams: list[Seam] = [arguments.SEAM, settings.SEAM]
     expected: set[str] = set()
     if config.active:
         seams += [dataset.SEAM, accelerator.CLASS_SEAM, accelerator.SEAM, *saved.SEAMS, loss.SEAM]

@@ -7,12 +7,12 @@ here. For a U-Net the host's min_snr_gamma is switched on where it was off, or i
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from sga_kohya.hosts.sd_scripts.families import check_modulation, family_of
+from sga_kohya.hosts.sd_scripts.output_folder import hold, is_main_process
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.preview import show
 from sga_kohya.training.session import Session
@@ -34,9 +34,10 @@ def _replace(original: Callable, session: Session) -> Callable:
             elif config.flow_snr_weight:
                 session.expected |= {"flow SNR weight"}
         if config.show_timesteps and session.dataset is not None:
-            if int(os.environ.get("RANK", 0)) == 0:
+            if is_main_process():
                 print(show(session.dataset.planner.groups, config, args), flush=True)
             sys.exit(0)
+        hold(session, args)
         return original(args)
 
     return prepare_accelerator
