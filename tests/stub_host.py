@@ -59,7 +59,8 @@ def read_config_from_file(args, parser):
         return args
     with open(args.config_file) as file:
         settings = toml.load(file)
-    return parser.parse_args(namespace=argparse.Namespace(**settings))
+    merged = {key: value for section in settings.values() for key, value in section.items()}
+    return parser.parse_args(namespace=argparse.Namespace(**merged))
 """,
     "library/custom_train_functions.py": """
 import torch

@@ -52,6 +52,13 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
     assert "image_dir /nowhere/1_macro" in error("flux_train_network", here, f"--dataset_config={dataset}")
     dataset.write_text("[datasets]\nresolution = 512\n")
     assert "write [[datasets]] with two brackets" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    for text in ("", "[general]\nresolution = 512\n", "datasets = []\n"):
+        dataset.write_text(text)
+        assert "no [[datasets]] in it: write [[data" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text("[[datasets]]\nresolution = 512\n")
+    assert "no [[datasets.subsets]] in it" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text("datasets = [1]\n")
+    assert "datasets is no list of tables" in error("flux_train_network", here, f"--dataset_config={dataset}")
     dataset.write_text("= broken")
     assert "not valid TOML" in error("flux_train_network", here, f"--dataset_config={dataset}")
 
@@ -97,6 +104,27 @@ def test_a_static_graph_is_refused_where_sub_batches_would_break_it(data, monkey
             launch_checks(words)
     else:
         launch_checks(words)
+
+
+def test_two_tomls_in_each_other_s_place_are_told_so(data, tmp_path):
+    dataset, training = tmp_path / "dataset.toml", tmp_path / "training.toml"
+    dataset.write_text('[general]\nenable_bucket = true\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = "x"\n')
+    training.write_text('[model]\npretrained_model_name_or_path = "flux"\n')
+    for words in ([], [f"--dataset_config={training}"]):
+        with pytest.raises(SgaError, match=r"dataset.toml: this describes a dataset .* give it as --dataset_config"):
+            launch_checks([f"--config_file={dataset}", *words])
+    with pytest.raises(SgaError, match=r"these are the settings of a training \(pretrained_model_name_or_path is in"):
+        launch_checks([f"--config_file={training}", f"--dataset_config={training}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [("d.json", "{", "not valid JSON"), ("d.json", "{}", r"no \[\[datasets"), ("d.yaml", "", "reads .toml and .json")],
+)
+def test_datasets_in_other_formats_are_examined_as_well(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SgaError, match=message):
+        launch_checks([f"--dataset_config={tmp_path / name}"])
 
 
 def launch_checks(argv: list[str]) -> None:
@@ -151,7 +179,7 @@ def test_the_generic_door_wants_a_script_it_knows():
 
 def test_a_script_without_a_door_is_told_so():
     told = error("launch", "--num_processes", "1", "sd-scripts/train_controlnet.py", "--config_file=x.toml")
-    assert "there is no door for train_controlnet.py: SGA has no seams into it. Doors are flux_train_network.py, " in told
+    assert "there is no door for train_controlnet.py: SGA has no seams into it. Doors are flux_train_n" in told
     assert "Did you mean flux_train_network.py? Doors are" in error("launch", "flux_train_networks.py")
 
 

@@ -1,5 +1,6 @@
-"""One run writes into an output_dir: real processes through a door, a patched checkout and install(), on the stub host."""
+"""One run writes into an output_dir: real processes through a door, a patched checkout and install()."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -72,10 +73,8 @@ def start(checkout, tmp_path):
 
     yield start
     for process in started:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.communicate()
 
 

@@ -147,6 +147,26 @@ def test_the_parser_learns_our_options(checkout):
     assert parser.parse_args(["--dataset_config", "x", "--sga_tuples=false"]).sga_tuples == "false"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_keys_that_the_host_does_not_know_are_said_when_it_reads_them(checkout, tmp_path, capsys, monkeypatch, enabled):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    config, parser = tmp_path / "run.toml", argparse.ArgumentParser()
+    config.write_text('[a]\nlearning_rat = 1e-3\nseed = "one"\nother_plugin = 1\nsga_tuples = true\n')
+    parser.add_argument("--learning_rate", type=float, default=2e-6)
+    parser.add_argument("--seed", type=int)
+    with install_for(SgaConfig(enabled=enabled), checkout):
+        import_module("library.config_util").add_config_arguments(parser)
+        args = argparse.Namespace(config_file=str(config))
+        read = import_module("library.train_util").read_config_from_file(args, parser)
+    assert read.learning_rate == 2e-6
+    begin = f"sga_kohya: warning: --config_file {config}: "
+    assert [line.removeprefix(begin) for line in capsys.readouterr().out.splitlines()] == [
+        "learning_rat: sd-scripts knows no such key and ignores it; did you mean learning_rate?",
+        'seed = "one": write a whole number',
+        "other_plugin: sd-scripts knows no such key and ignores it",
+    ]
+
+
 def test_saved_models_say_how_they_were_made(checkout):
     with install_for(SgaConfig(groups_per_step=3), checkout):
         spec = import_module("library.train_util").get_sai_model_spec
@@ -349,7 +369,8 @@ class TestSd3Timesteps:
 
 
 SCHEDULE = SimpleNamespace(alphas_cumprod=torch.tensor([0.95, 0.9, 0.5, 0.0]))
-SCHEDULE.all_snr = SCHEDULE.alphas_cumprod / (1 - SCHEDULE.alphas_cumprod)  # 19, 9, 1, 0
+# SNR 19, 9, 1, 0. The host took its own before zero_terminal_snr moved the schedule, and never looks again.
+SCHEDULE.all_snr = torch.tensor([20.0, 12.0, 2.0, 0.5])
 
 
 class TestSnrWeight:
@@ -375,16 +396,17 @@ class TestSnrWeight:
 
     def test_without_a_label_the_host_s_own_setting_counts(self, checkout):
         assert self.weigh((None, "micro"), [1, 1]) == pytest.approx([1.0, 7 / 9])
-        assert self.weigh((None, "micro"), [1, 1], gamma=3.0) == pytest.approx([3 / 9, 7 / 9])
-        assert self.weigh((None,), [1], gamma=3.0, v_prediction=True) == pytest.approx([0.3])
+        assert self.weigh((None, "micro"), [1, 1], gamma=3.0) == pytest.approx([3 / 12, 7 / 9])
+        assert self.weigh((None,), [1], gamma=3.0, v_prediction=True) == pytest.approx([3 / 13])
 
-    def test_a_nan_of_the_host_s_does_not_reach_our_samples(self, checkout):
+    def test_a_nan_of_the_host_s_does_not_reach_our_samples(self, checkout, monkeypatch):
         """0 / 0 in the host's epsilon weight of a labelled sample, whose gradient must stay finite."""
+        monkeypatch.setattr(SCHEDULE, "all_snr", torch.tensor([19.0, 9.0, 1.0, 0.0]))
         assert self.weigh(("macro", "macro"), [3, 1], gamma=5.0) == pytest.approx([1.0, 4 / 9])
 
     def test_validation_is_the_host_s(self, checkout):
         assert self.weigh((), [1, 2], training=False) == [1.0, 1.0]
-        assert self.weigh((), [1, 2], gamma=3.0, training=False) == pytest.approx([3 / 9, 1.0])
+        assert self.weigh((), [1, 2], gamma=3.0, training=False) == pytest.approx([3 / 12, 1.0])
 
 
 class TestFlowWeight:
@@ -444,7 +466,7 @@ class TestModulation:
             ({"timestep_shift_form": "upstream"}, SD3, "SD3 has no sigmoid_scale"),
             ({"timestep_shift_form": "upstream"}, UNET, "Stable Diffusion has no sigmoid_scale"),
             ({"flow_snr_weight": True}, UNET, "is for flow-matching models"),
-            ({}, UNET | {"debiased_estimation_loss": True}, "multiply the two. Leave it out, or set --sga_modulation=f"),
+            ({}, UNET | {"debiased_estimation_loss": True}, "multiply the two. Leave it out, or set --sga_mod"),
             ({}, UNET | {"v_pred_like_loss": 0.5}, "v_pred_like_loss is a weight of the loss"),
             ({}, UNET | {"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred is a weight"),
             ({}, UNET | {"debiased_estimation_loss": True, "min_snr_gamma": 5.0}, "multiply the two"),

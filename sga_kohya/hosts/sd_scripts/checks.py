@@ -33,25 +33,32 @@ def problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
     if not config.enabled:
         return
     if config.tuples or config.probe_every:
-        wish, remedy = (
-            ("tuples", "set --sga_tuples=false") if config.tuples else ("the probe", "leave out sga_probe_every")
-        )
-        for name, reason in _BREAKS_TUPLES.items():
-            if options.get(name) not in _SWITCHED_OFF:
-                yield f"--{name} excludes {wish}: {reason}. Leave it out, or {remedy}"
-        # A network trainer averages the gradients itself: DDP's forward pass, where it would count, never runs there.
-        if options.get("ddp_static_graph") not in _SWITCHED_OFF and not options.get("network_module") and _processes() > 1:
-            yield (
-                f"--ddp_static_graph excludes {wish} with several processes: torch's static graph cannot leave out "
-                "synchronising, as sub-batches need. Leave it out (--ddp_gradient_as_bucket_view may stay), or "
-                f"{remedy}"
-            )
+        yield from _tuple_problems(options, config)
     if _wants_fp8(options) and wants_dora(options):
         yield (
             "fp8_base excludes LyCORIS DoRA (dora_wd=True): DoRA needs the norm of the base weight, and torch has no "
             "such kernel for Float8. Leave out one of the two"
         )
     yield from data_problems(options)
+
+
+def _tuple_problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
+    """What needs to know better than we when the optimizer steps and processes synchronise."""
+    wish, remedy = ("tuples", "set --sga_tuples=false") if config.tuples else ("the probe", "leave out sga_probe_every")
+    for name, reason in _BREAKS_TUPLES.items():
+        if options.get(name) not in _SWITCHED_OFF:
+            yield f"--{name} excludes {wish}: {reason}. Leave it out, or {remedy}"
+    if wants_static_graph(options) and _processes() > 1:
+        yield (
+            f"--ddp_static_graph excludes {wish} with several processes: torch's static graph cannot leave out "
+            "synchronising, as sub-batches need. Leave it out (--ddp_gradient_as_bucket_view may stay), or "
+            f"{remedy}"
+        )
+
+
+def wants_static_graph(options: Mapping[str, Any]) -> bool:
+    """Whether DDP is to assume one graph. A network trainer never runs DDP's forward pass, where it would count."""
+    return options.get("ddp_static_graph") not in _SWITCHED_OFF and not options.get("network_module")
 
 
 def _processes() -> int:
@@ -80,6 +87,12 @@ def _wants_fp8(options: Mapping[str, Any]) -> bool:
 def data_problems(options: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the training data as files."""
     if options.get("dataset_class"):
+        return
+    if isinstance(options.get("datasets"), list):
+        yield (
+            f"--config_file {options.get('config_file')}: this describes a dataset ([[datasets]] is in it): give it as "
+            "--dataset_config, and the TOML with the settings of the training as --config_file"
+        )
         return
     if not any(options.get(name) for name in ("dataset_config", "train_data_dir", "in_json")):
         yield (
