@@ -1,13 +1,17 @@
 """One run writes into an output_dir: real processes through a door, a patched checkout and install()."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from sga_kohya.kit.files import LOCK, only_writer
 
 from . import stub_host
 
@@ -132,7 +136,9 @@ def test_only_the_main_process_holds_it_and_who_only_looks_does_not_ask(start, t
 
 def test_a_folder_that_cannot_be_is_one_sentence(start, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "name a folder that can be written" in refused(start("module", tmp_path / "file"))
+    assert "file cannot be written (File exists): give this run another output_dir" in refused(
+        start("module", tmp_path / "file")
+    )
 
 
 def test_one_python_process_trains_twice_in_turn(checkout, tmp_path):
@@ -172,3 +178,49 @@ print(free(b))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout.strip() == "False True False True True False True", result.stderr
+
+
+HOLDER = """
+from pathlib import Path
+from sga_kohya.kit.files import only_writer
+
+with only_writer(Path({!r}), ""):
+    print(flush=True)
+    input()
+"""
+COMMANDS = {
+    "reference": ["--dataset_config={folder}/d.toml", "--steps=1", "--out={out}"],
+    "spherical": ["ablation", "{out}", "--quick"],
+    "demo": ["--quick", "--out={out}"],
+}
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another process writes into."""
+    out = tmp_path / "out"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER.format(str(out))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    yield out
+    holder.communicate(b"\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_other_commands_that_train_hold_their_folder_as_well(held, tmp_path, command, capsys):
+    main = import_module(f"sga_kohya.{command}.__main__").main
+    words = [word.format(out=held, folder=tmp_path) for word in COMMANDS[command]]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"another process is writing into {held}" in error and error.count("\n") == 1
+    assert [path.name for path in held.iterdir()] == [LOCK]
+
+
+def test_a_file_system_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch, capsys):
+    def acquire(*args, **kwargs):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with only_writer(tmp_path, ""):
+        assert "has no locks" in capsys.readouterr().out

@@ -212,6 +212,7 @@ def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
         generate = import_module("library.config_util").generate_dataset_group_by_blueprint
         group, _ = generate(SimpleNamespace(datasets=[dataset]))
     assert group.planner.groups_by_k() == {2: 2}
+    assert group.contents().keys() == {f"photos/{key}" for key in images}
 
 
 def test_a_dataset_without_images_is_an_error(checkout):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import LOCK, only_writer
 
 MARK = ".sga-demo"
 
@@ -26,16 +27,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def prepare_folder(out: Path) -> Path:
-    """An empty folder; an earlier demo's is emptied. Raises SgaError rather than touch anything else."""
+def check_folder(out: Path) -> Path:
+    """Its full path. Raises SgaError for a folder that is neither new, empty nor an earlier demo's."""
     out = out.resolve()
-    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if (
+        out.exists()
+        and not (out / MARK).is_file()
+        and (not out.is_dir() or {path.name for path in out.iterdir()} - {LOCK})
+    ):
         raise SgaError(f"--out {out} holds something other than an earlier demo: name an empty or new folder")
+    return out
+
+
+def prepare_folder(out: Path) -> None:
+    """Empty what an earlier demo left there."""
     for part in ("photos", "slices", "baseline", "sga"):
         shutil.rmtree(out / part, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
-    return out
 
 
 def run(out: Path, quick: bool, seed: int) -> Path:
@@ -73,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     warnings.filterwarnings("ignore", module="diffusers|transformers|torch")
     try:
-        path = run(prepare_folder(args.out), args.quick, args.seed)
+        out = check_folder(args.out)
+        with only_writer(out, "name another folder by --out"):
+            prepare_folder(out)
+            path = run(out, args.quick, args.seed)
     except SgaError as error:
         print(f"sga_kohya.demo: error: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ _NEEDED = {
     "": ("pretrained_model_name_or_path",),
 }
 _FILES = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3", "byt5") + (
-    *("text_encoder", "llm_adapter_path", "network_weights", "resume", "sample_prompts"),
+    *("text_encoder", "llm_adapter_path", "network_weights", "sample_prompts"),
 )
 # Options that only one family has; the first that is set tells which.
 _FAMILY_BY_OPTION = {

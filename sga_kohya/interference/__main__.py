@@ -18,6 +18,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
+from sga_kohya.kit.files import only_writer
 from sga_kohya.launch import SCRIPTS, errors_in_one_line
 from sga_kohya.options import positive, read_options
 
@@ -86,19 +87,20 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
 
     facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": _hash(args.weights)}
     facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}
-    measured = store.load(out, facts, list(args.levels), args.points)
-    if measured.done < measured.total:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            install_look(config, checkout, Look(measured.level, measured.observe)),
-        ):
-            sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
-            with contextlib.suppress(Enough):
-                runpy.run_path(str(script), run_name="__main__")
-    if measured.done < measured.total:
-        raise SgaError(f"the script ended after {measured.done} of {measured.total} steps; see its messages above")
-    page = report.write(out, measured, facts)
-    print(f"\n{report.verdict(measured)}\n\n{page}\n{out / 'interference.json'}")
+    with only_writer(out, "name another folder by --out"):
+        measured = store.load(out, facts, list(args.levels), args.points)
+        if measured.done < measured.total:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                install_look(config, checkout, Look(measured.level, measured.observe)),
+            ):
+                sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
+                with contextlib.suppress(Enough):
+                    runpy.run_path(str(script), run_name="__main__")
+        if measured.done < measured.total:
+            raise SgaError(f"the script ended after {measured.done} of {measured.total} steps; see its messages above")
+        page = report.write(out, measured, facts)
+        print(f"\n{report.verdict(measured)}\n\n{page}\n{out / 'interference.json'}")
 
 
 def _check_path(weights: Path, options: dict[str, Any]) -> None:

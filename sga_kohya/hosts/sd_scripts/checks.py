@@ -5,12 +5,14 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.captions import empty_captions
 from sga_kohya.hosts.sd_scripts.folders import find_folders
+from sga_kohya.tuples import states
 
 # Host options under which an optimizer step is not where accumulate() says it is.
 _BREAKS_TUPLES = {
@@ -40,6 +42,10 @@ def problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
             "such kernel for Float8. Leave out one of the two"
         )
     yield from data_problems(options)
+    if options.get("resume") and options.get("resume_from_huggingface") in _SWITCHED_OFF:
+        found = states.problem(Path(str(options["resume"])))
+        if found is not None:
+            yield f"--resume {found}"
 
 
 def _tuple_problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:

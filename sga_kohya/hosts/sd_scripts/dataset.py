@@ -19,6 +19,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.session import Session
+from sga_kohya.tuples.contents import Contents, sample_of
 from sga_kohya.tuples.loader import EpochSampler, LoadedStep, TupleDataset
 from sga_kohya.tuples.planner import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
@@ -71,6 +72,18 @@ class HostDatasetGroup(TupleDataset):
     def metadata(self) -> dict[str, str]:
         """What the data were, for a saved model's header."""
         return {**self.planner.metadata(), **self._manifests}
+
+    def contents(self) -> Contents:
+        return self._contents
+
+    @functools.cached_property
+    def _contents(self) -> Contents:
+        """Captions as the host has read them; the files' sizes and dates when this is first asked for."""
+        return dict(
+            sample_of(_file(info, dataset.image_to_subset[key]), getattr(info, "caption", None))
+            for dataset in self.group.datasets
+            for key, info in dataset.image_data.items()
+        )
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [

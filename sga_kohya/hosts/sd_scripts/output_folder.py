@@ -7,7 +7,6 @@ import argparse
 import os
 from pathlib import Path
 
-from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import only_writer
 from sga_kohya.training.session import Session
 
@@ -29,8 +28,5 @@ def hold(session: Session, args: argparse.Namespace) -> None:
     if folder == session.output_folder:
         return
     session.close()
-    try:
-        session.held.enter_context(only_writer(folder, "give this run another output_dir"))
-    except OSError as error:
-        raise SgaError(f"output_dir = {name}: {error.strerror or error}; name a folder that can be written") from None
+    session.held.enter_context(only_writer(folder, "give this run another output_dir"))
     session.output_folder = folder
