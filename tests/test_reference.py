@@ -246,6 +246,18 @@ def test_user_errors_are_one_line_and_exit_code_2(options, arguments, message, c
     assert "\n" not in error
 
 
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "optimizer.pt", "run.json"])
+def test_a_damaged_checkpoint_is_one_sentence_with_another_to_resume(options, name):
+    Trainer(replace(options, steps=2, save_every=1), SgaConfig()).run()
+    first, last = (options.out / "checkpoints" / f"step-0000000{step}" for step in (1, 2))
+    (last / name).write_bytes((last / name).read_bytes()[:20])
+    with pytest.raises(
+        SgaError, match=f"--resume {last}: .* damaged .*{first.name if name != 'run.json' else 'anoth'}"
+    ):
+        Trainer(replace(options, steps=3, resume="latest"), SgaConfig())
+    Trainer(replace(options, steps=3, resume=str(first)), SgaConfig()).run()
+
+
 def test_resume_refuses_other_settings(options):
     Trainer(replace(options, steps=1), SgaConfig()).run()
     with pytest.raises(SgaError, match="already holds a run"):

@@ -30,11 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
 def check_folder(out: Path) -> Path:
     """Its full path. Raises SgaError for a folder that is neither new, empty nor an earlier demo's."""
     out = out.resolve()
-    if (
-        out.exists()
-        and not (out / MARK).is_file()
-        and (not out.is_dir() or {path.name for path in out.iterdir()} - {LOCK})
-    ):
+    foreign = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else out.exists()
+    if foreign and not (out / MARK).is_file():
         raise SgaError(f"--out {out} holds something other than an earlier demo: name an empty or new folder")
     return out
 

@@ -116,9 +116,7 @@ def only_writer(folder: Path, remedy: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise SgaError(f"{folder} cannot be written ({error.strerror or error}): {remedy}") from None
-        print(
-            f"warning: {folder} is on a file system without locks: let nothing else write there meanwhile", flush=True
-        )
+        print(f"warning: the file system of {folder} has no locks: let nothing else write there meanwhile", flush=True)
     try:
         yield
     finally:

@@ -212,9 +212,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # this folder out (its module names are common words), the checkout first, sga_kohya last
+    # This folder out (its module names are common words), the checkout first, and then the tree that is tested: what is
+    # installed may be another one.
     checkout, repository = options.checkout.resolve(), Path(__file__).resolve().parents[2]
-    sys.path[:] = [str(checkout), *sys.path[1:], str(repository)]
+    sys.path[:] = [str(checkout), str(repository), *sys.path[1:]]
     stack = load_stack(options.script or "flux")
     stack.shrink_host()
     if options.write_models:

@@ -169,7 +169,7 @@ def test_what_changed_since_the_state_is_said_and_a_damaged_one_is_one_sentence(
     file = out / "tiny-state" / "optimizer.bin"
     file.write_bytes(file.read_bytes()[:1000])
     run = run_host(LORA, "sga", again, check=False)
-    newest = out / "tiny-step00000002-state"
+    newest = out / "tiny-step00000004-state"
     told = f"tiny-state: optimizer.bin in it is damaged; the newest whole state of that run is {newest}\n"
     assert run.returncode == 2 and run.output.endswith(told)
 
