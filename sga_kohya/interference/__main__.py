@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     _check_path(args.weights, options)
     checkout = find_checkout(args.sd_scripts or options.get("sd_scripts"))
     script = checkout.script(args.script or script_of(options))
-    check(options, config)
+    check({key: value for key, value in options.items() if key != "resume"}, config)
     out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
     # Only now, because these import torch: what words and files alone get wrong was said at once.
     from sga_kohya.hosts.sd_scripts.measure import Enough, Look, install_look
