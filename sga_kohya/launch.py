@@ -4,6 +4,7 @@ The generic door: `python -m sga_kohya.launch PATH/TO/flux_train_network.py --co
 `accelerate launch -m`. Doors named after a script (`-m sga_kohya.flux_train_network`) find the checkout themselves.
 """
 
+import difflib
 import os
 import runpy
 import sys
@@ -53,12 +54,22 @@ def _script_among(argv: list[str]) -> tuple[str, list[str]]:
     """The script that a launcher's words name, and what follows it."""
     place = next((i for i, word in enumerate(argv) if Path(word).name in SCRIPTS), None)
     if place is None:
-        raise SgaError(f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}")
+        raise SgaError(_no_script(argv))
     _refuse_lost_flags(argv[:place])
     script = Path(argv[place])
     # A path says which checkout is meant, unless the command line names one.
     folder = [] if script.parent == Path() else [f"--sd_scripts={script.parent}"]
     return script.name, [*folder, *argv[place + 1 :]]
+
+
+def _no_script(argv: Sequence[str]) -> str:
+    """Why none of these words is a script that can be run."""
+    script = next((Path(word).name for word in argv if word.endswith(".py") and not word.startswith("-")), None)
+    if script is None:
+        return f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}"
+    close = difflib.get_close_matches(script, SCRIPTS, n=1, cutoff=0.9)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"there is no door for {script}: SGA has no seams into it.{hint} Doors are {', '.join(SCRIPTS)}"
 
 
 def _refuse_lost_flags(words: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from sga_kohya.config import SgaConfig, is_ours
@@ -45,11 +46,27 @@ def _load(checkout: Checkout, script: str, argv: list[str]) -> None:
     elif not asks_for_help(argv):
         if SCRIPTS[script] and options.get("network_module"):
             print(f"sga_kohya: {script} ignores network_module; adapters are trained by {SCRIPTS[script]}", flush=True)
-        check(options, config)
+        # A full fine-tune trains without an adapter, whatever the settings say.
+        check({**options, "network_module": None} if SCRIPTS[script] else options, config)
     checkout.script(script)
     from sga_kohya.hosts.sd_scripts.install import install_for  # imports torch: only for those who asked
 
     install_for(config, checkout)
+    _end_in_one_line()
+
+
+def _end_in_one_line() -> None:
+    """As doors end, for what our seams refuse when this module has long returned to the script."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(error, SgaError):
+            before(kind, error, traceback)
+            return
+        with errors_in_one_line():
+            raise error  # Python takes the exit status of a SystemExit that its hook raises
+
+    sys.excepthook = hook
 
 
 def _settings_without_sga(options: Mapping[str, Any]) -> list[str]:

@@ -53,6 +53,17 @@ def get_noise_noisy_latents_and_timesteps(args, noise_scheduler, latents):
 def conditional_loss(model_pred, target, loss_type, reduction, huber_c=None):
     return torch.nn.functional.mse_loss(model_pred, target, reduction=reduction)
 """,
+    "library/args.py": """
+import argparse, toml
+
+def read_config_from_file(args, parser):
+    if not args.config_file:
+        return args
+    with open(args.config_file) as file:
+        settings = toml.load(file)
+    merged = {key: value for section in settings.values() for key, value in section.items()}
+    return parser.parse_args(namespace=argparse.Namespace(**merged))
+""",
     "library/custom_train_functions.py": """
 import torch
 
@@ -79,6 +90,7 @@ def get_step_ckpt_name(args, ext, step_no):
 """,
     "library/train_util.py": """
 from library.accelerator_setup import prepare_accelerator
+from library.args import read_config_from_file
 from library.checkpoint_io import get_step_ckpt_name
 from library.loss import conditional_loss, get_noise_noisy_latents_and_timesteps
 from library.model_io import get_sai_model_spec, get_sai_model_spec_dataclass

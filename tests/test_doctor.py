@@ -16,7 +16,8 @@ from sga_kohya.doctor.__main__ import examine, main
 from sga_kohya.doctor.data import count_checkpoints
 from sga_kohya.doctor.environment import check_disk, check_packages
 from sga_kohya.doctor.findings import Findings
-from sga_kohya.doctor.settings import check_models, checkpoint_size, guess_script, wrong_settings
+from sga_kohya.doctor.settings import check_models, checkpoint_size, guess_script
+from sga_kohya.hosts.sd_scripts.settings import wrong_settings
 
 from . import stub_host
 

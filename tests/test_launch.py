@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sga_kohya import launch
+from sga_kohya import SgaError, launch
 
 from . import stub_host
 
@@ -55,6 +55,13 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
     dataset.write_text('\ufeff[general]\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\n', encoding="utf-8")
     assert "byte order mark (BOM)" in error("flux_train_network", here, f"--dataset_config={dataset}")
     assert "byte order mark (BOM)" in error("flux_train_network", here, f"--config_file={dataset}")
+    for text in ("", "[general]\nresolution = 512\n", "datasets = []\n"):
+        dataset.write_text(text)
+        assert "no [[datasets]] in it: write [[data" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text("[[datasets]]\nresolution = 512\n")
+    assert "no [[datasets.subsets]] in it" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text("datasets = [1]\n")
+    assert "datasets is no list of tables" in error("flux_train_network", here, f"--dataset_config={dataset}")
     dataset.write_text("= broken")
     assert "not valid TOML" in error("flux_train_network", here, f"--dataset_config={dataset}")
 
@@ -93,6 +100,47 @@ def test_ctrl_c_ends_in_one_line(tmp_path, data):
 def test_what_excludes_tuples_is_allowed_without_them(checkout, data, off):
     assert launch_checks(["--fused_backward_pass", off, *data]) is None
     assert launch_checks(["--fused_backward_pass=false", *data]) is None
+
+
+@pytest.mark.parametrize(
+    ("processes", "options", "refused"),
+    [
+        ("2", [], True),
+        ("2", ["--sga_tuples=false", "--sga_modulation=false", "--sga_probe_every=5"], True),
+        ("2", ["--sga_tuples=false"], False),
+        ("2", ["--network_module=networks.lora"], False),  # DDP's forward pass does not run there
+        ("1", [], False),
+    ],
+)
+def test_a_static_graph_is_refused_where_sub_batches_would_break_it(data, monkeypatch, processes, options, refused):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    words = ["--ddp_static_graph", *data, *options]
+    if refused:
+        with pytest.raises(SgaError, match="--ddp_static_graph excludes .* Leave it out .* or"):
+            launch_checks(words)
+    else:
+        launch_checks(words)
+
+
+def test_two_tomls_in_each_other_s_place_are_told_so(data, tmp_path):
+    dataset, training = tmp_path / "dataset.toml", tmp_path / "training.toml"
+    dataset.write_text('[general]\nenable_bucket = true\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = "x"\n')
+    training.write_text('[model]\npretrained_model_name_or_path = "flux"\n')
+    for words in ([], [f"--dataset_config={training}"]):
+        with pytest.raises(SgaError, match=r"dataset.toml: this describes a dataset .* give it as --dataset_config"):
+            launch_checks([f"--config_file={dataset}", *words])
+    with pytest.raises(SgaError, match=r"these are the settings of a training \(pretrained_model_name_or_path is in"):
+        launch_checks([f"--config_file={training}", f"--dataset_config={training}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [("d.json", "{", "not valid JSON"), ("d.json", "{}", r"no \[\[datasets"), ("d.yaml", "", "reads .toml and .json")],
+)
+def test_datasets_in_other_formats_are_examined_as_well(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SgaError, match=message):
+        launch_checks([f"--dataset_config={tmp_path / name}"])
 
 
 def launch_checks(argv: list[str]) -> None:
@@ -142,7 +190,13 @@ def test_a_gui_s_choice_of_devices_is_not_lost_in_silence(checkout, data, flags)
 
 
 def test_the_generic_door_wants_a_script_it_knows():
-    assert "flux_train_network.py, flux_train.py" in error("launch", "--num_processes", "1", "make_captions.py")
+    assert "name the script to run, one of flux_train_network.py, flux_train.py" in error("launch", "--seed", "1")
+
+
+def test_a_script_without_a_door_is_told_so():
+    told = error("launch", "--num_processes", "1", "sd-scripts/train_controlnet.py", "--config_file=x.toml")
+    assert "there is no door for train_controlnet.py: SGA has no seams into it. Doors are flux_train_n" in told
+    assert "Did you mean flux_train_network.py? Doors are" in error("launch", "flux_train_networks.py")
 
 
 def test_a_config_to_be_written_is_not_read(checkout, tmp_path):

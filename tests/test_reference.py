@@ -22,7 +22,7 @@ from sga_kohya.reference.__main__ import main
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.runs import RunOptions
-from sga_kohya.reference.trainer import Trainer
+from sga_kohya.reference.trainer import Trainer, make_objective
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
 
@@ -162,6 +162,43 @@ def test_zero_terminal_snr_gives_no_nan(options, prediction):
     assert (noised.weight[last] == (0.0 if prediction == "v_prediction" else 1.0)).all()
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_slice_without_gamma_has_weight_1_as_through_the_seams(options, prediction):
+    """Without modulation, without a label, with a label that the table does not name; never a Min-SNR of our own."""
+    scheduler = make_stack(replace(options, arch="unet", prediction=prediction)).scheduler
+    labels, latents = [None, "meso", "micro"] * 16, torch.ones(48, 3, 4, 4)
+    for table, named in (({}, ()), ({"micro": 7.0}, ("micro",))):
+        noised = Diffusion(scheduler, table)(latents, labels, torch.Generator().manual_seed(0))
+        for label, weight, t in zip(labels, noised.weight.tolist(), noised.timesteps.tolist(), strict=True):
+            snr = float(scheduler.alphas_cumprod[t] / (1 - scheduler.alphas_cumprod[t]))
+            ours = min(1, 7 / snr) if prediction == "epsilon" else min(snr, 7) / (snr + 1)
+            assert weight == pytest.approx(ours if label in named else 1.0, rel=1e-4)
+    for config in (SgaConfig(modulation=False), SgaConfig(enabled=False)):
+        assert make_objective(make_stack(replace(options, arch="unet")), config).gamma == {}
+
+
+def test_noise_levels_follow_delta_and_the_resolution():
+    """Eq. 29-31: sigmoid(z + Delta), then odds times exp(mu), with mu of FLUX: 0.5 at 256 tokens, 1.15 at 4096."""
+    labels, table = ["macro", None] * 8, {"macro": 0.5}
+    for side, mu in ((32, 0.5), (128, 1.15)):
+        latents = torch.zeros(16, 1, side, side)
+        noised = FlowMatching(table, by_resolution=True)(latents, labels, torch.Generator().manual_seed(3))
+        z = torch.randn(16, generator=torch.Generator().manual_seed(3))
+        delta = torch.tensor([table.get(label or "", 0.0) for label in labels])
+        torch.testing.assert_close(noised.timesteps, 1000 * torch.sigmoid(z + delta + mu), rtol=1e-4, atol=1e-2)
+        plain = FlowMatching(table)(latents, labels, torch.Generator().manual_seed(3))
+        torch.testing.assert_close(plain.timesteps, 1000 * torch.sigmoid(z + delta), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_eq_31_applies_where_the_model_s_scheduler_says_so(options, tmp_path, dynamic):
+    pipeline = make_pipeline("flux", tmp_path)
+    pipeline.scheduler.register_to_config(use_dynamic_shifting=dynamic)
+    pipeline.save_pretrained(tmp_path / "model")
+    stack = make_stack(replace(options, model=tmp_path / "model"))
+    assert make_objective(stack, SgaConfig()).by_resolution is dynamic
+
+
 @pytest.fixture(params=["flux", "sd", "sdxl"])
 def model_folder(request, tmp_path):
     """(arch, folder): a tiny pipeline, weights random, tokenizer built on the spot."""
@@ -207,6 +244,18 @@ def test_user_errors_are_one_line_and_exit_code_2(options, arguments, message, c
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "optimizer.pt", "run.json"])
+def test_a_damaged_checkpoint_is_one_sentence_with_another_to_resume(options, name):
+    Trainer(replace(options, steps=2, save_every=1), SgaConfig()).run()
+    first, last = (options.out / "checkpoints" / f"step-0000000{step}" for step in (1, 2))
+    (last / name).write_bytes((last / name).read_bytes()[:20])
+    with pytest.raises(
+        SgaError, match=f"--resume {last}: .* damaged .*{first.name if name != 'run.json' else 'anoth'}"
+    ):
+        Trainer(replace(options, steps=3, resume="latest"), SgaConfig())
+    Trainer(replace(options, steps=3, resume=str(first)), SgaConfig()).run()
 
 
 def test_resume_refuses_other_settings(options):

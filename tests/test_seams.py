@@ -189,6 +189,26 @@ def test_the_parser_learns_our_options(checkout):
     assert parser.parse_args(["--dataset_config", "x", "--sga_tuples=false"]).sga_tuples == "false"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_keys_that_the_host_does_not_know_are_said_when_it_reads_them(checkout, tmp_path, capsys, monkeypatch, enabled):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    config, parser = tmp_path / "run.toml", argparse.ArgumentParser()
+    config.write_text('[a]\nlearning_rat = 1e-3\nseed = "one"\nother_plugin = 1\nsga_tuples = true\n')
+    parser.add_argument("--learning_rate", type=float, default=2e-6)
+    parser.add_argument("--seed", type=int)
+    with install_for(SgaConfig(enabled=enabled), checkout):
+        import_module("library.config_util").add_config_arguments(parser)
+        args = argparse.Namespace(config_file=str(config))
+        read = import_module("library.train_util").read_config_from_file(args, parser)
+    assert read.learning_rate == 2e-6
+    begin = f"sga_kohya: warning: --config_file {config}: "
+    assert [line.removeprefix(begin) for line in capsys.readouterr().out.splitlines()] == [
+        "learning_rat: sd-scripts knows no such key and ignores it; did you mean learning_rate?",
+        'seed = "one": write a whole number',
+        "other_plugin: sd-scripts knows no such key and ignores it",
+    ]
+
+
 def test_saved_models_say_how_they_were_made(checkout):
     with install_for(SgaConfig(groups_per_step=3), checkout):
         spec = import_module("library.train_util").get_sai_model_spec
@@ -213,6 +233,7 @@ def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
         generate = import_module("library.config_util").generate_dataset_group_by_blueprint
         group, _ = generate(stub_host.blueprint(dataset))
     assert group.planner.groups_by_k() == {2: 2}
+    assert group.contents().keys() == {f"photos/{key}" for key in images}
 
 
 def test_a_dataset_without_images_is_an_error(checkout):
@@ -370,7 +391,8 @@ class TestSd3Timesteps:
 
 
 SCHEDULE = SimpleNamespace(alphas_cumprod=torch.tensor([0.95, 0.9, 0.5, 0.0]))
-SCHEDULE.all_snr = SCHEDULE.alphas_cumprod / (1 - SCHEDULE.alphas_cumprod)  # 19, 9, 1, 0
+# SNR 19, 9, 1, 0. The host took its own before zero_terminal_snr moved the schedule, and never looks again.
+SCHEDULE.all_snr = torch.tensor([20.0, 12.0, 2.0, 0.5])
 
 
 class TestSnrWeight:
@@ -396,16 +418,17 @@ class TestSnrWeight:
 
     def test_without_a_label_the_host_s_own_setting_counts(self, checkout):
         assert self.weigh((None, "micro"), [1, 1]) == pytest.approx([1.0, 7 / 9])
-        assert self.weigh((None, "micro"), [1, 1], gamma=3.0) == pytest.approx([3 / 9, 7 / 9])
-        assert self.weigh((None,), [1], gamma=3.0, v_prediction=True) == pytest.approx([0.3])
+        assert self.weigh((None, "micro"), [1, 1], gamma=3.0) == pytest.approx([3 / 12, 7 / 9])
+        assert self.weigh((None,), [1], gamma=3.0, v_prediction=True) == pytest.approx([3 / 13])
 
-    def test_a_nan_of_the_host_s_does_not_reach_our_samples(self, checkout):
+    def test_a_nan_of_the_host_s_does_not_reach_our_samples(self, checkout, monkeypatch):
         """0 / 0 in the host's epsilon weight of a labelled sample, whose gradient must stay finite."""
+        monkeypatch.setattr(SCHEDULE, "all_snr", torch.tensor([19.0, 9.0, 1.0, 0.0]))
         assert self.weigh(("macro", "macro"), [3, 1], gamma=5.0) == pytest.approx([1.0, 4 / 9])
 
     def test_validation_is_the_host_s(self, checkout):
         assert self.weigh((), [1, 2], training=False) == [1.0, 1.0]
-        assert self.weigh((), [1, 2], gamma=3.0, training=False) == pytest.approx([3 / 9, 1.0])
+        assert self.weigh((), [1, 2], gamma=3.0, training=False) == pytest.approx([3 / 12, 1.0])
 
 
 class TestFlowWeight:
@@ -466,6 +489,12 @@ class TestModulation:
             ({"timestep_shift_form": "upstream"}, SD3, "SD3 has no sigmoid_scale"),
             ({"timestep_shift_form": "upstream"}, UNET, "Stable Diffusion has no sigmoid_scale"),
             ({"flow_snr_weight": True}, UNET, "is for flow-matching models"),
+            ({}, UNET | {"debiased_estimation_loss": True}, "multiply the two. Leave it out, or set --sga_mod"),
+            ({}, UNET | {"v_pred_like_loss": 0.5}, "v_pred_like_loss is a weight of the loss"),
+            ({}, UNET | {"scale_v_pred_loss_like_noise_pred": True}, "scale_v_pred_loss_like_noise_pred is a weight"),
+            ({}, UNET | {"debiased_estimation_loss": True, "min_snr_gamma": 5.0}, "multiply the two"),
+            ({"flow_snr_weight": True}, FLUX | {"weighting_scheme": "sigma_sqrt"}, "weighting_scheme = sigma_sqrt wei"),
+            ({"flow_snr_weight": True}, SD3 | {"weighting_scheme": "cosmap"}, "weighting_scheme = cosmap weights"),
             ({"granularities": ("a", "b"), "timestep_shift": {"a": 1.0}}, UNET, "by sga_snr_gamma, which names none"),
             ({"granularities": ("a", "b"), "snr_gamma": {"a": 1.0}}, FLUX, "by sga_timestep_shift, which names none"),
         ],
@@ -473,6 +502,14 @@ class TestModulation:
     def test_what_does_not_fit_is_refused_before_models_are_loaded(self, config, args, message):
         with pytest.raises(SgaError, match=message):
             self.prepare(SgaConfig(**config), args)
+
+    @pytest.mark.parametrize("name", ["debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred"])
+    def test_another_weight_is_allowed_where_eq_33_does_not_apply(self, name):
+        """Without modulation, and for a flow-matching model, whose scripts know these options and ignore them."""
+        assert self.prepare(SgaConfig(modulation=False), self.UNET | {name: True})[1].min_snr_gamma is None
+        assert self.prepare(SgaConfig(), self.FLUX | {name: True})[0].metadata()["ss_sga_modulated_by"] == "timestep_shift"
+        scheme = self.FLUX | {"weighting_scheme": "sigma_sqrt"}
+        assert self.prepare(SgaConfig(), scheme)[0].metadata()["ss_sga_modulated_by"] == "timestep_shift"
 
 
 def test_saved_anima_and_hunyuan_models_say_how_they_were_made(checkout):

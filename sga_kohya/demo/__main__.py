@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.files import LOCK, only_writer
 
 MARK = ".sga-demo"
 
@@ -27,16 +28,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def prepare_folder(out: Path) -> Path:
-    """An empty folder; an earlier demo's is emptied. Raises SgaError rather than touch anything else."""
+def check_folder(out: Path) -> Path:
+    """Its full path. Raises SgaError for a folder that is neither new, empty nor an earlier demo's."""
     out = out.resolve()
-    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+    foreign = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else out.exists()
+    if foreign and not (out / MARK).is_file():
         raise SgaError(f"--out {out} holds something other than an earlier demo: name an empty or new folder")
+    return out
+
+
+def prepare_folder(out: Path) -> None:
+    """Empty what an earlier demo left there."""
     for part in ("photos", "slices", "baseline", "sga"):
         shutil.rmtree(out / part, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
-    return out
 
 
 def run(out: Path, quick: bool, seed: int) -> Path:
@@ -75,7 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         args = build_parser().parse_args(argv)
         warnings.filterwarnings("ignore", module="diffusers|transformers|torch")
-        path = run(prepare_folder(args.out), args.quick, args.seed)
+        out = check_folder(args.out)
+        with only_writer(out, "name another folder by --out"):
+            prepare_folder(out)
+            path = run(out, args.quick, args.seed)
         print(f"\nOpen this in a browser: {path}")
 
     return run_command("sga_kohya.demo", body, extra="demo")

@@ -95,7 +95,9 @@ def _script(options: dict[str, Any]) -> str:
 def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config: SgaConfig, findings: Findings) -> None:
     """Everything for which sd-scripts must be imported; what it says meanwhile is kept from the page."""
     from sga_kohya.doctor import data, environment, settings
+    from sga_kohya.hosts.sd_scripts.families import check_modulation
     from sga_kohya.hosts.sd_scripts.install import install_for
+    from sga_kohya.hosts.sd_scripts.settings import settings_of_file, wrong_settings
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.ExitStack() as stack:
@@ -109,10 +111,11 @@ def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config:
         with findings.about("options"):
             parser = settings.host_parser(checkout.root / script)
             given = _without_script(words)
-            in_toml = _settings_of_file(given)
-            for level, text in settings.wrong_settings(parser, in_toml):
+            in_toml = settings_of_file(read_options(given).get("config_file"))
+            for level, text in wrong_settings(parser, in_toml):
                 getattr(findings, level)(text)
             args = settings.parse(parser, in_toml, given)
+            check_modulation(config, args)
             findings.ok(f"{script} reads them: {len(in_toml)} keys of the TOML, {len(given)} words")
         if args is None:
             return
@@ -129,12 +132,6 @@ def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config:
         with findings.about("disk"):
             count = data.count_checkpoints(args, steps)
             environment.check_disk(Path(args.output_dir or "."), settings.checkpoint_size(args), count, findings)
-
-
-def _settings_of_file(words: Sequence[str]) -> dict[str, Any]:
-    name = read_options(words).get("config_file")
-    settings = read_options(["--config_file", str(name)]) if name else {}
-    return {key: value for key, value in settings.items() if key != "config_file"}
 
 
 def _without_script(words: Sequence[str]) -> list[str]:

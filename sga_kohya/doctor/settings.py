@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import io
 import json
 import runpy
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ _NEEDED = {
     "": ("pretrained_model_name_or_path",),
 }
 _FILES = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3", "byt5") + (
-    *("text_encoder", "llm_adapter_path", "network_weights", "resume", "sample_prompts"),
+    *("text_encoder", "llm_adapter_path", "network_weights", "sample_prompts"),
 )
 # Options that only one family has; the first that is set tells which.
 _FAMILY_BY_OPTION = {
@@ -68,42 +67,6 @@ def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: S
             return parser.parse_args(list(words), namespace=argparse.Namespace(**settings))
     except SystemExit:
         raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
-
-
-def wrong_settings(parser: argparse.ArgumentParser, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(level, text) of what argparse lets pass in a TOML: keys that nobody reads, values of a wrong type or choice."""
-    actions = {action.dest: action for action in parser._actions}
-    for key, value in settings.items():
-        if key not in actions:
-            close = difflib.get_close_matches(key, actions, n=1, cutoff=0.8)
-            yield (
-                "warning",
-                f"{key}: sd-scripts knows no such key and ignores it"
-                + (f"; did you mean {close[0]}?" if close else ""),
-            )
-        elif not key.startswith("sga"):  # ours were read by SgaConfig
-            reason = _wrong_value(actions[key], value)
-            if reason:
-                yield "error", f"{key} = {json.dumps(value, default=str)}: {reason}"
-
-
-def _wrong_value(action: argparse.Action, value: Any) -> str | None:
-    if action.nargs == 0:
-        return None if isinstance(value, bool) else "write true or false"
-    listed = action.nargs in ("*", "+") or isinstance(action.nargs, int)
-    if listed != isinstance(value, list):
-        return "write a list in [ ]" if listed else "write a single value"
-    kind: Callable[[str], Any] = action.type if callable(action.type) else str
-    for item in value if listed else [value]:
-        if action.choices is not None and item not in action.choices:
-            return f"write one of {', '.join(map(str, action.choices))}"
-        if kind in (int, float) and (isinstance(item, bool) or not isinstance(item, (int, kind))):
-            return "write a whole number" if kind is int else "write a number"
-        try:
-            kind(str(item))
-        except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-            return str(error)
-    return None
 
 
 def check_models(script: str, args: argparse.Namespace, findings: Findings) -> None:

@@ -54,6 +54,7 @@ class Installation:
         while self.undo:
             owner, name, original = self.undo.pop()
             setattr(owner, name, original)
+        self.session.close()
         if self.path in sys.path:
             sys.path.remove(self.path)
         self.path = None

@@ -20,6 +20,7 @@ from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
@@ -82,7 +83,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     _check_path(args.weights, options)
     checkout = find_checkout(args.sd_scripts or options.get("sd_scripts"))
     script = checkout.script(args.script or script_of(options))
-    check(options, config)
+    check({key: value for key, value in options.items() if key != "resume"}, config)
     out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
     # Only now, because these import torch: what words and files alone get wrong was said at once.
     from sga_kohya.hosts.sd_scripts.measure import Enough, Look, install_look
@@ -90,19 +91,20 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
 
     facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": _hash(args.weights)}
     facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}
-    measured = store.load(out, facts, list(args.levels), args.points)
-    if measured.done < measured.total:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            install_look(config, checkout, Look(measured.level, measured.observe)),
-        ):
-            sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
-            with contextlib.suppress(Enough):
-                runpy.run_path(str(script), run_name="__main__")
-    if measured.done < measured.total:
-        raise SgaError(f"the script ended after {measured.done} of {measured.total} steps; see its messages above")
-    page = report.write(out, measured, facts)
-    print(f"\n{report.verdict(measured)}\n\n{page}\n{out / 'interference.json'}")
+    with only_writer(out, "name another folder by --out"):
+        measured = store.load(out, facts, list(args.levels), args.points)
+        if measured.done < measured.total:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                install_look(config, checkout, Look(measured.level, measured.observe)),
+            ):
+                sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
+                with contextlib.suppress(Enough):
+                    runpy.run_path(str(script), run_name="__main__")
+        if measured.done < measured.total:
+            raise SgaError(f"the script ended after {measured.done} of {measured.total} steps; see its messages above")
+        page = report.write(out, measured, facts)
+        print(f"\n{report.verdict(measured)}\n\n{page}\n{out / 'interference.json'}")
 
 
 def _check_path(weights: Path, options: dict[str, Any]) -> None:

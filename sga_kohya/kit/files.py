@@ -5,6 +5,7 @@ Everything is written beside its place under another name, which no trainer read
 
 import contextlib
 import csv
+import errno
 import hashlib
 import os
 import shutil
@@ -20,6 +21,7 @@ from sga_kohya.errors import SgaError
 PART = ".part"
 LOCK = ".sga_kohya.lock"
 _WINDOWS_LIMIT = 260
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _PATIENCE = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts: on Windows a viewer, a scanner or TensorBoard may hold a file open for a moment."""
 
@@ -136,14 +138,19 @@ def user_path(text: object, what: str, home: bool = True) -> Path:
 def only_writer(folder: Path, remedy: str) -> Iterator[None]:
     """Hold a folder for this process; it is created where it is missing. The lock of a dead process is no obstacle.
 
-    remedy: what to do when another process holds it, such as "give another output_dir". Raises SgaError then.
+    remedy: what to do when another process holds it, such as "give another output_dir". Raises SgaError then, and
+    where there can be no such folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise SgaError(f"another process is writing into {folder}: wait for its end, or {remedy}") from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise SgaError(f"{folder} cannot be written ({error.strerror or error}): {remedy}") from None
+        print(f"warning: the file system of {folder} has no locks: let nothing else write there meanwhile", flush=True)
     try:
         yield
     finally:

@@ -1,6 +1,8 @@
 """The command line: python -m sga_kohya.reference --dataset_config OUT/dataset.toml --out RUN --steps 500"""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from sga_kohya.config import PATHS, SgaConfig, add_arguments
 from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
 
 
@@ -44,6 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def one_writer(out: Path) -> contextlib.AbstractContextManager[None]:
+    """The first process of a run holds its folder; the others write nothing."""
+    return (
+        only_writer(out, "name another folder by --out")
+        if os.environ.get("RANK", "0") == "0"
+        else contextlib.nullcontext()
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -59,8 +71,9 @@ def _run(argv: list[str]) -> None:
     from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
     from sga_kohya.reference.trainer import Trainer
 
-    trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)
-    spent = trainer.run()
+    with one_writer(args.out):
+        trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)
+        spent = trainer.run()
     trainer.accelerator.print(
         f"{spent.steps} steps, {spent.model_calls} model calls, {spent.slices} slices in {spent.seconds:.0f} s: "
         f"weights in {args.out / 'model'}, samples in {args.out / 'samples'}"

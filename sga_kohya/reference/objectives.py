@@ -11,9 +11,6 @@ from sga_kohya.equations.paths import PATHS, Path, resample_antipodal
 from sga_kohya.equations.timesteps import resolution_mu, sample_sigma
 from sga_kohya.equations.weights import min_snr_weight
 
-PLAIN_GAMMA = 5.0
-"""Gamma of plain Min-SNR: without modulation, and for a label that Eq. 32 does not name."""
-
 
 class Noised(NamedTuple):
     """noisy, target: (B, C, H, W). timesteps: (B,), 0-1000 with 1000 pure noise. weight: (B,), of each slice's loss.
@@ -58,7 +55,8 @@ class FlowMatching:
 class Diffusion:
     """Epsilon or v-prediction, as the DDIM scheduler says, weighted by Eq. 33.
 
-    gamma: Gamma by label; empty without modulation, for plain Min-SNR.
+    gamma: Gamma by label; empty without modulation. The loss of a label that it does not name has weight 1, as through
+    the seams.
     """
 
     scheduler: Any
@@ -69,13 +67,15 @@ class Diffusion:
         timesteps = torch.randint(steps, (len(labels),), generator=generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         alpha = self.scheduler.alphas_cumprod.to(latents.device)[timesteps]
-        gamma = torch.tensor([self.gamma.get(label or "", PLAIN_GAMMA) for label in labels], device=latents.device)
+        named = torch.tensor([(label or "") in self.gamma for label in labels], device=latents.device)
+        gamma = torch.tensor([self.gamma.get(label or "", 1.0) for label in labels], device=latents.device)
         v_prediction = self.scheduler.config.prediction_type == "v_prediction"
+        weight = min_snr_weight(alpha / (1 - alpha), gamma, v_prediction)
         return Noised(
             self.scheduler.add_noise(latents, noise, timesteps),
             self.scheduler.get_velocity(latents, noise, timesteps) if v_prediction else noise,
             timesteps,
-            min_snr_weight(alpha / (1 - alpha), gamma, v_prediction),
+            torch.where(named, weight, torch.ones_like(weight)),
         )
 
 

@@ -1,8 +1,6 @@
 """A run's settings and its checkpoints: what makes an interrupted run go on exactly where it was."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import torch
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.cli import one_line
+from sga_kohya.kit.files import whole_folder
 from sga_kohya.reference.models import Denoiser
 
 
@@ -54,7 +54,10 @@ def find(options: RunOptions, config: SgaConfig) -> Path | None:
     found = (known[-1] if known else None) if options.resume == "latest" else Path(options.resume)
     if found is None or not (found / "run.json").is_file():
         raise SgaError(f"--resume: no checkpoint at {found or folder}; give a folder such as {folder}/step-00000100")
-    then, now = json.loads((found / "run.json").read_text(encoding="utf-8")), _fixed(options, config)
+    try:
+        then, now = json.loads((found / "run.json").read_text(encoding="utf-8")), _fixed(options, config)
+    except ValueError as error:
+        raise SgaError(f"--resume {found}: run.json is damaged ({error}); give another folder in {folder}") from None
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
         raise SgaError(f"--resume {found}: {'; '.join(changed)}; resume with the same settings")
@@ -73,20 +76,26 @@ def save(
     folder = options.out / "checkpoints" / f"step-{step:08d}"
     if folder.exists():
         return
-    part = folder.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    denoiser.save(part, metadata)
-    torch.save(optimizer.state_dict(), part / "optimizer.pt")
-    (part / "run.json").write_text(json.dumps({"step": step, **_fixed(options, config)}, indent=1), encoding="utf-8")
-    os.replace(part, folder)
+    with whole_folder(folder) as part:
+        denoiser.save(part, metadata)
+        torch.save(optimizer.state_dict(), part / "optimizer.pt")
+        (part / "run.json").write_text(
+            json.dumps({"step": step, **_fixed(options, config)}, indent=1), encoding="utf-8"
+        )
 
 
 def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) -> int:
-    """Load what `save` wrote. Returns the step."""
-    denoiser.load(folder)
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
-    return int(json.loads((folder / "run.json").read_text(encoding="utf-8"))["step"])
+    """Load what `save` wrote. Returns the step. Raises SgaError where it is damaged."""
+    try:
+        denoiser.load(folder)
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+        return int(json.loads((folder / "run.json").read_text(encoding="utf-8"))["step"])
+    # Of a damaged file torch, pickle, zipfile and safetensors each raise their own.
+    except Exception as error:
+        others = sorted(path for path in folder.parent.glob("step-*[0-9]") if path != folder)
+        remedy = f"resume {others[-1]} by --resume" if others else "begin anew in another folder by --out"
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise SgaError(f"--resume {folder}: a file in it is damaged ({reason}); {remedy}") from error
 
 
 def _fixed(options: RunOptions, config: SgaConfig) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The command line: python -m sga_kohya.spherical probe | decoder | ablation …"""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.kit.files import only_writer
 
 KINDS = ("flux", "sd3", "sd", "sdxl")
 
@@ -80,8 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         args = build_parser().parse_args(argv)
-        if text := _COMMANDS[args.command](args):
-            print(text)
+        # The first process of a decoder's training holds its folder; the others write nothing.
+        first = os.environ.get("RANK", "0") == "0"
+        with only_writer(args.out, "name another folder as OUT") if first else contextlib.nullcontext():
+            if text := _COMMANDS[args.command](args):
+                print(text)
 
     return run_command("sga_kohya.spherical", body, extra="spherical")
 

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +13,10 @@ from sga_kohya.training.accelerator import HostAccelerator
 from sga_kohya.training.events import Run
 from sga_kohya.training.host import Levels
 from sga_kohya.training.loop import HostLoop
+from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.preview import show
 from sga_kohya.training.session import Session
-
-
-def main_process() -> bool:
-    """Of those that a launcher has started, before there is an accelerator to ask."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def accelerator_class(original: type, session: Session) -> type:
@@ -48,9 +43,10 @@ def begins_run(
         if dataset is None:
             raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
         if session.config.show_timesteps:
-            if main_process():
+            if is_main_process():
                 print(show(dataset.planner.groups, session.config, levels), flush=True)
             sys.exit(0)
+        hold(session, args)
         session.loop = HostLoop(args)
         accelerator = original(args)
         if accelerator.is_main_process:

@@ -1,6 +1,8 @@
 """One run: its settings, its parts, the batch in hand, and which events the host has reached."""
 
+import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -38,6 +40,9 @@ class Session:
     batch: Noised | None = None
     """The batch whose loss comes next."""
     parts: list[Part] = field(default_factory=list)
+    output_folder: Path | None = None
+    """Which nobody else writes into, by `held`."""
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         self.parts = self.parts or parts_of(self.config)
@@ -100,6 +105,11 @@ class Session:
     def fire(self, event: str) -> None:
         """Note that the host reached an event."""
         self.fired.add(event)
+
+    def close(self) -> None:
+        """Let go of what the run held for itself. Doing it twice is harmless."""
+        self.output_folder = None
+        self.held.close()
 
     def verify(self) -> None:
         """After an optimizer step: every event that should have happened did. Raises SgaError if not."""

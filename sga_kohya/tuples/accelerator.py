@@ -4,7 +4,6 @@ The training loop stays as it is: it still sees one batch at a time and asks `sy
 """
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,9 @@ from accelerate.utils import DistributedType, send_to_device
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.cli import one_line
+from sga_kohya.kit.files import part_of, replace_folder
+from sga_kohya.tuples import contents, states
 from sga_kohya.tuples.cursor import Cursor
 from sga_kohya.tuples.gradients import GradientObserver
 from sga_kohya.tuples.loader import TupleDataset, TupleLoader, with_sampler
@@ -95,7 +97,7 @@ class TupleAccelerator(Accelerator):
         if not (self.is_main_process or together):
             return str(output_dir)
         target = Path(output_dir)
-        part = target.with_name(f"{target.name}.part")
+        part = part_of(target)
         if self.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
         if together:
@@ -106,22 +108,43 @@ class TupleAccelerator(Accelerator):
         if self.is_main_process:
             if self._dataset is not None:
                 self._state_of(self._dataset).save(part)
-            _replace_folder(part, target)
+                contents.save(self._dataset.contents(), part)
+            replace_folder(part, target)
         return str(output_dir)
 
     def load_state(self, input_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """As accelerate's, with the cursor. Where the plan is no longer the same, its epoch's data begin anew."""
-        folder = _folder_or_its_old(input_dir)
-        super().load_state(folder, *args, **kwargs)
+        """As accelerate's, with the cursor. Where the plan is no longer the same, its epoch's data begin anew.
+
+        Raises SgaError naming a state of the run that is whole, where this one is not.
+        """
+        if input_dir is None:
+            super().load_state(input_dir, *args, **kwargs)
+            return
+        folder = states.standing(Path(input_dir))
+        try:
+            super().load_state(str(folder), *args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        # Of a damaged file torch, pickle, zipfile and safetensors each raise their own.
+        except Exception as error:
+            raise SgaError(_why_not(folder, error)) from error
         if self._dataset is None:
             return
-        cursor = Cursor.load(Path(folder)) if folder is not None else None
+        cursor = Cursor.load(folder)
+        self._say_changes(folder, self._dataset)
         if cursor is None:
             self.print(f"warning: {input_dir} was saved without sga_kohya: steps, data and hours are counted anew")
         elif self._loader is None:
             self.cursor.seconds, self.cursor.saved_hours = cursor.seconds, cursor.saved_hours
         else:
             self._resume(cursor, self._dataset, self._loader)
+
+    def _say_changes(self, folder: Path, dataset: TupleDataset) -> None:
+        """Images and captions that are not what they were. The plan may be the same all the same."""
+        before = contents.load(folder)
+        changed = contents.changes(before, dataset.contents()) if before is not None else []
+        if changed:
+            self.print(f"warning: the data have changed since {folder.name} was saved: {'; '.join(changed)}")
 
     def _resume(self, cursor: Cursor, dataset: TupleDataset, loader: TupleLoader) -> None:
         changed = cursor.changed(self._facts(dataset))
@@ -265,17 +288,9 @@ class TupleAccelerator(Accelerator):
         return {**dataset.facts(), **{name: str(number) for name, number in numbers.items()}}
 
 
-def _folder_or_its_old(folder: str | None) -> str | None:
-    """A kill between the two renames of _replace_folder leaves a state under its other name."""
-    old = f"{folder}.old"
-    return old if folder is not None and not os.path.exists(folder) and os.path.exists(old) else folder
-
-
-def _replace_folder(part: Path, target: Path) -> None:
-    """Put a finished folder in the place of what may be there."""
-    old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(part, target)
-    shutil.rmtree(old, ignore_errors=True)
+def _why_not(folder: Path, error: Exception) -> str:
+    """Why a state could not be loaded, and which one can be."""
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    return states.problem(folder) or (
+        f"{folder} cannot be loaded ({reason}): it is damaged, or of other settings; {states.instead_of(folder)}"
+    )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sga_kohya.tuples.contents import Contents
 from sga_kohya.tuples.randomness import Place, isolated
 from sga_kohya.tuples.step import SubBatch, TupleStep
 
@@ -54,6 +55,10 @@ class TupleDataset(Dataset[LoadedStep]):
 
     def facts(self) -> dict[str, str]:
         """What the plan is made of, by name: as long as it is the same, the same seed gives the same plan."""
+        return {}
+
+    def contents(self) -> Contents:
+        """What the files are of which the data are made."""
         return {}
 
     def __getitem__(self, index: tuple[int, int]) -> LoadedStep:

@@ -154,6 +154,26 @@ def test_other_data_begin_the_epoch_anew_and_keep_the_count(run_host, tiny_model
         assert file.metadata()["ss_steps"] == "6"
 
 
+def test_what_changed_since_the_state_is_said_and_a_damaged_one_is_one_sentence(
+    run_host, tiny_models, dataset, tmp_path
+):
+    out = tmp_path / "out"
+    options = {"max_train_steps": 4, "save_every_n_steps": 2}
+    run_host(LORA, "sga", settings(LORA, tiny_models, dataset, out, **options))
+    caption = dataset.parent / "1_macro" / "00_astronaut.txt"
+    caption.write_text("somebody else")
+    again = settings(LORA, tiny_models, dataset, tmp_path / "next", max_train_steps=6, resume=out / "tiny-state")
+    said = " ".join(run_host(LORA, "sga", again).output.split())
+    assert "since tiny-state was saved: 1 image is of another caption (1_macro/00_astronaut.png)" in said
+    assert "the plan has changed" not in said and " is new " not in said and " edited " not in said
+    file = out / "tiny-state" / "optimizer.bin"
+    file.write_bytes(file.read_bytes()[:1000])
+    run = run_host(LORA, "sga", again, check=False)
+    newest = out / "tiny-step00000004-state"
+    told = f"tiny-state: optimizer.bin in it is damaged; the newest whole state of that run is {newest}\n"
+    assert run.returncode == 2 and run.output.endswith(told)
+
+
 def test_a_kill_at_any_moment_leaves_only_whole_files(checkout, run_host, tiny_models, dataset, tmp_path):
     """Killed again and again while it saves at every step, then resumed from the last state to the same end."""
     options = {"save_every_n_steps": 1, "max_train_steps": 8, "save_last_n_steps_state": 3}

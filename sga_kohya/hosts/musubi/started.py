@@ -13,7 +13,8 @@ from torch import Tensor
 from sga_kohya.hosts.musubi.families import Family, check_mode
 from sga_kohya.hosts.musubi.levels import Levels
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.training.begin import accelerator_class, begins_run, main_process
+from sga_kohya.training.begin import accelerator_class, begins_run
+from sga_kohya.training.output_folder import is_main_process
 from sga_kohya.training.session import Session
 
 _TARGET = "musubi_tuner.hv_train_network.prepare_accelerator"
@@ -32,7 +33,7 @@ def _replace_class(original: type, session: Session) -> type:
 def seams(family: Family) -> list[Seam]:
     def start(session: Session, args: argparse.Namespace) -> Levels:
         check_mode(session.config, args)
-        if getattr(args, "offload_inactive_dit", False) and session.config.tuples and main_process():
+        if getattr(args, "offload_inactive_dit", False) and session.config.tuples and is_main_process():
             print(
                 "sga_kohya: warning: with --offload_inactive_dit each change between the models of high and low noise "
                 "moves a whole model, and sub-batches of one step may need both",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.captions import caption_advice
-from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora
+from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora, wants_static_graph
 from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
 from sga_kohya.hosts.sd_scripts.masks import mask_advice
 
@@ -16,6 +16,8 @@ _HOSTS_WORKERS = 8  # sd-scripts' default of --max_data_loader_n_workers
 def advice(options: Mapping[str, Any]) -> Iterator[str]:
     """Every warning about a run's settings and folders. options: by name, as read_options gives them, or vars(args)."""
     yield from dora_in_comfyui(options)
+    if wants_static_graph(options):
+        yield "ddp_static_graph works with tuples in one process only: leave it out before you train with several"
     try:
         folders = find_folders(options)
     except SgaError:

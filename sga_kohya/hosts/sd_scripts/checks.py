@@ -3,7 +3,9 @@
 `problems` finds all of it; the doors stop at the first, `python -m sga_kohya.doctor` shows every one.
 """
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from sga_kohya.config import SgaConfig
@@ -11,6 +13,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.captions import empty_captions
 from sga_kohya.hosts.sd_scripts.folders import find_folders
 from sga_kohya.hosts.sd_scripts.masks import mask_problems
+from sga_kohya.tuples import states
 
 # Host options under which an optimizer step is not where accumulate() says it is.
 _BREAKS_TUPLES = {
@@ -33,18 +36,42 @@ def problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
     if not config.enabled:
         return
     if config.tuples or config.probe_every:
-        wish, remedy = (
-            ("tuples", "set --sga_tuples=false") if config.tuples else ("the probe", "leave out sga_probe_every")
-        )
-        for name, reason in _BREAKS_TUPLES.items():
-            if options.get(name) not in _SWITCHED_OFF:
-                yield f"--{name} excludes {wish}: {reason}. Leave it out, or {remedy}"
+        yield from _tuple_problems(options, config)
     if _wants_fp8(options) and wants_dora(options):
         yield (
             "fp8_base excludes LyCORIS DoRA (dora_wd=True): DoRA needs the norm of the base weight, and torch has no "
             "such kernel for Float8. Leave out one of the two"
         )
     yield from data_problems(options)
+    if options.get("resume") and options.get("resume_from_huggingface") in _SWITCHED_OFF:
+        found = states.problem(Path(str(options["resume"])))
+        if found is not None:
+            yield f"--resume {found}"
+
+
+def _tuple_problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
+    """What needs to know better than we when the optimizer steps and processes synchronise."""
+    wish, remedy = ("tuples", "set --sga_tuples=false") if config.tuples else ("the probe", "leave out sga_probe_every")
+    for name, reason in _BREAKS_TUPLES.items():
+        if options.get(name) not in _SWITCHED_OFF:
+            yield f"--{name} excludes {wish}: {reason}. Leave it out, or {remedy}"
+    if wants_static_graph(options) and _processes() > 1:
+        yield (
+            f"--ddp_static_graph excludes {wish} with several processes: torch's static graph cannot leave out "
+            "synchronising, as sub-batches need. Leave it out (--ddp_gradient_as_bucket_view may stay), or "
+            f"{remedy}"
+        )
+
+
+def wants_static_graph(options: Mapping[str, Any]) -> bool:
+    """Whether DDP is to assume one graph. A network trainer never runs DDP's forward pass, where it would count."""
+    return options.get("ddp_static_graph") not in _SWITCHED_OFF and not options.get("network_module")
+
+
+def _processes() -> int:
+    """Of this run, as torchrun or an MPI launcher tells each of them."""
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    return max(int(os.environ.get(name, "1")) for name in names)
 
 
 def network_args(options: Mapping[str, Any]) -> dict[str, str]:
@@ -67,6 +94,12 @@ def _wants_fp8(options: Mapping[str, Any]) -> bool:
 def data_problems(options: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the training data as files."""
     if options.get("dataset_class"):
+        return
+    if isinstance(options.get("datasets"), list):
+        yield (
+            f"--config_file {options.get('config_file')}: this describes a dataset ([[datasets]] is in it): give it as "
+            "--dataset_config, and the TOML with the settings of the training as --config_file"
+        )
         return
     if not any(options.get(name) for name in ("dataset_config", "train_data_dir", "in_json")):
         yield (

@@ -18,6 +18,7 @@ from sga_kohya.hosts.sd_scripts.split import HeldOut, Share, shares, validated
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
+from sga_kohya.tuples.contents import Contents, sample_of
 from sga_kohya.tuples.loader import LoadedStep
 from sga_kohya.tuples.step import Slice, SubBatch
 
@@ -114,6 +115,18 @@ class HostDatasetGroup(RunDataset):
             known = sum(not info.is_reg for info in dataset.image_data.values())
             if listed > known:
                 yield f"{listed - known} images share a key with another subset and are lost: give full paths as keys"
+
+    def contents(self) -> Contents:
+        return self._contents
+
+    @functools.cached_property
+    def _contents(self) -> Contents:
+        """Captions as the host has read them; the files' sizes and dates when this is first asked for."""
+        return dict(
+            sample_of(_file(info, dataset.image_to_subset[key]), getattr(info, "caption", None))
+            for dataset in self.group.datasets
+            for key, info in dataset.image_data.items()
+        )
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 
+# Weights of the host's that follow the SNR. It multiplies all that are set, and Eq. 33 takes their place.
+_OTHER_WEIGHTS = ("debiased_estimation_loss", "v_pred_like_loss", "scale_v_pred_loss_like_noise_pred")
+_FLOW_WEIGHTS = ("sigma_sqrt", "cosmap")  # of weighting_scheme; its other values draw noise levels
+
 NORMAL_MODES = ("sigmoid", "shift", "flux_shift")
 """Values of timestep_sampling that are sigmoid(s * z) of a normal z, shifted or not; s is the host's sigmoid_scale."""
 
@@ -118,10 +122,11 @@ def family_of(args: argparse.Namespace) -> Family:
 def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError where the settings ask for a modulation that the family, or its sampling mode, does not have."""
     family = family_of(args)
-    if not config.modulation:
+    if not (config.enabled and config.modulation):
         return
     if config.flow_snr_weight and family.modulation == "snr_gamma":
         raise SgaError("sga_flow_snr_weight is for flow-matching models; this one has sga_snr_gamma without it")
+    _check_other_weights(config, args)
     if config.timestep_shift_form == "upstream":
         mode = getattr(args, "timestep_sampling", None)
         if mode not in NORMAL_MODES:
@@ -162,3 +167,20 @@ def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
         )
     if config.flow_snr_weight:
         raise SgaError(f"{name} excludes sga_flow_snr_weight, whose SNR is that of a straight path: leave out one")
+
+
+def _check_other_weights(config: SgaConfig, args: argparse.Namespace) -> None:
+    """Raises SgaError where a loss would be weighted by its SNR twice, once by us and once by the host."""
+    if family_of(args).modulation == "snr_gamma":
+        for name in _OTHER_WEIGHTS:
+            if getattr(args, name, None):
+                raise SgaError(
+                    f"{name} is a weight of the loss that follows the SNR, and so is Min-SNR by granularity (Eq. 33): "
+                    "the host would multiply the two. Leave it out, or set --sga_modulation=false to train with it"
+                )
+    scheme = getattr(args, "weighting_scheme", None)
+    if config.flow_snr_weight and scheme in _FLOW_WEIGHTS:
+        raise SgaError(
+            f"weighting_scheme = {scheme} weights the loss by its noise level, and so does sga_flow_snr_weight: the "
+            "host would multiply the two. Leave out one of them"
+        )

@@ -1,5 +1,6 @@
 """The folders of images that a run will read, found as sd-scripts finds them but without importing it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +9,11 @@ from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import user_path
-from sga_kohya.kit.toml_file import listed_tables, read_toml
+from sga_kohya.kit.toml_file import merge_sections, read_toml
 from sga_kohya.options import HOST
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"}
+_OF_A_TRAINING = ("pretrained_model_name_or_path", "output_dir", "network_module", "max_train_steps", "learning_rate")
 _CAPTIONS = ".caption"  # sd-scripts' default, where nothing names another
 
 
@@ -39,10 +41,10 @@ class Folder:
 def find_folders(options: Mapping[str, Any]) -> list[Folder]:
     """The subsets of --dataset_config, else the N_name folders of --train_data_dir; subsets with metadata have none.
 
-    Raises SgaError when the file or the folder does not exist, or when the file is no dataset TOML that the host reads.
+    Raises SgaError when the file or the folder does not exist, or when the file holds no datasets that the host reads.
     """
     if options.get("dataset_config"):
-        return list(_from_toml(str(options["dataset_config"]), options))
+        return list(_from_file(str(options["dataset_config"]), options))
     # with --in_json the folder is flat and the captions are in that file
     if options.get("train_data_dir") and not options.get("in_json"):
         return list(_from_subfolders(str(options["train_data_dir"]), options))
@@ -59,16 +61,13 @@ def _from_subfolders(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
             yield Folder("--train_data_dir", path, _extension(options), words)
 
 
-def _from_toml(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
-    path, what = user_path(name, "--dataset_config", home=False), f"--dataset_config {name}"
-    if path.is_file() and path.suffix.lower() != ".toml":
-        return
-    content = read_toml(path, what, HOST)
+def _from_file(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
+    content, what = _read(name), f"--dataset_config {name}"
     general = content.get("general", {})
     if not isinstance(general, Mapping):
         raise SgaError(f"{what}: write [general] with one bracket, for what all datasets share")
-    for dataset in listed_tables(content, "datasets", what):
-        for subset in listed_tables(dataset, "subsets", what):
+    for dataset in _tables(name, content, "datasets"):
+        for subset in _tables(name, dataset, "datasets.subsets"):
             if "image_dir" in subset and "metadata_file" not in subset:
                 # nearest first, as sd-scripts falls back
                 levels = (subset, dataset, general, options)
@@ -83,6 +82,39 @@ def _from_toml(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
                     bool(subset.get("alpha_mask")),
                     _first("enable_bucket", *levels) not in (None, False, "false"),
                 )
+
+
+def _read(name: str) -> dict[str, Any]:
+    """What the file holds, which sd-scripts reads by the end of its name."""
+    path, what = user_path(name, "--dataset_config", home=False), f"--dataset_config {name}"
+    if not path.is_file():
+        raise SgaError(f"{what}: {path.absolute()} does not exist; correct the path")
+    if path.suffix.lower() == ".toml":
+        content = read_toml(path, what, HOST)
+    elif path.suffix.lower() == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SgaError(f"{what}: not valid JSON: {error}") from None
+    else:
+        raise SgaError(f"{what}: sd-scripts reads .toml and .json; give one of them")
+    known = [key for key in _OF_A_TRAINING if key in merge_sections(content)] if isinstance(content, dict) else []
+    if known and "datasets" not in content:
+        raise SgaError(
+            f"{what}: these are the settings of a training ({known[0]} is in them): give that file as --config_file, "
+            "and here the one with [[datasets]]"
+        )
+    return content
+
+
+def _tables(name: str, holder: Any, key: str) -> list[dict[str, Any]]:
+    """The tables of that name, of which there must be one."""
+    found = holder.get(key.rpartition(".")[2]) if isinstance(holder, Mapping) else None
+    if isinstance(found, list) and found and all(isinstance(table, Mapping) for table in found):
+        return found
+    remedy = "write [[datasets]] with two brackets, and [[datasets.subsets]]"
+    missing = f"there is no [[{key}]] in it" if not found else f"{key} is no list of tables"
+    raise SgaError(f"--dataset_config {name}: {missing}: {remedy}")
 
 
 def _first(key: str, *levels: Mapping[str, Any]) -> Any:

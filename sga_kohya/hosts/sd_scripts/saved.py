@@ -11,9 +11,11 @@ import argparse
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.kit.files import whole_file
 from sga_kohya.training.session import Session
 
 
@@ -48,19 +50,12 @@ def _replace_writer(original: Callable, session: Session) -> Callable:
         file = kwargs[name] if name else args[1] if len(args) > 1 else None
         if not isinstance(file, str | os.PathLike):
             return original(*args, **kwargs)
-        part = f"{os.fspath(file)}.part"
-        if name:
-            kwargs[name] = part
-        else:
-            args = (args[0], part, *args[2:])
-        try:
-            result = original(*args, **kwargs)
-            os.replace(part, file)
-        except BaseException:
-            if os.path.exists(part):
-                os.remove(part)
-            raise
-        return result
+        with whole_file(Path(os.fsdecode(file))) as part:
+            if name:
+                kwargs[name] = str(part)
+            else:
+                args = (args[0], str(part), *args[2:])
+            return original(*args, **kwargs)
 
     return write
 
