@@ -16,6 +16,7 @@ from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import Layer, preset_names, with_absolute_paths
+from sga_kohya.kit.cli import one_line
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             result = run(args.photos, args.out, config, args.workers, progress=True)
     except (SgaError, OSError) as error:
-        print(f"sga_kohya.hsd: error: {error}", file=sys.stderr)
+        print(f"sga_kohya.hsd: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted: every file in {args.out} is whole; the same command goes on from here", file=sys.stderr)

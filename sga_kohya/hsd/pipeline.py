@@ -19,10 +19,10 @@ from sga_kohya.hsd.cut.decompose import Group, Slice, decompose, render
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.kits import Section
 from sga_kohya.hsd.out.ledger import digest
-from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Origin, Row, group_rows, lost_row
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION, Origin, Row, group_rows, lost_row
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
-from sga_kohya.hsd.photos.captions import CaptionEvidence, find_caption, slice_caption
+from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
 from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
 from sga_kohya.hsd.settings.config import HsdConfig
@@ -30,7 +30,7 @@ from sga_kohya.hsd.settings.config import HsdConfig
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Photo:
     source: str
     root: str
     section: Section
-    caption: str = ""
+    caption: Caption = Caption("")
     sha256: str | None = None
     inputs: str | None = None
     phash: str | None = None
@@ -66,6 +66,7 @@ class Photo:
             inputs=self.inputs,
             phash=self.phash,
             notes=self.notes,
+            guessed_caption=self.caption.text if self.caption.guessed else "",
         )
 
 
@@ -108,13 +109,16 @@ class Pipeline:
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, section.config.caption))
-            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption, section.digest])
+            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption.__dict__, section.digest])
             photo = replace(photo, inputs=digest(inputs.encode()))
             finished = [] if again else self._finished(photo)
             if finished:
                 return replace(photo, phash=finished[0].phash, notes=finished[0].notes, finished=finished)
             pixels, notes = decode_image(data)
+            notes = (*photo.caption.notes, *notes)
             return replace(photo, pixels=pixels, notes=notes, phash=perceptual_hash(pixels))
+        except UnreadableCaption as error:
+            return replace(photo, problem=f"{UNREADABLE_CAPTION}: {error}")
         except OSError as error:
             # Without the path, which the row has, and which must not depend on where PHOTOS lies.
             return replace(photo, problem=f"{UNREADABLE}: {error.strerror or error}")
@@ -201,7 +205,7 @@ def slice_captions(photo: Photo, groups: Sequence[Group]) -> list[str]:
     seen = [*regions, *(detection for group in groups for detection in group.seen)]
     return [
         slice_caption(
-            photo.caption,
+            photo.caption.text,
             CaptionEvidence(piece.box, group.slices[0].box, seen),
             prefixes[piece.level],
             config.drop_tags,

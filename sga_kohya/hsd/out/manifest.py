@@ -13,6 +13,8 @@ from sga_kohya.hsd.settings.config import HsdConfig
 MANIFEST = "sga_manifest.jsonl"
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
+UNREADABLE_CAPTION = "unreadable caption"
+WHOLE_PHOTO = (NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION)
 """Kinds of reasons that are not of a slice but of a whole photo."""
 
 
@@ -25,7 +27,8 @@ class Row:
     source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
     caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
     digest of everything that the photo's rows depend on. phash: perceptual hash of the photo, hexadecimal. notes: what
-    was changed in reading it. reason: None for a slice, "kind: details" for a discard. An unreadable photo and a
+    was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote a caption.
+    reason: None for a slice, "kind: details" for a discard. An unreadable photo and a
     near-duplicate have one row, without group.
     """
 
@@ -51,6 +54,7 @@ class Row:
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()
+    guessed_caption: str = ""
     reason: str | None
 
     def to_json(self) -> str:
@@ -73,6 +77,7 @@ class Origin:
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()
+    guessed_caption: str = ""
 
 
 def group_rows(groups: Sequence[Group], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TextIO
 
 from sga_kohya.hsd.out.ledger import STRIPS, read_rows
-from sga_kohya.hsd.out.manifest import Row
+from sga_kohya.hsd.out.manifest import caption_file
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT
 from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 
 REPORT = "report.html"
+MOST_GUESSES = 20
+"""Words of names that stand in the report; the summary shows fewer."""
 TEMPLATE = Path(__file__).with_name("report.template.html")
 
 
@@ -32,7 +35,7 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
         ),
         "size_rows": "".join(map(_size_row, tally.levels.items())),
         "no_discards": "" if any(tally.reasons.values()) else "<p>Nothing.</p>",
-        "notes": _notes(tally),
+        "notes": _guessed(tally) + _notes(tally),
         "k_options": "".join(f'<option value="{k}">with K = {k}</option>' for k in sorted(tally.group_sizes)),
         "strips": STRIPS,
         "gap": str(GAP),
@@ -44,7 +47,7 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
     temporary = out / f"{REPORT}.tmp"
     with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(head)
-        _write_data(file, read_rows(out), list(tally.levels), links=not preview)
+        _write_data(file, out, list(tally.levels), links=not preview)
         file.write(tail)
     os.replace(temporary, out / REPORT)
 
@@ -104,23 +107,49 @@ def _notes(tally: Tally) -> str:
     return f'<h2 id="notes">Changed in reading</h2><table>{lines}</table>' if lines else ""
 
 
-def _write_data(file: TextIO, rows: Iterable[Row], levels: list[str], links: bool) -> None:
+def _guessed(tally: Tally) -> str:
+    lines = "".join(
+        f"<tr><td>{count:,}</td><td>{escape(safe(words))}</td></tr>"
+        for words, count in tally.guessed.most_common(MOST_GUESSES)
+    )
+    left = len(tally.guessed) - MOST_GUESSES
+    more = (
+        f"<p>And {left:,} other captions, of a name each; they are marked in the contact sheet.</p>" if left > 0 else ""
+    )
+    advice = "They train on these words of their folder or file name. Give --caption, or write a .txt file beside each."
+    return f'<h2 id="guessed">Photos without a caption</h2><p>{advice}</p><table>{lines}</table>{more}' if lines else ""
+
+
+def _write_data(file: TextIO, out: Path, levels: list[str], links: bool) -> None:
     """The groups as they stream by; the discards after them."""
     discards: dict[str, list] = defaultdict(list)
     file.write(f'{{"levels": {_json(levels)}, "links": {_json(links)}, "groups": [')
     comma = ""
-    for (group, source), members in groupby(rows, key=lambda row: (row.group, row.source)):
-        slices = []
+    for (group, source), members in groupby(read_rows(out), key=lambda row: (row.group, row.source)):
+        source, slices, captions, guessed = safe(source), [], [], False
         for row in members:
             level = levels.index(row.granularity)
             if row.file and row.size:
                 slices.append([level, row.file, *row.size, row.scale, row.score, row.label, row.upscaler])
+                captions.append(_caption(out / caption_file(row.file)))
+                guessed = bool(row.guessed_caption)
             else:
-                discards[row.kind].append([source, level, (row.reason or "").partition(":")[2].strip()])
+                discards[row.kind].append([source, level, safe((row.reason or "").partition(":")[2].strip())])
         if slices:
-            file.write(comma + _json([group, source, slices]))
+            captions = captions[:1] if len(set(captions)) == 1 else captions
+            file.write(comma + _json([group, source, slices, captions, guessed]))
             comma = ",\n"
     file.write(f'], "discards": {_json(discards)}}}')
+
+
+def _caption(file: Path) -> str:
+    """As it lies there, which may have been edited."""
+    try:
+        return "\n".join(map(safe, lines_of(read_text(file))))
+    except UnreadableText as error:
+        return f"({error.reason})"
+    except OSError as error:
+        return f"({error.strerror})"
 
 
 def _json(value: object) -> str:

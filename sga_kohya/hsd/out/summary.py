@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
-from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE
+from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
 from sga_kohya.hsd.out.report import REPORT
-from sga_kohya.hsd.out.tally import LevelTally, Tally
+from sga_kohya.hsd.out.tally import NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import EXTENSIONS
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
+from sga_kohya.kit.text import safe
 
 MANY = 0.5
 """Share of a level's slices above which their loss or smallness is worth a warning."""
@@ -26,11 +27,11 @@ def summarise(result: Result, config: HsdConfig) -> str:
         "",
         *_groups(tally),
         *_drops(tally),
-        f"look     {result.out / REPORT}",
+        f"look     {safe(str(result.out / REPORT))}",
     ]
     notes = list(warnings(result, config))
     if notes:
-        lines += ["", *(f"warning: {note}" for note in notes)]
+        lines += ["", *(f"warning: {safe(note)}" for note in notes)]
     return "\n".join(lines)
 
 
@@ -44,6 +45,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     """One sentence each: what is lost or doubtful, and what to do."""
     tally = result.tally
     yield from _lost(tally)
+    yield from _guessed(tally)
     for note, count in tally.notes.most_common():
         yield f"{count} photos, {note}: {_examples(tally, note, count)}"
     for level in config.finer:
@@ -69,9 +71,22 @@ def _lost(tally: Tally) -> Iterator[str]:
     for kind, count in sorted(tally.lost.items()):
         advice = {
             NEAR_DUPLICATE: "; --near_duplicates -1 keeps them",
+            UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
         yield f"{count} photos were skipped, {kind}: {_examples(tally, kind, count)}{advice}"
+
+
+def _guessed(tally: Tally) -> Iterator[str]:
+    count, named = sum(tally.guessed.values()), tally.guessed.most_common(NAMED)
+    if count:
+        words = ", ".join(f'"{words}" ({photos})' for words, photos in named)
+        more = len(tally.guessed) - len(named)
+        yield (
+            f"{count} of {tally.used} photos have no caption and train on words of their folder or file name: {words}"
+            + (f" and {more} other, see {REPORT}" if more else "")
+            + ". Give --caption TEXT for all of them, or write a .txt file beside each"
+        )
 
 
 def _examples(tally: Tally, kind: str, count: int) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Row
+from sga_kohya.hsd.out.manifest import WHOLE_PHOTO, Row
+from sga_kohya.kit.text import safe
 
 NAMED = 5
 """Examples that are kept by name."""
@@ -34,7 +35,9 @@ class LevelTally:
 
 
 class Tally:
-    """photos, used: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without any slice."""
+    """photos, used: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without any slice.
+
+    guessed: words of names that photos train on for want of a caption, to photos. examples: safe to print."""
 
     def __init__(self, levels: Iterable[str]) -> None:
         self.levels = {name: LevelTally() for name in levels}
@@ -43,6 +46,7 @@ class Tally:
         self.reasons: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
+        self.guessed: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
     def add(self, rows: Sequence[Row], new: bool = True) -> None:
@@ -55,7 +59,7 @@ class Tally:
         for row in rows:
             self.reasons[row.kind] += row.file is None
             # A photo of which nothing was sought is no discard of a level.
-            if row.kind not in (UNREADABLE, NEAR_DUPLICATE):
+            if row.kind not in WHOLE_PHOTO:
                 self.levels[row.granularity].add(row)
         for row in kept:
             groups.setdefault(row.group, set()).add(row.granularity)
@@ -63,6 +67,8 @@ class Tally:
         for note in rows[0].notes:
             self._example(note, rows[0].source)
             self.notes[note] += 1
+        if kept and rows[0].guessed_caption:
+            self.guessed[rows[0].guessed_caption] += 1
         if not kept:
             self.lost[rows[0].kind] += 1
             details = (rows[0].reason or "").partition(":")[2].strip()
@@ -76,4 +82,4 @@ class Tally:
     def _example(self, kind: str, text: str) -> None:
         named = self.examples.setdefault(kind, [])
         if len(named) < NAMED:
-            named.append(text)
+            named.append(safe(text))
