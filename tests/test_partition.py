@@ -176,6 +176,19 @@ def test_an_unreadable_image_is_named_and_gets_no_label(folder, tmp_path, capsys
     assert "bad.png gets no label, it cannot be read" in capsys.readouterr().err
 
 
+def test_captions_in_an_unknown_encoding_are_named_and_no_topic_is_made_of_them(folder, tmp_path, capsys):
+    (folder / "2_cats" / "0.txt").write_bytes("zoé".encode("cp1252"))
+    assert main([str(folder), str(tmp_path / "out"), "--by", "random"]) == 0
+    assert f"1 captions cannot be read and stop sd-scripts, such as {folder / '2_cats' / '0.txt'}: not UTF-8" in (
+        capsys.readouterr().out
+    )
+    arguments = [str(folder), str(tmp_path / "other"), "--by", "caption", "--labels", "a,b"]
+    assert main(arguments) == 2 and "0.txt: not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    (folder / "2_cats" / "0.txt").write_bytes("zoé".encode("utf-16"))
+    assert main(arguments) == 0, "a byte order mark says what it is"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
+from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.text import safe
 from sga_kohya.partition import criteria, topics
-from sga_kohya.partition.dataset import Sample, read_dataset
+from sga_kohya.partition.dataset import Dataset, Sample, read_dataset
 from sga_kohya.partition.output import DATASET_TOML, GROUPINGS, check_folder, write
 
 CRITERIA = ("frequency", "resolution", "caption", "random")
@@ -62,10 +64,19 @@ def run(args: argparse.Namespace) -> str:
     out = args.out.resolve()
     check_folder(out)
     dataset = read_dataset(args.dataset, args.resolution, args.batch_size)
+    unreadable = _unreadable(dataset)
+    if unreadable and args.by == "caption":
+        raise SgaError(unreadable[0])
     parts, values, remarks = label(dataset.samples, args.by, labels, keywords, args.seed)
     write(out, dataset, [None if part is None else labels[part] for part in parts], values, args.by, args.group_by)
     notes = [f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"]
-    return report(labels, parts, remarks, out, args.by, notes if dataset.dropped else [])
+    return report(labels, parts, remarks, out, args.by, [*(notes if dataset.dropped else []), *unreadable])
+
+
+def _unreadable(dataset: Dataset) -> list[str]:
+    """What to say of captions in an unknown encoding, nothing without any."""
+    found = dataset.unreadable
+    return [f"{len(found)} captions cannot be read and stop sd-scripts, such as {found[0]}"] if found else []
 
 
 def label(
@@ -96,7 +107,7 @@ def _ordered(samples: Sequence[Sample], measure: Callable[[Path], float], labels
             return float(f"{measure(sample.path):.6g}")
         # On damaged files Pillow's decoders raise almost anything: SyntaxError, struct.error, zlib.error, …
         except Exception as error:
-            tqdm.write(f"warning: {sample.path} gets no label, it cannot be read: {error}", file=sys.stderr)
+            tqdm.write(f"warning: {safe(str(sample.path))} gets no label, it cannot be read: {error}", file=sys.stderr)
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -138,7 +149,7 @@ def report(
     lines = [f"{'label':<12}{'images':>8}  {by}"]
     lines += [f"{name:<12}{counts[i]:>8}  {remarks[i]}".rstrip() for i, name in enumerate(labels)]
     notes = [*notes, *(f"no image is {name}" for i, name in enumerate(labels) if not counts[i])]
-    lines += [f"warning: {note}" for note in notes]
+    lines += [f"warning: {safe(note)}" for note in notes]
     return "\n".join([*lines, "", "next:", f"  {next_command(labels, out, by)}"])
 
 
@@ -158,19 +169,8 @@ def next_command(labels: Sequence[str], out: Path, by: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
-    try:
-        print(run(args))
-    except (SgaError, OSError) as error:
-        print(f"sga_kohya.partition: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("sga_kohya.partition", lambda: print(run(args)), "nothing was written")
 
 
 if __name__ == "__main__":
-    # A file name that is not UTF-8 must not stop the report.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     sys.exit(main())

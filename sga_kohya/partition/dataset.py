@@ -11,6 +11,7 @@ import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import ATTRIBUTE
+from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 
 EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".jxl", ".png", ".webp"}
 """What sd-scripts takes for images, some of them with a plugin."""
@@ -28,11 +29,12 @@ class Sample:
 @dataclass(frozen=True)
 class Dataset:
     """toml: as sd-scripts reads it, with absolute folders. samples: in the order of their paths, each once. dropped:
-    tables whose granularity would have overridden the new ones."""
+    tables whose granularity would have overridden the new ones. unreadable: captions whose encoding cannot be known."""
 
     toml: dict[str, Any]
     samples: list[Sample]
     dropped: int
+    unreadable: list[UnreadableText]
 
 
 def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
@@ -47,16 +49,17 @@ def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
     samples: dict[Path, Sample] = {}
     tables = [config.get("general", {}), *config.get("datasets", []), *(subset for subset, _ in _subsets(config))]
     dropped = sum(_drop_granularity(table) for table in tables)
+    unreadable: list[UnreadableText] = []
     for subset, inherited in _subsets(config):
         _make_absolute(subset)
         if not subset.get("is_reg"):
             extension = subset.get("caption_extension", inherited.get("caption_extension", ".caption"))
             fallback = str(subset.get("class_tokens", inherited.get("class_tokens", "")) or "")
             for image in _images(subset, path):
-                samples.setdefault(image, Sample(image, _caption(image, extension) or fallback))
+                samples.setdefault(image, Sample(image, _caption(image, extension, unreadable) or fallback))
     if not samples:
         raise SgaError(f"no images in {path}: give a folder of images, or of folders such as 10_dog, or a dataset TOML")
-    return Dataset(config, [samples[image] for image in sorted(samples)], dropped)
+    return Dataset(config, [samples[image] for image in sorted(samples)], dropped, unreadable)
 
 
 def _folder_config(folder: Path, resolution: int, batch_size: int) -> dict[str, Any]:
@@ -127,10 +130,14 @@ def _images(subset: Mapping[str, Any], path: Path) -> list[Path]:
     return [folder / name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in EXTENSIONS]
 
 
-def _caption(image: Path, extension: str) -> str:
-    """The first line, which is what sd-scripts reads."""
+def _caption(image: Path, extension: str, unreadable: list[UnreadableText]) -> str:
+    """The first line, which is what sd-scripts reads. One that cannot be read is "" and goes to `unreadable`."""
     file = image.with_suffix(extension)
     if not file.is_file():
         return ""
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
-    return lines[0].strip() if lines else ""
+    try:
+        lines = lines_of(read_text(file))
+    except UnreadableText as error:
+        unreadable.append(error)
+        return ""
+    return lines[0] if lines else ""

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
+from sga_kohya.kit.text import read_text
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
 from sga_kohya.tuples.planner import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
@@ -153,7 +154,7 @@ def _images(dataset_config: Path, subset: dict[str, Any]) -> list[Path]:
 
 def _caption(path: Path, subset: dict[str, Any]) -> str:
     file = path.with_suffix(subset.get("caption_extension", ".caption"))
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else subset.get("class_tokens", "")
+    return read_text(file).strip() if file.is_file() else subset.get("class_tokens", "")
 
 
 def _size(path: Path) -> tuple[int, int]:

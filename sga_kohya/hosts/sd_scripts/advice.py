@@ -2,10 +2,11 @@
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.captions import caption_advice
+from sga_kohya.hosts.sd_scripts.captions import caption_advice, mangled_text
 from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora
 from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
 
@@ -15,6 +16,9 @@ _HOSTS_WORKERS = 8  # sd-scripts' default of --max_data_loader_n_workers
 def advice(options: Mapping[str, Any]) -> Iterator[str]:
     """Every warning about a run's settings and folders. options: by name, as read_options gives them, or vars(args)."""
     yield from dora_in_comfyui(options)
+    prompts = Path(str(options.get("sample_prompts") or ""))
+    if prompts.suffix == ".txt" and prompts.is_file():
+        yield from mangled_text([prompts])
     try:
         folders = find_folders(options)
     except SgaError:

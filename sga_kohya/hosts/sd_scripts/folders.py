@@ -22,6 +22,7 @@ class Folder:
     caption_extension: str = _CAPTIONS
     class_tokens: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    enable_wildcard: bool = False
 
     def images(self) -> list[Path]:
         """Its image files in order of their names; none where it does not exist."""
@@ -50,7 +51,8 @@ def _from_subfolders(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
     for path in sorted(root.iterdir()):
         repeats, _, words = path.name.partition("_")
         if path.is_dir() and repeats.isdecimal() and int(repeats) > 0:
-            yield Folder("--train_data_dir", path, _extension(options), words)
+            wildcard = bool(_first("enable_wildcard", options))
+            yield Folder("--train_data_dir", path, _extension(options), words, enable_wildcard=wildcard)
 
 
 def _from_toml(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
@@ -76,6 +78,7 @@ def _from_toml(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
                     _extension(*levels),
                     _first("class_tokens", *levels[:-1]),
                     _first("custom_attributes", *levels[:-1]) or {},
+                    bool(_first("enable_wildcard", *levels)),
                 )
 
 
