@@ -368,7 +368,7 @@ def test_photos_that_train_on_words_of_a_name_are_counted_with_the_words(tmp_pat
 def test_several_lines_are_kept_and_said(tmp_path, capsys):
     photos = captioned(tmp_path / "photos", {"two": b"zoe, garden\r\n\r\nA woman in a garden.\r\n", "one": b"zoe"})
     assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
-    assert "1 photos, caption of several lines, of which sd-scripts reads the first" in capsys.readouterr().out
+    assert "1 photos, caption of several lines: sd-scripts reads the first" in capsys.readouterr().out
     written = (tmp_path / "out" / "1_macro" / "two.txt").read_bytes()
     assert written == b"zoe, garden\nA woman in a garden.\n"
 

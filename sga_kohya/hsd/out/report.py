@@ -104,7 +104,7 @@ def _notes(tally: Tally) -> str:
         f"<tr><td>{count:,}</td><td>{escape(note)}</td><td>{escape(', '.join(tally.examples[note]))}</td></tr>"
         for note, count in tally.notes.most_common()
     )
-    return f'<h2 id="notes">Changed in reading</h2><table>{lines}</table>' if lines else ""
+    return f'<h2 id="notes">Noted in reading</h2><table>{lines}</table>' if lines else ""
 
 
 def _guessed(tally: Tally) -> str:

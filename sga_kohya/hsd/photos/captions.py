@@ -33,7 +33,9 @@ CAMERA_WORDS = {
 """What cameras and phones put in every name: says nothing about the photo."""
 
 NOTHING_KNOWN = "photo"
-SEVERAL_LINES = "caption of several lines, of which sd-scripts reads the first, or one by chance with enable_wildcard"
+SEVERAL_LINES = (
+    "caption of several lines: sd-scripts reads the first, with enable_wildcard one by chance; musubi-tuner all"
+)
 
 WHOLES = {"person", "full body", "whole body"}
 """Labels of a whole figure."""
