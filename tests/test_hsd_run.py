@@ -295,6 +295,7 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
         (["{photos}", "{out}", "--levels", "macro,micro:big"], "'big' is no resolution"),
         (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of boxes"),
         (["{photos}", "{out}", "--iou", "meso-micro"], "such as meso/micro=0.7"),
+        (["{photos}", "{out}", "--caption", "zo\udce9"], "caption 'zo\\udce9': not UTF-8"),
         (["{photos}", "{out}", "--workers", "0"], "--workers 0: use 1 or more"),
     ],
 )

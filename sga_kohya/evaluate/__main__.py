@@ -10,6 +10,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.kit.text import safe
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,10 +92,10 @@ def metrics(args: argparse.Namespace) -> int:
     for place, label in enumerate(plan.labels.values()):
         print(f"{label:24}  {''.join(f'{row[place]!s:24}' for row in columns.values())}")
     for warning in scores.warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {safe(str(warning))}")
     for cell, reference, bits in scores.near_copies:
         where = f"{cell.dataset}/{cell.variant}/{cell.file}"
-        print(f"warning: {where} is nearly a copy of {reference} ({bits} of 64 bits differ)")
+        print(f"warning: {safe(where)} is nearly a copy of {safe(str(reference))} ({bits} of 64 bits differ)")
     return 0
 
 
@@ -186,7 +187,7 @@ def ablation(args: argparse.Namespace) -> int:
 
     *tomls, plan = write_ablation(args.base, args.out, args.prompts, args.references, args.door)
     if warning := unequal(args.base):
-        print(f"warning: {warning}")
+        print(f"warning: {safe(str(warning))}")
     print("train:")
     for path in tomls:
         print(f"  accelerate launch -m sga_kohya.{args.door} --config_file {path}")

@@ -11,6 +11,7 @@ from sga_kohya.granularity import misspelled
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup, TupleDatasetGroup
 from sga_kohya.hosts.sd_scripts.families import UNET, family_of
+from sga_kohya.kit.text import safe
 from sga_kohya.training.preview import SHOWN_TIMESTEPS, noise_levels, snr_weights
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
@@ -25,7 +26,7 @@ def describe(dataset: HostDatasetGroup, config: SgaConfig, args: argparse.Namesp
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
     lines += [*_slices(groups, config, args), *_steps(dataset)]
-    lines += [f"  warning: {text}" for text in (*_warnings(dataset, config), *advice(vars(args)))]
+    lines += [f"  warning: {safe(text)}" for text in (*_warnings(dataset, config), *advice(vars(args)))]
     return "\n".join([*lines, ""])
 
 

@@ -29,8 +29,8 @@ class LevelConfig:
     the resolution are not wanted. tau_down >= 1: a crop this many times larger than its target, or less, is cut to the
     target at its own scale instead of being downsampled. tau_up >= 1: the largest upscale; a crop that needs more takes
     a smaller target, and is discarded where there is none. max_slices: per region; of the coarsest level: regions per
-    photo, where mode is "split". caption_prefix: put into the captions of this level, in front ("close-up of") or, if it
-    is a tag of its own ("close-up, "), behind the trigger word.
+    photo, where mode is "split". caption_prefix: put into the level's captions, in front ("close-up of") or, if it is a
+    tag of its own ("close-up, "), behind the trigger word.
     """
 
     name: str
@@ -177,6 +177,8 @@ class HsdConfig:
             yield f"min_size {self.min_size}: use a multiple of {BUCKET_STEPS}"
         if self.format not in FORMATS:
             yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
+        if any("\ud800" <= character <= "\udfff" for character in self.caption):
+            yield f"caption {self.caption!a}: not UTF-8, which captions have to be: type it again in a UTF-8 terminal"
         if self.batch_size < 1:
             yield f"batch_size {self.batch_size}: use 1 or more"
         for folder, override in self.overrides.items():
