@@ -1,11 +1,13 @@
 """sga_kohya.hsd: what a slice's caption says."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
-from sga_kohya.hsd.photos.tags import is_tag_list
+from sga_kohya.hsd.photos.tags import is_tag_list, split_tags, without
 
 PHOTO = Box(0, 0, 1000, 1000)
 FOUND = (
@@ -234,3 +236,46 @@ def test_photos_named_for_kohya_s_tools_themselves_give_the_trigger_word(tmp_pat
 def test_a_text_of_any_length_and_nesting_is_read(tmp_path):
     for text in ("(" * 5000 + ", a" * 3000 + ")" * 5000, "{" * 3000 + "a|b, " * 3000, ",|||;;;" * 3000, "(a:" * 3000):
         assert slice_caption(text, evidence(FACE), "close-up, ")
+
+
+LEAVES = st.sampled_from(["hat", "red shoes", "tail \\\\(animal\\\\)", ":(", "<lora:x:1>", "on back"])
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: st.tuples(
+        st.sampled_from(["()", "(:1.2)", "[]", "{|}", ";;;"]), st.lists(inner, min_size=2, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def written(item: object, shown: bool) -> str:
+    """A tag, or a group of tags, as people write it; shown: without the red shoes."""
+    if isinstance(item, str):
+        return "" if shown and item == "red shoes" else item
+    kind, members = item
+    texts = [text for text in (written(member, shown) for member in members) if text]
+    between = {"{|}": "|", ";;;": ";;;"}.get(kind, ", ")
+    end = "" if kind == ";;;" else kind[1:].replace("|", "")
+    return (kind[0] if end else "") + between.join(texts) + end if texts else ""
+
+
+def braces(item: object) -> bool:
+    return not isinstance(item, str) and (item[0] in ("{|}", ";;;") or any(map(braces, item[1])))
+
+
+@given(st.lists(NESTED, min_size=1, max_size=4))
+def test_whatever_the_nesting_only_what_is_hidden_goes(items):
+    # sd-scripts knows no alternatives inside alternatives, nor groups bound by ;;; inside brackets.
+    items = [item for item in items if isinstance(item, str) or not any(map(braces, item[1]))]
+    whole, less = (
+        ", ".join(["zoe", *filter(None, (written(item, shown) for item in items))]) for shown in (False, True)
+    )
+    assert without(whole, lambda tag: tag == "red shoes") == less
+    assert without(whole, lambda tag: False) == whole
+
+
+@given(st.lists(st.sampled_from([*"()[]{}|,，、 ", "a", "red shoes", "|||", ";;;", ":1.2", "\\(", ":("]), max_size=20))
+def test_where_nothing_is_hidden_nothing_changes_and_no_caption_becomes_empty(pieces):
+    line = "".join(pieces).strip()
+    assert without(line, lambda tag: False) == line == "".join(split_tags(line))
+    assert without(line, lambda tag: True).strip() or not line

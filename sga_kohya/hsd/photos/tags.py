@@ -71,9 +71,9 @@ def without(line: str, hidden: Callable[[str], bool]) -> str:
         return "".join([*tags[:first], *(_shown(tag, hidden) for tag in tags[first:])])
     flexible, *suffix = rest
     kept = _shown_tags(flexible, hidden)
-    if suffix:
-        return FIXED.join([fixed, kept or " ", *suffix])
-    return fixed + FIXED + kept if kept.strip() or not flexible.strip() else fixed.rstrip(" ,")
+    if kept or flexible == kept or suffix:
+        return FIXED.join([fixed, kept or flexible and " ", *suffix])
+    return fixed.rstrip(COMMAS + " ") or line
 
 
 def with_prefix(line: str, prefix: str) -> str:
@@ -138,7 +138,10 @@ def _partners(text: str) -> dict[int, int]:
 def _shown_tags(text: str, hidden: Callable[[str], bool]) -> str:
     """Tags less the hidden ones; the first that stays takes the place of the first."""
     start = text[: len(text) - len(text.lstrip(COMMAS + " "))]
-    kept = "".join(_shown(tag, hidden) for tag in split_tags(text)).lstrip(COMMAS + " ")
+    kept = "".join(_shown(tag, hidden) for tag in split_tags(text))
+    if kept == text:
+        return text
+    kept = kept.lstrip(COMMAS + " ")
     return start + kept if kept else ""
 
 
@@ -146,13 +149,21 @@ def _shown(tag: str, hidden: Callable[[str], bool]) -> str:
     """A tag with the comma in front of it; "" where it is hidden, and a part of it where brackets hold several."""
     lead, body = re.fullmatch(rf"([{COMMAS}]?\s*)(.*)", tag, re.DOTALL).groups()  # type: ignore[union-attr]
     if TOGETHER in body:
-        parts = [part for part in (_shown(part, hidden) for part in body.split(TOGETHER)) if part.strip()]
-        return lead + TOGETHER.join(parts) if parts else ""
+        kept = _left(body.split(TOGETHER), lambda part: _shown(part, hidden))
+        return lead + TOGETHER.join(kept) if kept else ""
     group = re.fullmatch(r"([(\[{])(.*?)((?::\s*[\d.]+)?[)\]}]\s*)", body, re.DOTALL)
     if group and _partners(body).get(0) == len(body.rstrip()) - 1:
         bracket, inner, end = group.groups()
         parts = inner.split("|") if bracket == "{" and "{" not in inner else [inner]
-        shown = [_shown_tags(part, hidden) for part in parts]
-        kept = [new for new, old in zip(shown, parts, strict=True) if new.strip() or not old.strip()]
-        return lead + bracket + "|".join(kept) + end if any(map(str.strip, kept)) else ""
+        kept = _left(parts, lambda part: _shown_tags(part, hidden))
+        return lead + bracket + "|".join(kept) + end if kept else ""
     return "" if is_tag(plain_tag(body)) and hidden(plain_tag(body)) else tag
+
+
+def _left(parts: list[str], judge: Callable[[str], str]) -> list[str]:
+    """What a judge leaves of parts; blank ones stay beside others, and none is left of blank ones alone."""
+    judged = [judge(part) for part in parts]
+    if judged == parts:
+        return parts
+    kept = [new for new, old in zip(judged, parts, strict=True) if new.strip() or not old.strip()]
+    return kept if any(map(str.strip, kept)) else []
