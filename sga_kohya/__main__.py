@@ -4,7 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from sga_kohya.launch import SCRIPTS
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 
 COMMANDS = {
     "hsd": "decompose a folder of photos into macro, meso and micro slices",

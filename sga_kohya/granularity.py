@@ -82,11 +82,9 @@ class Identifier:
         digests = sorted({manifest.sha256 for manifest in self._manifests.values() if manifest})
         return {"ss_sga_manifest_sha256": ",".join(digests)} if digests else {}
 
-    def family(self, path: Path | str) -> str:
-        """What siblings have in common as far as the file alone tells: the manifest's group, else the bare stem."""
-        path = Path(path)
-        _, row = self._manifest_row(path)
-        return row[1] if row else self._from_suffix(path.stem)[1]
+    def bare_stem(self, path: Path) -> str:
+        """A file's stem without the suffix that names a granularity."""
+        return self._from_suffix(path.stem)[1]
 
     def _candidate(self, path: Path, attributes: Mapping[str, object]) -> _Candidate | None:
         manifest, row = self._manifest_row(path)

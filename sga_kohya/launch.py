@@ -15,25 +15,8 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.options import read_options
-
-# Each script we have a door for, and the network trainer of its family if it is a full fine-tune.
-SCRIPTS = {
-    "flux_train_network.py": None,
-    "flux_train.py": "flux_train_network.py",
-    "sdxl_train_network.py": None,
-    "sdxl_train.py": "sdxl_train_network.py",
-    "train_network.py": None,
-    "train_db.py": "train_network.py",
-    "fine_tune.py": "train_network.py",
-    "sd3_train_network.py": None,
-    "sd3_train.py": "sd3_train_network.py",
-    "lumina_train_network.py": None,
-    "lumina_train.py": "lumina_train_network.py",
-    "anima_train_network.py": None,
-    "anima_train.py": "anima_train_network.py",
-    "hunyuan_image_train_network.py": None,
-}
 
 
 def run(script: str, argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,8 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.hosts.sd_scripts.checks import check
-from sga_kohya.launch import SCRIPTS, asks_for_help, errors_in_one_line
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.launch import asks_for_help, errors_in_one_line
 from sga_kohya.options import read_options
 
 

@@ -14,14 +14,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.hosts.sd_scripts import noise as timesteps
-from sga_kohya.hosts.sd_scripts import path
+from sga_kohya.hosts.sd_scripts import loss, noise
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.seam import install
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.text import HashedWords
+from sga_kohya.training.events import Run
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
 
@@ -30,8 +30,8 @@ torch.set_num_threads(1)
 config = SgaConfig(groups_per_step=5, path=job["path"])
 session = Session(config, accelerator=TupleAccelerator())
 checkout = find_checkout(job["checkout"])
-on_path = [seam for seam in path.seams(config, checkout) if seam.name in ("path", "path loss")]
-install([timesteps.FLUX, *(on_path if config.path != "linear" else [])], session, checkout)
+session.started(Run("timestep_shift"))
+install([noise.FLUX, loss.LOSS], session, checkout.package)
 
 from library import flux_train_utils, sd3_train_utils, train_util  # noqa: E402  # the checkout is on the path only now
 
@@ -73,5 +73,5 @@ while True:
         if accelerator.sync_gradients:
             break
     batch = next(batches)
-assert session.fired == {"timesteps", *(seam.name for seam in on_path if config.path != "linear")}
+session.verify()
 torch.save([p.grad for p in denoiser.parameters() if p.grad is not None], Path(job["folder"]) / "gradients.pt")

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 _FLUX_SAMPLING = """
 import torch
@@ -92,8 +94,16 @@ def untouched():
 def add_config_arguments(parser):
     parser.add_argument("--dataset_config")
 
+class DatasetGroup:
+    def __init__(self, datasets):
+        self.datasets = datasets
+
 def generate_dataset_group_by_blueprint(dataset_group_blueprint):
-    return dataset_group_blueprint, None
+    datasets = [blueprint.build(True) for blueprint in dataset_group_blueprint.datasets]
+    validation = [
+        blueprint.build(False) for blueprint in dataset_group_blueprint.datasets if blueprint.params.validation_split
+    ]
+    return DatasetGroup(datasets), DatasetGroup(validation) if validation else None
 """,
     "library/flux_train_utils.py": _FLUX_SAMPLING,
     "library/lumina_train_util.py": _FLUX_SAMPLING,
@@ -109,6 +119,14 @@ def write(root: Path, **changes: str | None) -> Path:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(source)
     return root
+
+
+def blueprint(*datasets: Any) -> SimpleNamespace:
+    """Of a group of datasets that are made already and not split."""
+    plain = {"params": SimpleNamespace(validation_split=0.0, validation_seed=None), "subsets": []}
+    plain |= {"is_dreambooth": True, "is_controlnet": False}
+    made = [SimpleNamespace(**plain, build=lambda training, dataset=dataset: dataset) for dataset in datasets]
+    return SimpleNamespace(datasets=made)
 
 
 @contextmanager

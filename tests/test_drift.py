@@ -14,12 +14,12 @@ from sga_kohya.hosts.seam import Seam
 from . import stub_host
 
 
-def seams() -> list[Seam]:
+def seams(config: SgaConfig = SgaConfig(flow_snr_weight=True), checkout: Checkout = Checkout(Path())) -> list[Seam]:  # noqa: B008
     """Every seam of a run that asks for all there is."""
     found: list[Seam] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(installer, "install", lambda seams, *_: found.extend(seams))
-        installer.install_for(SgaConfig(flow_snr_weight=True), Checkout(Path()))
+        installer.install_for(config, checkout)
     return found
 
 
@@ -34,7 +34,7 @@ def held(root: Path) -> dict[tuple[str, str], object]:
     return {(module, name): value for module in modules for name, value in vars(sys.modules[module]).items()}
 
 
-# Without parameters are functions that other packages wrap: see seams/checkpoints.py.
+# Without parameters are functions that other packages wrap: see saved.py.
 CHANGES = [(seam, "gone") for seam in seams()] + [(seam, "other parameters") for seam in seams() if seam.parameters]
 
 
@@ -58,3 +58,11 @@ def test_a_changed_function_is_named_and_nothing_is_patched(root, monkeypatch, s
     assert message.endswith(f"Nothing was changed. Tested versions are {TESTED}") and "\n" not in message
     after = held(root)
     assert [key for key, value in before.items() if after[key] is not value] == []
+
+
+@pytest.mark.parametrize("config", [SgaConfig(flow_snr_weight=True), SgaConfig(path="spherical-slerp")])
+def test_no_host_function_has_two_seams(root, config):
+    """The order of two wrappers would stand nowhere; parts hear in one list's order instead."""
+    found = seams(config, Checkout(root))
+    targets = [(seam.target, seam.inside) for seam in found]
+    assert len(set(targets)) == len(targets)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -11,13 +11,14 @@ import torch
 import sga_kohya
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.equations.timesteps import shift_logit
-from sga_kohya.hosts.sd_scripts import flow_weight
-from sga_kohya.hosts.sd_scripts import noise as timesteps_seam
-from sga_kohya.hosts.sd_scripts import snr as snr_seam
-from sga_kohya.hosts.sd_scripts import started as modulation
+from sga_kohya.hosts.host import HostPackage
+from sga_kohya.hosts.sd_scripts import loss as loss_seam
+from sga_kohya.hosts.sd_scripts import noise as noise_seam
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.install import install_for
+from sga_kohya.hosts.sd_scripts.started import start
 from sga_kohya.hosts.seam import Seam, install
+from sga_kohya.training.events import Draw, Noised
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 
@@ -100,7 +101,7 @@ def test_what_is_off_is_not_replaced(checkout, config, untouched):
         ({"library__flux_train_utils": "def other(): pass"}, "flux_train_utils.get_noisy.*is missing"),
         (
             {"library__flux_train_utils": "def get_noisy_model_input_and_timesteps(args, latents): pass"},
-            r"seam 'timesteps'.*its parameters are \(args, latents\)",
+            r"seam 'noise'.*its parameters are \(args, latents\)",
         ),
         (
             {"library__model_io": "import nowhere", "library__train_util": "import nowhere"},
@@ -130,8 +131,49 @@ def test_a_replacement_that_fails_undoes_the_others(checkout):
     good = Seam("good", "library.model_io.get_sai_model_spec", (), lambda original, session: lambda: None)
     bad = Seam("bad", "library.config_util.add_config_arguments", (), explode)
     with pytest.raises(RuntimeError):
-        install([good, bad], Session(SgaConfig()), checkout)
+        install([good, bad], Session(SgaConfig()), checkout.package)
     assert all(value is before[key] for key, value in snapshot().items())
+
+
+@pytest.fixture
+def tuner(monkeypatch):
+    """An installed host with a class that a second one inherits from, and a facade."""
+    modules = {name: ModuleType(name) for name in ("tuner", "tuner.base", "tuner.facade")}
+    code = "class Trainer:\n    def loss(self, args):\n        return 'stock'\n\nclass Other(Trainer):\n    pass\n"
+    exec(code, vars(modules["tuner.base"]))
+    vars(modules["tuner.facade"])["Trainer"] = modules["tuner.base"].Trainer
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return modules["tuner.base"]
+
+
+INSTALLED = HostPackage("tuner", "tuner", None, "v1", "pip install tuner")
+
+
+def test_a_method_is_replaced_in_its_class_and_undone(tuner):
+    def replace(original, session):
+        return lambda self, args: f"ours over {original(self, args)}"
+
+    stock = vars(tuner.Trainer)["loss"]
+    with install(
+        [Seam("loss", "tuner.facade.Trainer.loss", ("self", "args"), replace)], Session(SgaConfig()), INSTALLED
+    ):
+        assert tuner.Trainer().loss(None) == tuner.Other().loss(None) == "ours over stock"
+    assert vars(tuner.Trainer)["loss"] is stock and "loss" not in vars(tuner.Other)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("tuner.base.Other.loss", "tuner.base.Other.loss is expected .*Other has no loss of its own"),
+        ("tuner.base.Trainer.gone", "it is missing .*Tested versions are v1"),
+        ("tuner.nowhere.f", "it is missing"),
+        ("tuner_needs_this.f", "tuner needs the package 'tuner_needs_this', .*: pip install tuner"),
+    ],
+)
+def test_a_target_that_is_not_there_is_named(tuner, target, message):
+    with pytest.raises(SgaError, match=message):
+        install([Seam("loss", target, (), lambda original, session: original)], Session(SgaConfig()), INSTALLED)
 
 
 def test_another_package_named_library_is_refused(checkout, tmp_path):
@@ -155,27 +197,6 @@ def test_saved_models_say_how_they_were_made(checkout):
     assert metadata["ss_sga_groups_per_step"] == "3"
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
-def test_the_validation_split_keeps_siblings_together(checkout, seed):
-    folders = {"1_macro": range(20), "1_meso": range(5, 20), "1_micro": range(0, 20, 2)}
-    with install_for(SgaConfig(), checkout):
-        split = import_module("library.train_util").split_train_val
-        sides = {}
-        for training in (True, False):
-            sides[training] = {}
-            for folder, numbers in folders.items():
-                paths = [f"/d/{folder}/{number}.png" for number in numbers]
-                kept, sizes = split(paths, [(n, n) for n in numbers], training, 0.25, seed)
-                stems = [path.split("/")[-1].removesuffix(".png") for path in kept]
-                assert [str(size[0]) for size in sizes] == stems
-                sides[training][folder] = set(stems)
-    for folder, numbers in folders.items():
-        assert not sides[True][folder] & sides[False][folder]
-        assert sides[True][folder] | sides[False][folder] == {str(n) for n in numbers}
-    validating = set.union(*sides[False].values())
-    assert len(validating) == 5 and not validating & set.union(*sides[True].values())
-
-
 def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
     """From its second run on the host knows such an image by its cache's path only."""
 
@@ -190,12 +211,12 @@ def test_a_metadata_file_s_cached_latents_do_not_hide_the_image(checkout):
     )
     with install_for(SgaConfig(), checkout):
         generate = import_module("library.config_util").generate_dataset_group_by_blueprint
-        group, _ = generate(SimpleNamespace(datasets=[dataset]))
+        group, _ = generate(stub_host.blueprint(dataset))
     assert group.planner.groups_by_k() == {2: 2}
 
 
 def test_a_dataset_without_images_is_an_error(checkout):
-    empty = SimpleNamespace(datasets=[SimpleNamespace(image_data={})])
+    empty = stub_host.blueprint(SimpleNamespace(image_data={}))
     with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="has no images"):
         import_module("library.config_util").generate_dataset_group_by_blueprint(empty)
 
@@ -208,11 +229,11 @@ def test_a_dataset_class_of_one_s_own_is_refused(checkout):
 
 
 def test_a_seam_that_never_fired_is_an_error():
-    session = Session(SgaConfig(), expected=frozenset({"dataset", "timesteps"}))
+    session = Session(SgaConfig(), expected=frozenset({"dataset", "noised"}))
     session.fire("dataset")
-    with pytest.raises(SgaError, match="never reached the seams timesteps"):
+    with pytest.raises(SgaError, match="never reached noised"):
         session.verify()
-    session.fire("timesteps")
+    session.fire("noised")
     session.verify()
 
 
@@ -230,7 +251,7 @@ class TestTimesteps:
             def host(*given, timestep_sampling_offset=None):
                 return plain(*given)
 
-        moved = timesteps_seam.FLUX.replace(host, session)
+        moved = noise_seam.FLUX.replace(host, session)
         latents, noise = torch.randn(2, len(granularities or "ab"), *shape, generator=torch.Generator().manual_seed(5))
         defaults = {"ip_noise_gamma": 0.0, "bf16_sigmas": False, "timestep_sampling": "sigmoid"}
         args = SimpleNamespace(**defaults | args)
@@ -247,7 +268,7 @@ class TestTimesteps:
         torch.testing.assert_close(sigmas.flatten(), expected)
         torch.testing.assert_close(timesteps, expected * 1000)
         torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * noise)
-        assert session.fired == {"timesteps"}
+        assert session.fired == {"noised"}
 
     def test_five_dimensional_latents(self, checkout):
         (noisy, _, sigmas), _, latents, noise, _ = self.draw(("macro",), shape=(4, 1, 8, 8))
@@ -257,7 +278,7 @@ class TestTimesteps:
     def test_without_delta_it_is_the_host_s_result_bit_for_bit(self, checkout, granularities):
         result, stock, *_, session = self.draw(granularities, dtype=torch.bfloat16, bf16_sigmas=True)
         assert all(map(torch.equal, result, stock))
-        assert session.fired == ({"timesteps"} if granularities else set())
+        assert session.fired == ({"noised"} if granularities else set())
 
     def test_bfloat16_rounds_once(self, checkout):
         (noisy, timesteps, sigmas), _, latents, noise, _ = self.draw(("macro", "micro"), torch.bfloat16)
@@ -276,14 +297,14 @@ class TestTimesteps:
             session = Session(SgaConfig(modulation=modulation))
             session.accelerator = SimpleNamespace(current=granularities and SubBatch(0, (), granularities))
             module = import_module("library.flux_train_utils")
-            moved = timesteps_seam.FLUX.replace(module.get_noisy_model_input_and_timesteps, session)
+            moved = noise_seam.FLUX.replace(module.get_noisy_model_input_and_timesteps, session)
             args = SimpleNamespace(ip_noise_gamma=0.0, bf16_sigmas=False, timestep_sampling="sigmoid")
             latents = torch.zeros(2, 4, 8, 8)
             _, _, sigmas = moved(args, SCHEDULER, latents, latents, torch.device("cpu"), torch.float32)
             if granularities:
-                assert torch.equal(session.noise_level, sigmas.flatten()) and session.fired == {"timesteps"}
+                assert torch.equal(session.batch.sigma, sigmas.flatten()) and session.fired == {"noised"}
             else:
-                assert session.noise_level is None
+                assert session.batch.sub_batch is None and not session.fired
 
     def test_upstream_s_form_scales_delta(self, checkout):
         """sigmoid(s * (z + Delta)) is sigmoid(s * z + s * Delta)."""
@@ -293,7 +314,7 @@ class TestTimesteps:
         host = import_module("library.flux_train_utils").get_noisy_model_input_and_timesteps
         args = SimpleNamespace(ip_noise_gamma=0.0, bf16_sigmas=False, timestep_sampling="flux_shift", sigmoid_scale=3.0)
         drawn = []
-        for function in (host, timesteps_seam.FLUX.replace(host, session)):
+        for function in (host, noise_seam.FLUX.replace(host, session)):
             torch.manual_seed(1)
             latents = torch.zeros(2, 4, 8, 8)
             drawn.append(function(args, SCHEDULER, latents, latents, torch.device("cpu"), torch.float32)[2])
@@ -319,7 +340,7 @@ class TestSd3Timesteps:
         args = SimpleNamespace(**{"min_timestep": None, "max_timestep": None} | args)
         latents, noise = torch.randn(2, len(granularities), 4, 8, 8, generator=torch.Generator().manual_seed(5))
         results = []
-        for function in (host, timesteps_seam.SD3.replace(host, session)):
+        for function in (host, noise_seam.SD3.replace(host, session)):
             torch.manual_seed(1)
             results.append(function(args, latents.to(dtype), noise.to(dtype), torch.device("cpu"), dtype))
         return *results, latents, noise, session
@@ -331,7 +352,7 @@ class TestSd3Timesteps:
         )
         torch.testing.assert_close(timesteps, sigmas.flatten() * 1000)
         torch.testing.assert_close(noisy, (1 - sigmas) * latents + sigmas * noise)
-        assert torch.equal(session.noise_level, sigmas.flatten())
+        assert torch.equal(session.batch.sigma, sigmas.flatten())
 
     def test_a_range_of_timesteps_is_kept(self, checkout):
         stock, moved, *_ = self.draw(("macro",) * 64, min_timestep=200, max_timestep=400)
@@ -360,7 +381,7 @@ class TestSnrWeight:
         session.accelerator = SimpleNamespace(current=SubBatch(0, (), granularities) if training else None)
         host = import_module("library.custom_train_functions").apply_snr_weight
         loss = torch.full((len(timesteps),), 2.0, requires_grad=True)
-        weighted = snr_seam.SEAM.replace(host, session)(loss, torch.tensor(timesteps), SCHEDULE, gamma, v_prediction)
+        weighted = loss_seam.SNR.replace(host, session)(loss, torch.tensor(timesteps), SCHEDULE, gamma, v_prediction)
         weighted.sum().backward()
         assert torch.isfinite(loss.grad).all()
         return (weighted / loss).detach().tolist()
@@ -389,12 +410,12 @@ class TestSnrWeight:
 
 class TestFlowWeight:
     def weigh(self, granularities, sigma, reduction="none"):
-        session = Session(SgaConfig(flow_snr_weight=True))
+        session = Session(SgaConfig(flow_snr_weight=True, timestep_shift={"macro": 0.0}))
         session.accelerator = SimpleNamespace(current=granularities and SubBatch(0, (), granularities))
-        session.noise_level = torch.tensor(sigma)
         host = import_module("library.loss").conditional_loss
         ones = torch.ones(len(sigma), 4, 2, 2)
-        loss = flow_weight.SEAM.replace(host, session)(ones, torch.zeros_like(ones), "l2", reduction)
+        session.noised(Noised(Draw(session.current), ones, ones, ones, torch.tensor(sigma)))
+        loss = loss_seam.LOSS.replace(host, session)(ones, torch.zeros_like(ones), "l2", reduction)
         return loss.flatten(1).mean(1).tolist()
 
     def test_weights_follow_sigma_and_granularity(self, checkout):
@@ -404,7 +425,7 @@ class TestFlowWeight:
 
     def test_validation_is_untouched_and_a_mean_is_refused(self, checkout):
         assert self.weigh(None, [0.25]) == [1.0]
-        with pytest.raises(SgaError, match="reduces by 'mean'"):
+        with pytest.raises(SgaError, match="averages its loss by itself"):
             self.weigh(("macro",), [0.25], reduction="mean")
 
 
@@ -418,23 +439,24 @@ class TestModulation:
     def prepare(self, config, args):
         session = Session(config)
         args = argparse.Namespace(**args)
-        assert modulation.SEAM.replace(lambda args: "accelerator", session)(args) == "accelerator"
+        start(session, args)
         return session, args
 
     def test_a_unet_gets_weights_and_others_noise_levels(self):
         session, args = self.prepare(SgaConfig(), self.UNET)
-        assert (session.modulation, session.expected) == ("snr_gamma", {"timesteps", "SNR weight"})
+        assert session.expected == {"noised", "SNR weight"}
         assert args.min_snr_gamma == "macro:4,meso:5,micro:7"
         assert session.metadata()["ss_sga_modulated_by"] == "snr_gamma"
         session, args = self.prepare(SgaConfig(flow_snr_weight=True), self.FLUX)
-        assert (session.modulation, session.expected) == ("timestep_shift", {"timesteps", "flow SNR weight"})
+        assert session.expected == {"noised", "weighed"}
+        assert session.metadata()["ss_sga_modulated_by"] == "timestep_shift"
 
     def test_the_host_s_min_snr_gamma_is_kept(self):
         assert self.prepare(SgaConfig(), self.UNET | {"min_snr_gamma": 3.0})[1].min_snr_gamma == 3.0
 
     def test_without_modulation_the_host_s_arguments_stay(self):
         session, args = self.prepare(SgaConfig(modulation=False), self.UNET)
-        assert args.min_snr_gamma is None and session.expected == {"timesteps"}
+        assert args.min_snr_gamma is None and session.expected == {"noised"}
         assert "ss_sga_modulated_by" not in session.metadata()
 
     @pytest.mark.parametrize(

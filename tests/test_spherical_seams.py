@@ -1,4 +1,4 @@
-"""seams/path.py without a host: which target the loss takes, and the sampler that walks inside a host's Euler loop."""
+"""The path without a host: which target the loss takes, and the sampler that walks inside a host's Euler loop."""
 
 import argparse
 from types import SimpleNamespace
@@ -9,12 +9,17 @@ from torch import nn
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.paths import PATHS, project, tangent
+from sga_kohya.equations.timesteps import shift_logit
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts import path as seam
-from sga_kohya.hosts.sd_scripts.noise import shift_logit
+from sga_kohya.hosts.sd_scripts import loss
+from sga_kohya.hosts.sd_scripts import noise as noise_seam
+from sga_kohya.hosts.sd_scripts import sampler as sampler_seam
+from sga_kohya.hosts.sd_scripts.families import check_path
 from sga_kohya.training.session import Session
+from sga_kohya.tuples.step import SubBatch
 
 SLERP = PATHS["spherical-slerp"]
+ARGS = argparse.Namespace(min_timestep=None, max_timestep=None)
 
 
 def gaussian(*shape, seed=0):
@@ -31,13 +36,14 @@ def flux(args, noise_scheduler, latents, noise, device, dtype):
 
 
 def sd3(args, latents, noise, device, dtype):
-    return flux(args, None, latents, noise, device, dtype)
+    """As the host, which casts only the noise level."""
+    return flux(args, None, latents, noise, device, torch.promote_types(dtype, noise.dtype))
 
 
 FAMILIES = {  # timestep function, its replacement, sign of the model's velocity
-    "flux": (flux, seam._replace_flux, 1),
-    "lumina": (flux, seam._replace_lumina, -1),
-    "sd3": (sd3, seam._replace_sd3, 1),
+    "flux": (flux, noise_seam._replace_flux, 1),
+    "lumina": (flux, noise_seam._replace_lumina, -1),
+    "sd3": (sd3, noise_seam._replace_sd3, 1),
 }
 
 
@@ -45,27 +51,25 @@ FAMILIES = {  # timestep function, its replacement, sign of the model's velocity
 @pytest.mark.parametrize("mode", ["shell", "spherical-linear", "spherical-slerp"])
 def test_each_familys_loss_compares_the_paths_velocity(family, mode):
     function, replace, sign = FAMILIES[family]
-    session, path = Session(SgaConfig(path=mode)), PATHS[mode]
+    session, path = Session(SgaConfig(path=mode, modulation=False)), PATHS[mode]
     latents, noise, raw = (gaussian(2, 16, 4, 4, seed=i) for i in range(3))
     scheduler = [] if family == "sd3" else [None]
-    noisy, _, sigmas = replace(function, session)(
-        argparse.Namespace(), *scheduler, latents, noise, "cpu", torch.bfloat16
-    )
+    noisy, _, sigmas = replace(function, session)(ARGS, *scheduler, latents, noise, "cpu", torch.bfloat16)
     x, velocity = path.at(latents, noise, torch.tensor([0.3, 0.8]))
-    assert torch.equal(noisy, x.bfloat16())
+    assert torch.equal(noisy, x if family == "sd3" else x.bfloat16())
     raw.requires_grad_()
     if family == "sd3":  # what its trainers do
         prediction, target = raw * (-sigmas) + noisy, latents
     else:
         prediction, target = raw, sign * (noise - latents)
-    loss = seam._replace_loss(mse, session)(prediction.float(), target.float(), "l2", "none", None)
+    found = loss._replace_loss(mse, session)(prediction.float(), target.float(), "l2", "none", None)
     expected = (path.velocity(sign * raw, x) - velocity).square()
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-    (gradient,) = torch.autograd.grad(loss.sum(), raw)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(found.sum(), raw)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), raw)[0], rtol=1e-4, atol=1e-4)
-    assert session.fired == {"path", "path loss"}
-    assert session.path_batch is None, "a loss without a batch of its own must stay as it is"
-    assert torch.equal(seam._replace_loss(mse, session)(raw, target, "l2", "none"), mse(raw, target, "l2", "none"))
+    assert session.fired == set(), "validation is on the path, too, and is no training step"
+    assert session.batch is None, "a loss without a batch of its own must stay as it is"
+    assert torch.equal(loss._replace_loss(mse, session)(raw, target, "l2", "none"), mse(raw, target, "l2", "none"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,43 +79,38 @@ def test_a_target_of_the_hosts_own_making_stays(family):
     session = Session(SgaConfig(path="spherical-slerp"))
     latents, noise, raw, prior = (gaussian(2, 16, 4, 4, seed=i) for i in range(4))
     scheduler = [] if family == "sd3" else [None]
-    noisy, _, sigmas = replace(function, session)(
-        argparse.Namespace(), *scheduler, latents, noise, "cpu", torch.float32
-    )
-    x = session.path_batch.x.clone()
-    velocity = session.path_batch.velocity.clone()
+    noisy, _, sigmas = replace(function, session)(ARGS, *scheduler, latents, noise, "cpu", torch.float32)
+    x = session.batch.x.clone()
+    velocity = session.batch.velocity.clone()
     target = latents if family == "sd3" else sign * (noise - latents)
     target[1] = (prior * -sigmas + noisy)[1] if family == "sd3" else prior[1]  # in place, as the host does
     prediction = raw * -sigmas + noisy if family == "sd3" else raw
-    loss = seam._replace_loss(mse, session)(prediction, target, "l2", "none")
-    torch.testing.assert_close(loss[0], (tangent(raw, x)[0] - sign * velocity[0]).square(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(loss[1], tangent(raw - prior, x)[1].square(), rtol=1e-4, atol=1e-5)
+    found = loss._replace_loss(mse, session)(prediction, target, "l2", "none")
+    torch.testing.assert_close(found[0], (tangent(raw, x)[0] - sign * velocity[0]).square(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], tangent(raw - prior, x)[1].square(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_returned_noisy_latents_may_ask_for_gradients():
     session = Session(SgaConfig(path="spherical-slerp"))
-    noisy, *_ = seam._replace_flux(flux, session)(
-        None, None, gaussian(2, 16, 4, 4), gaussian(2, 16, 4, 4, seed=1), "cpu", torch.float32
+    noisy, *_ = noise_seam._replace_flux(flux, session)(
+        ARGS, None, gaussian(2, 16, 4, 4), gaussian(2, 16, 4, 4, seed=1), "cpu", torch.float32
     )
     noisy.requires_grad_(True)
-    assert not session.path_batch.x.requires_grad
+    assert not session.batch.x.requires_grad
 
 
 def test_the_path_is_evaluated_where_modulation_moved_sigma():
-    """install.py puts these seams after the timestep seams, so theirs are inside."""
-
-    def modulated(args, noise_scheduler, latents, noise, device, dtype):
-        noisy, timesteps, sigmas = flux(args, noise_scheduler, latents, noise, device, dtype)
-        moved = shift_logit(sigmas, 0.5)
-        return noisy, moved.flatten() * 1000, moved
-
-    session = Session(SgaConfig(path="spherical-slerp"))
+    session = Session(SgaConfig(path="spherical-slerp", timestep_shift={"macro": 0.5}))
+    session.accelerator = SimpleNamespace(current=SubBatch(0, (), ("macro", "macro")))
     latents, noise = gaussian(2, 16, 4, 4), gaussian(2, 16, 4, 4, seed=1)
-    noisy, timesteps, sigmas = seam._replace_flux(modulated, session)(None, None, latents, noise, "cpu", torch.float32)
+    scheduler = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000))
+    drawn = noise_seam._replace_flux(flux, session)(ARGS, scheduler, latents, noise, "cpu", torch.float32)
+    noisy, timesteps, sigmas = drawn
     expected = shift_logit(torch.tensor([0.3, 0.8]), 0.5)
     torch.testing.assert_close(timesteps, 1000 * expected)
     assert torch.equal(noisy, SLERP.at(latents, noise, sigmas).x)
     torch.testing.assert_close(sigmas.flatten(), expected)
+    assert session.fired == {"noised"}
 
 
 class Oracle(nn.Module):
@@ -157,7 +156,7 @@ def test_a_hosts_euler_loop_arrives_exactly(packed, call):
     latents, noise = gaussian(1, 16, 8, 6), gaussian(1, 16, 8, 6, seed=1)
     session = Session(SgaConfig(path="spherical-slerp"))
     model = Oracle(latents, noise, packed)
-    sampler = seam._replace_sampler(euler_loop, session)
+    sampler = sampler_seam._replace(euler_loop, session)
     result = sampler(model, pack(noise, packed), [1.0, 0.7, 0.2, 0.0], **call)
     torch.testing.assert_close(result, pack(project(latents), packed), rtol=0, atol=2e-5)
     assert max(model.off) < 2e-5, "the model must be shown points of the path"
@@ -173,7 +172,7 @@ def test_the_chord_starts_and_ends_on_the_sphere():
         def forward(self, img, timesteps):
             return project(noise) - project(latents)
 
-    sampler = seam._replace_sampler(euler_loop, Session(SgaConfig(path="spherical-linear")))
+    sampler = sampler_seam._replace(euler_loop, Session(SgaConfig(path="spherical-linear")))
     result = sampler(Chord(), noise, [1.0, 0.5, 0.0])
     torch.testing.assert_close(result, project(latents), rtol=0, atol=1e-5)
 
@@ -185,7 +184,7 @@ def test_a_sampler_that_fails_leaves_no_hook():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        seam._replace_sampler(broken, Session(SgaConfig(path="spherical-slerp")))(model, torch.zeros(1, 2))
+        sampler_seam._replace(broken, Session(SgaConfig(path="spherical-slerp")))(model, torch.zeros(1, 2))
     assert not model._forward_pre_hooks
 
 
@@ -200,9 +199,8 @@ def test_a_sampler_that_fails_leaves_no_hook():
     ],
 )
 def test_refusals(arguments, config, message):
-    session = Session(SgaConfig(path="spherical-slerp", **config))
     with pytest.raises(SgaError, match=message):
-        seam.check(session, argparse.Namespace(**arguments))
+        check_path(SgaConfig(path="spherical-slerp", **config), argparse.Namespace(**arguments))
 
 
 def test_the_option():
@@ -218,8 +216,6 @@ def test_only_what_the_version_has_is_replaced(tmp_path):
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "flux_train_utils.py").touch()
     checkout = SimpleNamespace(root=tmp_path)
-    targets = {s.target for s in seam.seams(SgaConfig(path="spherical-slerp"), checkout)}
-    assert "library.flux_train_utils.denoise" in targets
-    assert "library.anima_train_utils.do_sample" not in targets
-    shell = {s.target for s in seam.seams(SgaConfig(path="shell"), checkout)}
-    assert shell == targets - {"library.flux_train_utils.denoise"}
+    targets = {s.target for s in sampler_seam.seams("spherical-slerp", checkout)}
+    assert targets == {"library.flux_train_utils.denoise"}
+    assert not list(sampler_seam.seams("shell", checkout))

@@ -13,7 +13,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import data_problems, problems
-from sga_kohya.launch import SCRIPTS
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.options import read_options
 
 USAGE = """usage: python -m sga_kohya.doctor CONFIG.toml [--script NAME.py] [OPTIONS]

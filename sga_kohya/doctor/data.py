@@ -9,6 +9,7 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.levels import Levels
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.session import Session
 
@@ -24,7 +25,7 @@ def check_data(script: Path, args: argparse.Namespace, config: SgaConfig, sessio
         findings.ok(f"stock sd-scripts: {group.num_train_images} images, {len(group)} batches an epoch")
         return len(group)
     plan = []
-    for line in describe(dataset, config, args).strip("\n").split("\n"):
+    for line in describe(dataset, config, Levels(args, config)).strip("\n").split("\n"):
         if line.strip().startswith(_WARNING):
             findings.warning(line.strip().removeprefix(_WARNING))
         else:

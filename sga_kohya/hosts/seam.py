@@ -1,7 +1,8 @@
-"""Replace functions of the host: resolved where they live, checked before anything is touched, undone exactly.
+"""Replace functions of a host: resolved where they live, checked before anything is touched, undone exactly.
 
-sd-scripts v0.11 turned `library.train_util` into a facade of re-exports, so a function is replaced in the module that
-defines it and in every loaded module of the checkout that holds it by name; replacing the facade alone does nothing.
+Hosts re-export: sd-scripts v0.11 turned `library.train_util` into a facade. So a function is replaced in the module
+that defines it and in every loaded module that holds it by name; replacing the facade alone does nothing. A method is
+replaced in the class that the target names.
 """
 
 import importlib
@@ -10,27 +11,27 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.checkout import TESTED, Checkout
+from sga_kohya.hosts.host import HostPackage
 from sga_kohya.training.session import Session
 
 logger = logging.getLogger(__name__)
 
 _MARK = "__sga_seam__"
+Owner = ModuleType | type
 
 
 @dataclass(frozen=True)
 class Seam:
     """One place where the host calls us.
 
-    name: what messages call it. target: dotted path by which every supported version reaches the function.
-    parameters: those the replacement relies on, in order; the host's function may have more after them.
-    replace: (original, session) -> replacement. inside: the name of something the target's module imported, when that
-    is what gets replaced instead of the target itself.
+    name: what messages call it. target: dotted path by which every supported version reaches it, `package.module.name`
+    or `package.module.Class.name`. parameters: those the replacement relies on, in order; the host's function may have
+    more after them. replace: (original, session) -> replacement. inside: the name of something the target's module
+    imported, when that is what gets replaced instead of the target itself.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Installation:
 
     session: Session
     path: str | None = None  # what we put on sys.path
-    undo: list[tuple[ModuleType, str, Any]] = field(default_factory=list)
+    undo: list[tuple[Owner, str, Any]] = field(default_factory=list)
 
     def uninstall(self) -> None:
         """Put everything back, in reverse order. Doing it twice is harmless."""
         while self.undo:
-            module, name, original = self.undo.pop()
-            setattr(module, name, original)
+            owner, name, original = self.undo.pop()
+            setattr(owner, name, original)
         if self.path in sys.path:
             sys.path.remove(self.path)
         self.path = None
@@ -69,18 +70,18 @@ class Installation:
 _installed: list[Installation] = []
 
 
-def install(seams: Sequence[Seam], session: Session, checkout: Checkout) -> Installation:
+def install(seams: Sequence[Seam], session: Session, host: HostPackage) -> Installation:
     """Replace all the seams' targets, or none. Installing again first undoes the last installation.
 
     Raises SgaError naming the dotted path when the host lacks a target or has changed its parameters.
     """
     uninstall_all()
-    installation = Installation(session, _put_first_on_path(checkout.root))
+    installation = Installation(session, host.put_first_on_path())
     _installed.append(installation)
     try:
-        found = [(seam, *_resolve(seam)) for seam in seams]
+        found = [(seam, *_resolve(seam, host)) for seam in seams]
         for seam, owner, name in found:
-            _replace(seam, owner, name, installation, checkout.root)
+            _replace(seam, owner, name, installation, host)
     except BaseException:
         installation.uninstall()
         raise
@@ -93,71 +94,65 @@ def uninstall_all() -> None:
         _installed[-1].uninstall()
 
 
-def _put_first_on_path(root: Path) -> str | None:
-    """Returns what was added, None where the root was on the path before."""
-    loaded = sys.modules.get("library")
-    if loaded is not None and not _belongs_to(loaded, root):
-        raise SgaError(
-            f"a package named `library` is loaded from {getattr(loaded, '__file__', '?')} instead of {root}: "
-            "start Python in a fresh process, or name that folder with --sd_scripts"
-        )
-    known = str(root) in sys.path
-    while str(root) in sys.path:
-        sys.path.remove(str(root))
-    sys.path.insert(0, str(root))
-    return None if known else str(root)
-
-
-def _resolve(seam: Seam) -> tuple[ModuleType, str]:
-    """The module that owns the target, and the name to replace in it."""
-    module_name, _, name = seam.target.rpartition(".")
+def _resolve(seam: Seam, host: HostPackage) -> tuple[Owner, str]:
+    """The module or class that owns the target, and the name to replace in it."""
     try:
-        target = getattr(importlib.import_module(module_name), name)
+        holder, name = _walk(seam.target)
+        target = getattr(holder, name)
     except (ImportError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("library"):
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] != host.package:
             raise SgaError(
-                f"sd-scripts needs the package {error.name!r}, which is not installed: run "
-                "`pip install -r requirements.txt` in its checkout, or install sga-kohya with its extra `host`"
+                f"{host.name} needs the package {error.name!r}, which is not installed: {host.missing}"
             ) from error
-        raise _changed(seam, f"it is missing ({error})") from error
+        raise _changed(seam, host, f"it is missing ({error})") from error
     parameters = tuple(inspect.signature(target).parameters)
     if parameters[: len(seam.parameters)] != seam.parameters:
-        raise _changed(seam, f"its parameters are ({', '.join(parameters)})")
+        raise _changed(seam, host, f"its parameters are ({', '.join(parameters)})")
+    if isinstance(holder, type):
+        return holder, name
     owner = sys.modules[target.__module__]
     if seam.inside is not None and not hasattr(owner, seam.inside):
-        raise _changed(seam, f"its module {owner.__name__} does not import {seam.inside}")
+        raise _changed(seam, host, f"its module {owner.__name__} does not import {seam.inside}")
     return owner, seam.inside or target.__name__
 
 
-def _changed(seam: Seam, fact: str) -> SgaError:
+def _walk(target: str) -> tuple[Owner, str]:
+    """What holds the target's last name: the class before it, or the longest module that can be imported."""
+    holder_name, _, name = target.rpartition(".")
+    module_name, _, last = holder_name.rpartition(".")
+    if not last[:1].isupper():
+        return importlib.import_module(holder_name), name
+    holder = getattr(importlib.import_module(module_name), last)
+    # An inherited method is its base's affair, and another class would be changed with it.
+    if name not in vars(holder):
+        raise AttributeError(f"{last} has no {name} of its own")
+    return holder, name
+
+
+def _changed(seam: Seam, host: HostPackage, fact: str) -> SgaError:
     return SgaError(
-        f"this sd-scripts does not fit the seam {seam.name!r}: {seam.target} is expected with parameters "
-        f"({', '.join(seam.parameters)}), but {fact}. Nothing was changed. Tested versions are {TESTED}"
+        f"this {host.name} does not fit the seam {seam.name!r}: {seam.target} is expected with parameters "
+        f"({', '.join(seam.parameters)}), but {fact}. Nothing was changed. Tested versions are {host.tested}"
     )
 
 
-def _replace(seam: Seam, owner: ModuleType, name: str, installation: Installation, root: Path) -> None:
-    original = getattr(owner, name)
+def _replace(seam: Seam, owner: Owner, name: str, installation: Installation, host: HostPackage) -> None:
+    original = vars(owner)[name]
     replacement = seam.replace(original, installation.session)
     setattr(replacement, _MARK, seam.name)
-    # What was imported from elsewhere is replaced for its one user; what is defined here, for all who hold it.
-    holders = [(owner, name)] if seam.inside else list(_holders(original, root))
-    for module, held_as in holders:
-        installation.undo.append((module, held_as, original))
-        setattr(module, held_as, replacement)
-        logger.debug("seam %s: %s.%s", seam.name, module.__name__, held_as)
+    # What was imported from elsewhere is replaced for its one user, a method for its class; a function for all holders.
+    alone = seam.inside is not None or isinstance(owner, type)
+    for holder, held_as in [(owner, name)] if alone else list(_holders(original, host)):
+        installation.undo.append((holder, held_as, original))
+        setattr(holder, held_as, replacement)
+        logger.debug("seam %s: %s.%s", seam.name, holder.__name__, held_as)
 
 
-def _holders(value: Any, root: Path) -> Iterator[tuple[ModuleType, str]]:
-    """Every name of a loaded module that refers to the value: of the checkout's, where the value is its own."""
-    own = _belongs_to(sys.modules[value.__module__], root)
+def _holders(value: Any, host: HostPackage) -> Iterator[tuple[ModuleType, str]]:
+    """Every name of a loaded module that refers to the value: of the host's modules, where the value is its own."""
+    own = host.owns(sys.modules[value.__module__])
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and (not own or _belongs_to(module, root)):
+        if isinstance(module, ModuleType) and (not own or host.owns(module)):
             for name, held in list(vars(module).items()):
                 if held is value:
                     yield module, name
-
-
-def _belongs_to(module: ModuleType, root: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and Path(file).resolve().is_relative_to(root)

@@ -18,7 +18,8 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
-from sga_kohya.launch import SCRIPTS, errors_in_one_line
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.launch import errors_in_one_line
 from sga_kohya.options import positive, read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)

@@ -1,7 +1,7 @@
 """Checkpoints and the end of training by hours, so that runs can be compared at equal cost (section 4.1, 0.F.2).
 
 The host saves where `save_every_n_steps` divides its step count and stops at `max_train_steps`; both are set when the
-step nearest to a time has been made. The checkpoint is named by its hours instead of its step: see checkpoints.py.
+step nearest to a time has been made. The checkpoint is named by its hours instead of its step: see the host's saved.py.
 """
 
 from collections.abc import Sequence

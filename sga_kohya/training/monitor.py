@@ -4,21 +4,23 @@ They travel with what the host logs at the end of each optimizer step, under the
 what arrives with an older number than its own count.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from sga_kohya.training.events import Noised, Part
 from sga_kohya.tuples.cursor import Cursor
 from sga_kohya.tuples.meter import Meter
 from sga_kohya.tuples.step import SubBatch
 
 
-class Monitor:
+class Monitor(Part):
     """Of this process; on processes that neither log nor show a bar it does nothing.
 
     silent: set while the host passes through epochs that are over or cut off, about which it shall log nothing either.
     """
+
+    needs = frozenset({"noised"})
 
     def __init__(self) -> None:
         self.silent = False
@@ -48,10 +50,13 @@ class Monitor:
         """A sub-batch is handed out."""
         self.meter.count(sub_batch, batch_size)
 
-    def add(self, granularities: Sequence[str | None], losses: Tensor, noise_level: Tensor | None) -> None:
-        """The loss of each of its samples, before any weight or mask; see Meter.add."""
+    def weighed(self, batch: Noised | None, sub_batch: SubBatch, loss: Tensor) -> Tensor:
+        """Notes the loss of each sample, before any weight or mask; it passes unchanged."""
         if self.watched:
-            self.meter.add(granularities, losses, noise_level)
+            detached, labels = loss.detach(), sub_batch.granularities
+            each = detached.flatten(1).mean(1) if detached.ndim > 1 else detached.expand(len(labels))
+            self.meter.add(labels, each, None if batch is None else batch.sigma.detach())
+        return loss
 
     def note(self, figures: dict[str, float]) -> None:
         """Further figures of the optimizer step in hand, by tracker name."""

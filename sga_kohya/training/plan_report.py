@@ -1,18 +1,15 @@
 """The plan in words, printed before models are loaded: what will train, at which noise levels, what looks wrong."""
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator
 
 import torch
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.granularity import misspelled
-from sga_kohya.hosts.sd_scripts.advice import advice
-from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup, TupleDatasetGroup
-from sga_kohya.hosts.sd_scripts.families import UNET, family_of
 from sga_kohya.kit.text import safe
-from sga_kohya.training.preview import SHOWN_TIMESTEPS, noise_levels, snr_weights
+from sga_kohya.training.dataset import RunDataset
+from sga_kohya.training.host import Levels
+from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
 
@@ -20,22 +17,22 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 20
 
 
-def describe(dataset: HostDatasetGroup, config: SgaConfig, args: argparse.Namespace) -> str:
-    """The tuple plan of a run. args: the host's. Returns lines joined by newlines."""
+def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
+    """The tuple plan of a run. Returns lines joined by newlines."""
     groups = dataset.planner.groups
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
-    lines += [*_slices(groups, config, args), *_steps(dataset)]
-    lines += [f"  warning: {safe(text)}" for text in (*_warnings(dataset, config), *advice(vars(args)))]
+    lines += [*_slices(groups, config, levels), *_steps(dataset), *dataset.notes()]
+    lines += [f"  warning: {safe(text)}" for text in (*_warnings(dataset, config), *levels.advice())]
     return "\n".join([*lines, ""])
 
 
-def _slices(groups: list[Group], config: SgaConfig, args: argparse.Namespace) -> Iterator[str]:
+def _slices(groups: list[Group], config: SgaConfig, levels: Levels) -> Iterator[str]:
     by_label: dict[str | None, list[Slice]] = {}
     for group in groups:
         for item in group:
             by_label.setdefault(item.granularity, []).append(item)
-    unet = family_of(args) is UNET
+    unet = levels.modulation == "snr_gamma"
     if unet:
         shown = ", ".join(map(str, SHOWN_TIMESTEPS))
         yield f"  granularity  slices  lambda  Gamma   weight of the loss at t = {shown}"
@@ -46,28 +43,28 @@ def _slices(groups: list[Group], config: SgaConfig, args: argparse.Namespace) ->
         begin = f"  {label or '(none)':<12} {len(items):>6} {config.loss_weight.get(label or '', 1.0):>7g}"
         if unet:
             gamma = config.snr_gamma.get(label or "") if config.modulation else None
-            weights = snr_weights(args, config, label)
+            weights = levels.snr_weights(label)
             text = "  ".join(f"{weights[t]:.2f}" for t in SHOWN_TIMESTEPS)
             yield f"{begin} {'-' if gamma is None else format(gamma, 'g'):>6}   {text}"
         else:
             delta = config.timestep_shift.get(label or "", 0.0) if config.modulation else 0.0
-            yield f"{begin} {delta:>+6g}   {_noise(items, label, config, args)}"
+            yield f"{begin} {delta:>+6g}   {_noise(items, label, levels)}"
 
 
-def _noise(items: list[Slice], label: str | None, config: SgaConfig, args: argparse.Namespace) -> str:
+def _noise(items: list[Slice], label: str | None, levels: Levels) -> str:
     """Quantiles and a histogram over sigma from 0 to 1, at the granularity's most frequent bucket."""
     if not items:
         return ""
     bucket = Counter(item.bucket for item in items).most_common(1)[0][0]
-    sigma = noise_levels(args, config, label, bucket, 2000)
+    sigma = levels.noise_levels(label, bucket, 2000)
     low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     counts = torch.histc(sigma, _BINS, 0, 1)
     bars = "".join(_BARS[-(-int(count) * (len(_BARS) - 1) // int(counts.max()))] for count in counts)
     return f"{low:.2f}  {middle:.2f}  {high:.2f}  |{bars}|"
 
 
-def _steps(dataset: HostDatasetGroup) -> Iterator[str]:
-    if not isinstance(dataset, TupleDatasetGroup):
+def _steps(dataset: RunDataset) -> Iterator[str]:
+    if not dataset.planned:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
     parts = [part for step in dataset.planner.epoch(1) for part in step]
@@ -79,19 +76,11 @@ def _steps(dataset: HostDatasetGroup) -> Iterator[str]:
     )
 
 
-def _warnings(dataset: HostDatasetGroup, config: SgaConfig) -> Iterator[str]:
+def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:
     groups = dataset.planner.groups
     present = Counter(item.granularity for group in groups for item in group)
     labelled = [group for group in groups if granularities(group) != {None}]
-    for host_dataset in dataset.group.datasets:
-        for subset in host_dataset.subsets:
-            problem = misspelled(subset.custom_attributes or {}, config.granularities)
-            if problem:
-                yield f"{subset.image_dir}: custom_attributes: {problem}"
-        listed = sum(subset.img_count for subset in host_dataset.subsets if not getattr(subset, "is_reg", False))
-        known = sum(not info.is_reg for info in host_dataset.image_data.values())
-        if listed > known:
-            yield f"{listed - known} images share a key with another subset and are lost: give full paths as keys"
+    yield from dataset.warnings()
     if not labelled:
         yield (
             "no image has a granularity, so this trains as without SGA, one image a group. Name folders 1_macro, "

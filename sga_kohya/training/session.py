@@ -1,42 +1,46 @@
-"""What the seams share during one run: the settings, the sub-batch in hand, and which seams the host has reached."""
+"""One run: its settings, its parts, the batch in hand, and which events the host has reached."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.training.budget import Budget
+from sga_kohya.training.events import Draw, Noised, Part, Run
 from sga_kohya.training.monitor import Monitor
+from sga_kohya.training.parts import parts_of
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup
-    from sga_kohya.hosts.sd_scripts.path import PathBatch
+    from sga_kohya.training.dataset import RunDataset
     from sga_kohya.training.loop import HostLoop
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass
 class Session:
-    """expected: names of the seams that must have been reached when the first optimizer step ends."""
+    """expected: events that must have happened when the first optimizer step ends. parts: in the order they hear."""
 
     config: SgaConfig
     expected: frozenset[str] = frozenset()
     fired: set[str] = field(default_factory=set)
     accelerator: TupleAccelerator | None = None
-    dataset: "HostDatasetGroup | None" = None
+    dataset: "RunDataset | None" = None
+    held_out: Any = None
+    """What the host's own seams know of the validation split, from when the datasets are built."""
     loop: "HostLoop | None" = None
-    last_epoch: int | None = (
-        None  # set when a run is stopped with epochs left, which the host passes through all the same
-    )
-    modulation: str = ""  # the option that modulates this model, timestep_shift or snr_gamma; empty without modulation
-    noise_level: "Tensor | None" = None  # (B,), in [0, 1], of the batch whose loss comes next; set by timestep seams
-    path_batch: "PathBatch | None" = None  # what the next loss is taken against; set by path.py unless sga_path=linear
-    monitor: Monitor = field(default_factory=Monitor)
+    last_epoch: int | None = None
+    """Set when a run is stopped with epochs left, which the host passes through all the same."""
+    batch: Noised | None = None
+    """The batch whose loss comes next."""
+    parts: list[Part] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.parts = self.parts or parts_of(self.config)
         self.budget = Budget(self.config.save_at_hours, self.config.stop_at_hours)
 
     @property
@@ -44,24 +48,73 @@ class Session:
         """The sub-batch being trained on; None in validation, sampling and everything else outside a training step."""
         return self.accelerator.current if self.accelerator is not None else None
 
-    def fire(self, name: str) -> None:
-        """Note that the host reached a seam."""
-        self.fired.add(name)
+    @property
+    def monitor(self) -> Monitor:
+        return self.part(Monitor)
+
+    def part(self, kind: type[P]) -> P:
+        """The part of that kind. Raises StopIteration where this run has none."""
+        return next(part for part in self.parts if isinstance(part, kind))
+
+    def listens(self, event: str) -> bool:
+        """Whether a part does something of its own at that event (a method of Part)."""
+        return any(getattr(type(part), event) is not getattr(Part, event) for part in self.parts)
+
+    def started(self, run: Run) -> None:
+        for part in self.parts:
+            part.started(run)
+            self.expected |= part.needs
+
+    def moves(self, draw: Draw) -> bool:
+        return any(part.moves(draw) for part in self.parts)
+
+    def noised(self, batch: Noised) -> Noised:
+        """The batch as it is to be trained on; it is kept until its loss is taken."""
+        if batch.sub_batch is not None:
+            self.fire("noised")
+        for part in self.parts:
+            part.noised(batch)
+        self.batch = batch
+        return batch
+
+    def compared(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """What the loss is taken of; a loss without a batch of its own stays as it is."""
+        batch = self.batch
+        if batch is not None:
+            if batch.sub_batch is not None:
+                self.fire("compared")
+            for part in self.parts:
+                prediction, target = part.compared(batch, prediction, target)
+        return prediction, target
+
+    def weighed(self, loss: Tensor) -> Tensor:
+        """The loss of the batch in hand, which is then let go."""
+        batch, self.batch = self.batch, None
+        sub_batch = self.current
+        if sub_batch is not None:
+            self.fire("weighed")
+            for part in self.parts:
+                loss = part.weighed(batch, sub_batch, loss)
+        return loss
+
+    def fire(self, event: str) -> None:
+        """Note that the host reached an event."""
+        self.fired.add(event)
 
     def verify(self) -> None:
-        """After an optimizer step: every seam that should have been reached was. Raises SgaError if not."""
+        """After an optimizer step: every event that should have happened did. Raises SgaError if not."""
         missed = sorted(self.expected - self.fired)
         if missed:
             raise SgaError(
-                f"the first step ended and sd-scripts never reached the seams {', '.join(missed)}: this "
-                "run would not be SGA. Use a tested version of sd-scripts, or train without it by --sga=false"
+                f"the first step ended and the trainer never reached {', '.join(missed)}: this run would not be SGA. "
+                "Use a tested version of the trainer, or train without it by --sga=false"
             )
 
     def metadata(self) -> dict[str, str]:
         """`ss_sga_*` entries for a saved model."""
-        facts = self.config.metadata()
-        if self.modulation:
-            facts["ss_sga_modulated_by"] = self.modulation
+        facts: dict[str, Any] = self.config.metadata()
+        for part in self.parts:
+            facts |= part.metadata()
         if self.dataset is not None:
             facts |= self.dataset.metadata()
         if self.accelerator is not None:

@@ -12,7 +12,7 @@ import torch
 sys.path[:] = [sys.argv[1], *sys.path, str(Path(__file__).parents[2])]
 
 from sga_kohya.config import SgaConfig  # noqa: E402
-from sga_kohya.training.preview import noise_levels, snr_weights  # noqa: E402
+from sga_kohya.hosts.sd_scripts.levels import Levels  # noqa: E402
 
 COMMON = {"logit_mean": 0.3, "logit_std": 1.2, "mode_scale": 1.29, "ip_noise_gamma": None, "sigmoid_scale": 1.5}
 SAMPLING = ("sigma", "uniform", "sigmoid", "shift", "flux_shift")
@@ -31,7 +31,7 @@ for family, (own, modes) in FAMILIES.items():
         for scheme in SCHEMES if mode in ("sigma", None) else ("none",):
             args = Namespace(**COMMON, **own, timestep_sampling=mode, weighting_scheme=scheme, discrete_flow_shift=3.1)
             levels[family, mode, scheme] = [
-                noise_levels(args, config, label, BUCKET, COUNT)
+                Levels(args, config).noise_levels(label, BUCKET, COUNT)
                 for config, label in (
                     (SgaConfig(modulation=False), "macro"),
                     (SgaConfig(), "macro"),
@@ -45,7 +45,7 @@ for v_prediction in (False, True):
     for zero_terminal in (False, True):
         args = Namespace(min_snr_gamma=None, v_parameterization=v_prediction, zero_terminal_snr=zero_terminal)
         weights[v_prediction, zero_terminal] = {
-            label: snr_weights(args, SgaConfig(), label) for label in ("macro", "meso", "micro", None)
+            label: Levels(args, SgaConfig()).snr_weights(label) for label in ("macro", "meso", "micro", None)
         }
 
 torch.save({"levels": levels, "weights": weights}, sys.argv[2])

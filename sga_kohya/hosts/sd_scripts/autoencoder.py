@@ -30,7 +30,7 @@ class HostAutoencoder:
 
 def load_autoencoder(kind: str, file: Path, checkout: Checkout) -> HostAutoencoder:
     """Read a VAE file in float32 on the CPU. kind: one of KINDS. Raises SgaError if it is none of that kind."""
-    with install([], Session(SgaConfig(enabled=False)), checkout):  # only so that `library` is this checkout's
+    with install([], Session(SgaConfig(enabled=False)), checkout.package):  # only so that `library` is this checkout's
         try:
             loaded = _LOADERS[kind](str(file))
         except (RuntimeError, KeyError, ValueError) as error:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.host import HostPackage
 
 TESTED = "v0.10.0 to v0.11.1 and upstream dev of 2026-07-23"
+MISSING = "run `pip install -r requirements.txt` in its checkout, or install sga-kohya with its extra `host`"
 DEFAULT_FOLDER = Path("~/.cache/sga_kohya/sd-scripts")
 HOW_TO_GET = (
     "git clone --branch v0.11.1 https://github.com/kohya-ss/sd-scripts, "
@@ -28,6 +30,11 @@ class Checkout:
     """A folder that holds sd-scripts."""
 
     root: Path
+
+    @property
+    def package(self) -> HostPackage:
+        """For seams; see hosts/seam.py."""
+        return HostPackage("sd-scripts", "library", self.root, TESTED, MISSING)
 
     def script(self, name: str) -> Path:
         """The path of one of its training scripts.

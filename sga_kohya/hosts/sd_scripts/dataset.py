@@ -1,37 +1,40 @@
 """Seam: the host's dataset yields whole tuple steps.
 
 `generate_dataset_group_by_blueprint` makes the datasets of every script; its training group is wrapped, its validation
-group left alone. Images are still loaded by the host's own `__getitem__`: a sub-batch's keys are written where it looks
-for the keys of a bucket, so caches, masks, flips, captions and everything else of the host go on as they are.
+group only counted. Images are still loaded by the host's own `__getitem__`: a sub-batch's keys are written where it
+looks for the keys of a bucket, so caches, masks, flips, captions and everything else of the host go on as they are.
 """
 
 import functools
-import hashlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import Identifier, Identity
+from sga_kohya.granularity import Identifier, Identity, misspelled
+from sga_kohya.hosts.sd_scripts.split import HeldOut, Share, shares
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.loader import EpochSampler, LoadedStep, TupleDataset
-from sga_kohya.tuples.planner import Planner, eq_6, form_groups
-from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
+from sga_kohya.tuples.loader import LoadedStep
+from sga_kohya.tuples.step import Slice, SubBatch
 
 
 def _replace(original: Callable, session: Session) -> Callable:
     @functools.wraps(original)
-    def generate_dataset_group_by_blueprint(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        group, validation = original(*args, **kwargs)
+    def generate_dataset_group_by_blueprint(dataset_group_blueprint: Any) -> tuple[Any, Any]:
+        config, blueprints = session.config, dataset_group_blueprint.datasets
+        session.held_out = HeldOut(Identifier(config.granularities, config.manifest))
+        session.held_out.survey(blueprints)
+        group, validation = original(session.held_out.announced(dataset_group_blueprint))
         if not any(dataset.image_data for dataset in group.datasets):
-            raise SgaError("the dataset has no images: put .png, .jpg or .webp files into the folders it names")
-        wrapper = TupleDatasetGroup if session.config.tuples else StockOrderGroup
-        session.dataset = wrapper(group, session.config)
+            raise SgaError(_no_images(validation))
+        for blueprint, dataset in zip(blueprints, group.datasets, strict=True):
+            _keep_attributes(blueprint, dataset)
+        session.dataset = (TupleDatasetGroup if config.tuples else StockOrderGroup)(group, config)
+        session.dataset.held_out = shares(blueprints, group.datasets, validation.datasets if validation else [])
         session.fire("dataset")
         # The host's dataset viewer shows single batches; it is not training, so it gets what it knows.
         viewing = any(dataset.debug_dataset for dataset in group.datasets)
@@ -40,27 +43,47 @@ def _replace(original: Callable, session: Session) -> Callable:
     return generate_dataset_group_by_blueprint
 
 
-class HostDatasetGroup(TupleDataset):
+def _no_images(validation: Any) -> str:
+    held = sum(len(dataset.image_data) for dataset in validation.datasets) if validation else 0
+    if held:
+        return (
+            f"all {held} images are held out by validation_split, none is left to train on: add a dataset, or lower it"
+        )
+    return "the dataset has no images: put .png, .jpg or .webp files into the folders it names"
+
+
+def keeper(dataset: Any) -> Any:
+    """Who keeps the images, subsets and batches of a host's dataset: where images have masks, a dataset inside it."""
+    return getattr(dataset, "dreambooth_dataset_delegate", dataset)
+
+
+def _keep_attributes(blueprint: Any, dataset: Any) -> None:
+    """The host leaves custom_attributes behind when it makes the dataset inside a dataset with mask images."""
+    if keeper(dataset) is not dataset:
+        given = {subset.params.image_dir: subset.params.custom_attributes for subset in blueprint.subsets}
+        for subset in keeper(dataset).subsets:
+            subset.custom_attributes = given[subset.image_dir] or {}
+
+
+class HostDatasetGroup(RunDataset):
     """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's.
 
-    tuples_per_update: tuple steps of all processes that an optimizer step takes.
+    held_out: what validates.
     """
 
-    tuples_per_update = 1
+    held_out: Sequence[Share] = ()
 
     def __init__(self, group: Any, config: SgaConfig):
-        super().__init__()
         self.group = group
         identifier = Identifier(config.granularities, config.manifest)
         self.identities = _identify(group, identifier)
-        self._manifests = identifier.metadata()
-        self.planner = Planner(
-            groups=form_groups(self._slices()),
-            batch_sizes=[dataset.batch_size for dataset in group.datasets],
-            weight=eq_6(config),
-            groups_per_step=config.groups_per_step,
-            seed=group.datasets[0].seed,
-        )
+        batch_sizes, seed = [dataset.batch_size for dataset in group.datasets], group.datasets[0].seed
+        super().__init__(self._slices(), batch_sizes, config, seed, identifier.metadata())
+
+    @property
+    def keepers(self) -> list[Any]:
+        """The host's datasets that keep images and subsets, in order."""
+        return [keeper(dataset) for dataset in self.group.datasets]
 
     def __getattr__(self, name: str) -> Any:
         # Through __dict__, because unpickling asks for attributes before there are any.
@@ -68,9 +91,28 @@ class HostDatasetGroup(TupleDataset):
             raise AttributeError(name)
         return getattr(self.__dict__["group"], name)
 
-    def metadata(self) -> dict[str, str]:
-        """What the data were, for a saved model's header."""
-        return {**self.planner.metadata(), **self._manifests}
+    def notes(self) -> Iterator[str]:
+        """How many images validate."""
+        if self.held_out:
+            parts = [
+                f"{share.images} of {share.of} of dataset {share.dataset} (validation_split {share.split:g})"
+                for share in self.held_out
+            ]
+            total = sum(share.images for share in self.held_out)
+            yield f"  held out  {total} images for validation: {', '.join(parts)}"
+
+    def warnings(self) -> Iterator[str]:
+        for share in self.held_out:
+            yield from share.warnings()
+        for dataset in self.keepers:
+            for subset in dataset.subsets:
+                problem = misspelled(subset.custom_attributes or {}, self.labels)
+                if problem:
+                    yield f"{subset.image_dir}: custom_attributes: {problem}"
+            listed = sum(subset.img_count for subset in dataset.subsets if not getattr(subset, "is_reg", False))
+            known = sum(not info.is_reg for info in dataset.image_data.values())
+            if listed > known:
+                yield f"{listed - known} images share a key with another subset and are lost: give full paths as keys"
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [
@@ -82,61 +124,21 @@ class HostDatasetGroup(TupleDataset):
 
 
 class TupleDatasetGroup(HostDatasetGroup):
-    """Item (epoch, i) is a tuple step."""
-
-    def __len__(self) -> int:
-        return len(self.planner)
-
-    @property
-    def seed(self) -> int:  # type: ignore[override]
-        """The plan's; a resumed run takes that of its state."""
-        return self.planner.seed
-
-    @seed.setter
-    def seed(self, value: int) -> None:
-        self.planner.seed = value
-
-    def facts(self) -> dict[str, str]:
-        return self._facts
-
-    @functools.cached_property
-    def _facts(self) -> dict[str, str]:
-        """Every saved state asks for them, and they do not change."""
-        planner = self.planner
-        # Names without folders, because a dataset that was moved is still the same.
-        slices = [
-            [(item.granularity, item.dataset, item.bucket, Path(item.key).name) for item in group]
-            for group in planner.groups
-        ]
-        return {
-            "groups": str(len(planner.groups)),
-            "slices": hashlib.sha256(repr(slices).encode()).hexdigest()[:16],
-            "batch sizes": ",".join(map(str, planner.batch_sizes)),
-            "groups a step": str(planner.groups_per_step or "as batch size"),
-        }
-
-    def plan(self, epoch: int) -> list[TupleStep]:
-        return self.planner.epoch(epoch)
+    """Sub-batches of the plan, loaded by the host."""
 
     def begin_step(self, epoch: int, position: int) -> None:
-        # The host's own count of steps reaches a worker late, and begins at zero when resuming.
-        step = ((epoch - 1) * len(self) + position) // self.tuples_per_update
-        for dataset in self.group.datasets:
+        step = self.update_of(epoch, position)
+        for dataset in self.keepers:
             dataset.current_epoch = epoch  # read by caption_dropout_every_n_epochs
             dataset.current_step = step  # read by token_warmup_step
 
     def load(self, sub_batch: SubBatch) -> Any:
         dataset = self.group.datasets[sub_batch.dataset]
-        index_type = type(dataset.buckets_indices[0])
-        dataset.bucket_manager.buckets = [list(sub_batch.keys)]
-        dataset.buckets_indices = [index_type(bucket_index=0, bucket_batch_size=len(sub_batch.keys), batch_index=0)]
+        kept = keeper(dataset)
+        index_type = type(kept.buckets_indices[0])
+        kept.bucket_manager.buckets = [list(sub_batch.keys)]
+        kept.buckets_indices = [index_type(bucket_index=0, bucket_batch_size=len(sub_batch.keys), batch_index=0)]
         return dataset[0]
-
-    def sampler(self, loader: DataLoader) -> EpochSampler:
-        epoch = getattr(loader.collate_fn, "current_epoch", None)
-        if epoch is None:
-            raise SgaError("this sd-scripts keeps its epoch elsewhere than in collator_class.current_epoch")
-        return EpochSampler(len(self), lambda: epoch.value)
 
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
@@ -144,12 +146,25 @@ class TupleDatasetGroup(HostDatasetGroup):
     def set_current_step(self, step: int) -> None:
         """As set_current_epoch."""
 
+    def set_max_train_steps(self, max_train_steps: int) -> None:
+        """Of which token_warmup_step may be a share."""
+        for dataset in self.keepers:
+            dataset.set_max_train_steps(max_train_steps)
+
 
 class StockOrderGroup(HostDatasetGroup):
     """Without tuples: the host's own batches in its own order, each a step of its own, with granularities known."""
 
+    planned = False
+
     def __len__(self) -> int:
         return len(self.group)
+
+    def sampler(self, loader: Any) -> None:  # type: ignore[override]
+        """The host's own."""
+
+    def facts(self) -> dict[str, str]:
+        return {}
 
     def __getitem__(self, index: int) -> LoadedStep:  # type: ignore[override]  # the host's sampler knows no epochs
         number = bisect_right(self.group.cumulative_sizes, index)
@@ -166,7 +181,7 @@ def _identify(group: Any, identifier: Identifier) -> list[dict[str, Identity]]:
     """For each dataset, the identity of each image by the host's key. Regularisation images take no part."""
     images = [
         (index, key, info, dataset.image_to_subset[key])
-        for index, dataset in enumerate(group.datasets)
+        for index, dataset in enumerate(map(keeper, group.datasets))
         for key, info in dataset.image_data.items()
     ]
     known = identifier.identify((_file(info, subset), subset.custom_attributes or {}) for _, _, info, subset in images)

@@ -1,4 +1,4 @@
-"""Which kind of model a script trains, told from its parsed arguments, and what of SGA's modulation fits it.
+"""Which kind of model a script trains, told from its parsed arguments, and what of SGA fits it.
 
 From arguments and not from the script's name, because a patched checkout and a caller from Python have no door.
 """
@@ -15,30 +15,104 @@ NORMAL_MODES = ("sigmoid", "shift", "flux_shift")
 
 @dataclass(frozen=True)
 class Family:
-    """sampler: module of the function that draws noise levels. compression: pixels a latent pixel, along one side.
+    """A kind of model, with all that is known of it anywhere in this package.
 
-    modulation: the option whose table modulates it, timestep_shift (Eq. 29-31) or snr_gamma (Eq. 32-33).
+    scripts: the network trainer, then full fine-tunes. own: options that only its scripts have. tensor: a part of a
+    tensor's name that only its checkpoints have. needed: options that it cannot start without. sampler: module of the
+    function that draws noise levels. loop: dotted path and first parameters of the function that makes sample images by
+    Euler steps. compression: pixels a latent pixel, along one side. modulation: the option whose table modulates it,
+    timestep_shift (Eq. 29-31) or snr_gamma (Eq. 32-33).
     """
 
     name: str
-    sampler: str
+    scripts: tuple[str, ...]
+    needed: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    tensor: str = ""
+    sampler: str = "library.flux_train_utils"
+    loop: tuple[str, tuple[str, ...]] | None = None
     compression: int = 8
     modulation: str = "timestep_shift"
 
 
-UNET = Family("Stable Diffusion", "library.train_util", modulation="snr_gamma")
-SD3 = Family("SD3", "library.sd3_train_utils")
-LUMINA = Family("Lumina", "library.lumina_train_util")
-HUNYUAN = Family("HunyuanImage", "library.flux_train_utils", compression=32)
-FLUX = Family("FLUX", "library.flux_train_utils")  # Chroma and Anima too
+_MODEL = "pretrained_model_name_or_path"
+FLUX = Family(  # Chroma too
+    "FLUX",
+    ("flux_train_network.py", "flux_train.py"),
+    (_MODEL, "ae", "clip_l", "t5xxl"),
+    own=("ae", "model_type"),
+    tensor="double_blocks",
+    loop=("library.flux_train_utils.denoise", ("model", "img")),
+)
+SD3 = Family(
+    "SD3",
+    ("sd3_train_network.py", "sd3_train.py"),
+    (_MODEL,),
+    own=("clip_g", "training_shift"),
+    tensor="joint_blocks",
+    sampler="library.sd3_train_utils",
+    loop=("library.sd3_train_utils.do_sample", ("height", "width", "seed", "cond", "neg_cond", "mmdit")),
+)
+LUMINA = Family(
+    "Lumina",
+    ("lumina_train_network.py", "lumina_train.py"),
+    (_MODEL, "gemma2", "ae"),
+    own=("gemma2",),
+    sampler="library.lumina_train_util",
+    loop=("library.lumina_train_util.denoise", ("scheduler", "model", "img")),
+)
+ANIMA = Family(
+    "Anima",
+    ("anima_train_network.py", "anima_train.py"),
+    (_MODEL, "qwen3", "vae"),
+    own=("qwen3",),
+    loop=("library.anima_train_utils.do_sample", ("height", "width", "seed", "dit")),
+)
+HUNYUAN = Family(
+    "HunyuanImage",
+    ("hunyuan_image_train_network.py",),
+    (_MODEL, "text_encoder", "byt5", "vae"),
+    own=("byt5",),
+    loop=("hunyuan_image_minimal_inference.generate_body", ("args", "model")),
+    compression=32,
+)
+SDXL = Family(
+    "SDXL",
+    ("sdxl_train_network.py", "sdxl_train.py"),
+    (_MODEL,),
+    own=("no_half_vae",),
+    tensor="conditioner.embedders.1",
+    sampler="library.train_util",
+    modulation="snr_gamma",
+)
+SD = Family(
+    "Stable Diffusion",
+    ("train_network.py", "train_db.py", "fine_tune.py"),
+    (_MODEL,),
+    tensor="cond_stage_model",
+    sampler="library.train_util",
+    modulation="snr_gamma",
+)
+FAMILIES = (ANIMA, HUNYUAN, LUMINA, SD3, FLUX, SDXL, SD)
+"""Those whose own options say more come first: Lumina has an ae as well, and Hunyuan's is a FLUX by its noise."""
+
+SCRIPTS = {
+    script: None if script == family.scripts[0] else family.scripts[0]
+    for family in (FLUX, SDXL, SD, SD3, LUMINA, ANIMA, HUNYUAN)
+    for script in family.scripts
+}
+"""Each script that has a door, and the network trainer of its family if it is a full fine-tune."""
 
 
 def family_of(args: argparse.Namespace) -> Family:
-    """By an option that only its scripts have. args: the host's."""
+    """By an option that only its scripts have. args: the host's, as its parser made them.
+
+    SD stands for SDXL as well: nothing here depends on which of the two it is.
+    """
     if not hasattr(args, "weighting_scheme"):
-        return UNET
-    owners = {"training_shift": SD3, "gemma2": LUMINA, "byt5": HUNYUAN}
-    return next((family for option, family in owners.items() if hasattr(args, option)), FLUX)
+        return SD
+    with_noise_levels = (family for family in FAMILIES if family.modulation == "timestep_shift")
+    return next((f for f in with_noise_levels if any(hasattr(args, option) for option in f.own)), FLUX)
 
 
 def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
@@ -46,7 +120,7 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
     family = family_of(args)
     if not config.modulation:
         return
-    if config.flow_snr_weight and family is UNET:
+    if config.flow_snr_weight and family.modulation == "snr_gamma":
         raise SgaError("sga_flow_snr_weight is for flow-matching models; this one has sga_snr_gamma without it")
     if config.timestep_shift_form == "upstream":
         mode = getattr(args, "timestep_sampling", None)
@@ -65,3 +139,26 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
                 f"write it for them, such as --sga_{name} {','.join(f'{label}:5' for label in config.granularities)}, "
                 "or set --sga_modulation=false"
             )
+
+
+def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
+    """Raises SgaError for what excludes a path other than linear."""
+    if config.path == "linear":
+        return
+    name, family = f"sga_path={config.path}", family_of(args)
+    prediction = getattr(args, "model_prediction_type", "raw")
+    if family.modulation == "snr_gamma":
+        raise SgaError(f"{name} is for flow-matching models, and this script trains {family.name}: leave it out")
+    if prediction != "raw":
+        raise SgaError(
+            f"{name} needs velocities, not model_prediction_type={prediction}: set model_prediction_type=raw"
+        )
+    if getattr(args, "ip_noise_gamma", None):
+        raise SgaError(f"{name} excludes ip_noise_gamma={args.ip_noise_gamma}, which leaves the path: leave it out")
+    if family is SD3 and args.weighting_scheme in ("sigma_sqrt", "cosmap"):
+        raise SgaError(
+            f"{name} compares velocities, and weighting_scheme={args.weighting_scheme} is made for SD3's form without "
+            "noise: use uniform, logit_normal or mode"
+        )
+    if config.flow_snr_weight:
+        raise SgaError(f"{name} excludes sga_flow_snr_weight, whose SNR is that of a straight path: leave out one")

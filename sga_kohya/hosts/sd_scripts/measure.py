@@ -17,9 +17,11 @@ from torch import Tensor
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.interference import Path, diffusion_path, flow_path
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts import accelerator, arguments, dataset
+from sga_kohya.hosts.sd_scripts import arguments, dataset, started
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.hosts.seam import Installation, Seam, install
+from sga_kohya.training.events import Part, Run
+from sga_kohya.training.monitor import Monitor
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 
@@ -54,7 +56,7 @@ class Look:
 
 def install_look(config: SgaConfig, checkout: Checkout, look: Look) -> Installation:
     """Install all seams of a measuring run."""
-    seams = [arguments.SEAM, dataset.SEAM, accelerator.CLASS_SEAM, accelerator.SEAM]
+    seams = [arguments.SEAM, dataset.SEAM, started.CLASS_SEAM, started.SEAM]
     target, name = "library.flux_train_utils", "get_noisy_model_input_and_timesteps"
     flux = ("args", "noise_scheduler", "latents", "noise", "device", "dtype")
     seams += [
@@ -77,23 +79,23 @@ def install_look(config: SgaConfig, checkout: Checkout, look: Look) -> Installat
             ("model_pred", "target"),
             lambda original, session: _loss(original, session, look),
         ),
-        Seam("plain data", "library.train_util.prepare_accelerator", ("args",), _plain_data),
     ]
-    return install(seams, Session(config), checkout)
+    session = Session(config, parts=[Monitor()])
+    session.parts.append(PlainData(session))
+    return install(seams, session, checkout.package)
 
 
-def _plain_data(original: Callable, session: Session) -> Callable:
-    """Each image as it is: its latents are what the posterior is made of. Called between data and models."""
+class PlainData(Part):
+    """Each image as it is: its latents are what the posterior is made of."""
 
-    @functools.wraps(original)
-    def prepare_accelerator(args: argparse.Namespace) -> Any:
-        holder = session.dataset
-        for subset in [s for d in holder.group.datasets for s in d.subsets] if holder is not None else []:
+    def __init__(self, session: Session):
+        self.session = session
+
+    def started(self, run: Run) -> None:
+        holder = self.session.dataset
+        for subset in [s for d in holder.keepers for s in d.subsets] if holder is not None else []:
             subset.flip_aug = subset.color_aug = subset.random_crop = False
             subset.caption_dropout_rate = subset.caption_tag_dropout_rate = 0.0
-        return original(args)
-
-    return prepare_accelerator
 
 
 def _flux(original: Callable, session: Session, look: Look) -> Callable:
@@ -130,6 +132,7 @@ def _linear(look: Look, session: Session, latents: Tensor, noise: Tensor) -> tup
     sigmas = level.to(latents.device).view(-1, *[1] * (latents.ndim - 1))
     noisy = (1 - sigmas) * latents + sigmas * noise
     look.waiting = {"latents": latents, "noise": noise, "x": noisy, "path": flow_path(level)}
+    session.fire("noised")
     return noisy, sigmas
 
 
@@ -146,6 +149,7 @@ def _unet(original: Callable, session: Session, look: Look) -> Callable:
         shape = (-1, *[1] * (latents.ndim - 1))
         noisy = path.mean.to(latents).view(shape) * latents + path.std.to(latents).view(shape) * noise
         look.waiting = {"latents": latents, "noise": noise, "x": noisy, "path": path}
+        session.fire("noised")
         return noise, noisy, timesteps
 
     return get_noise_noisy_latents_and_timesteps

@@ -1,29 +1,28 @@
-"""Seams: noise levels follow the granularity (Eq. 29-31), in each function by which a trainer samples them.
+"""Seams: each function by which a trainer draws noise levels and mixes the noise in.
 
-The host samples in its own way; then sigma moves by Delta in logit space and the sample is re-noised. Every mode of the
-host is additive in logit space, so this equals Eq. 30-31 in each. Outside a training step nothing changes. A U-Net's
-noise levels are only noted: its modulation is a weight, see snr.py.
+They translate: what is drawn becomes a `Noised` batch, what the parts make of it goes back. Where no part moves the
+batch, the host's own function has the last word, with the host's own types.
 """
 
 import argparse
 import functools
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sga_kohya.equations.timesteps import renoise, shift_logit
 from sga_kohya.hosts.sd_scripts.families import NORMAL_MODES
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.training.events import Draw, Noised
 from sga_kohya.training.session import Session
 
-logger = logging.getLogger(__name__)
 
+def _replace_flux(original: Callable, session: Session, sign: int = 1) -> Callable:
+    """FLUX's form, which Chroma, Anima and HunyuanImage call as well; Lumina has one of the same form.
 
-def _replace_flux(original: Callable, session: Session) -> Callable:
-    """FLUX's form, which Chroma, Anima and HunyuanImage call as well; Lumina has one of the same form."""
+    sign: 1 where the trainers' target is noise - latents, -1 where it is latents - noise.
+    """
 
     @functools.wraps(original)
     def get_noisy_model_input_and_timesteps(
@@ -36,102 +35,93 @@ def _replace_flux(original: Callable, session: Session) -> Callable:
         *more: Any,
         **options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        delta = _delta(session, args, options.get("timestep_sampling_offset"))
-        if delta is None:
-            result = original(args, noise_scheduler, latents, noise, device, dtype, *more, **options)
-        else:
-            # float32 until the end, so that a bf16 run rounds once, as stock does.
-            call = original(args, noise_scheduler, latents, noise, device, torch.float32, *more, **options)
-            noisy, _, sigmas = call
-            delta = delta.view(sigmas.shape).to(sigmas.device)
-            noisy = renoise(noisy, latents, sigmas, delta)
-            sigmas = shift_logit(sigmas, delta)
-            timesteps = sigmas.flatten() * noise_scheduler.config.num_train_timesteps
-            result = noisy.to(dtype), timesteps.to(dtype), sigmas
-        _note(session, result[2])
-        return result
+        offsets = _offsets(args, options.get("timestep_sampling_offset"))
+        draw = Draw(session.current, getattr(args, "sigmoid_scale", 1.0), offsets)
+        moves = session.moves(draw)
+        # float32 until the end, so that a bf16 run rounds once, as stock does.
+        precision = torch.float32 if moves else dtype
+        noisy, timesteps, sigmas = original(args, noise_scheduler, latents, noise, device, precision, *more, **options)
+        target = sign * (noise - latents) if session.listens("compared") else None
+        sigma = sigmas.flatten()
+        batch = session.noised(Noised(draw, latents, noise, noisy, sigma, target, sign))
+        if not moves:
+            return noisy, timesteps, sigmas
+        if batch.sigma is not sigma:
+            timesteps = batch.sigma * noise_scheduler.config.num_train_timesteps
+        return _own(batch.x, dtype), timesteps.to(dtype), batch.column(batch.sigma)
 
     return get_noisy_model_input_and_timesteps
 
 
+def _replace_lumina(original: Callable, session: Session) -> Callable:
+    """Lumina's time and its velocity run the other way."""
+    return _replace_flux(original, session, sign=-1)
+
+
 def _replace_sd3(original: Callable, session: Session) -> Callable:
-    """SD3 draws whole timesteps, within min_timestep and max_timestep where they are set, and adds no other noise."""
+    """SD3 draws whole timesteps, within min_timestep and max_timestep where they are set, and adds no other noise.
+
+    Its trainers turn the velocity into clean latents, prediction * -sigma + noisy, and compare those. For a part that
+    compares velocities -1 stands in place of sigma: their sum is then prediction + noisy, from which the part takes the
+    velocity back. They use these sigmas for nothing else but weights that are refused with such a part.
+    """
 
     @functools.wraps(original)
     def get_noisy_model_input_and_timesteps(
         args: argparse.Namespace, latents: Tensor, noise: Tensor, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor]:
-        low = (args.min_timestep or 0) / 1000
-        span = (1000 if args.max_timestep is None else args.max_timestep) / 1000 - low
-        delta = _delta(session, args) if span > 0 else None
-        result = original(args, latents, noise, device, dtype if delta is None else torch.float32)
-        if delta is not None:
-            sigmas = result[2]
-            sigmas = low + span * shift_logit((sigmas - low) / span, delta.view(sigmas.shape).to(sigmas.device))
-            noisy = sigmas * noise + (1 - sigmas) * latents
-            result = noisy.to(torch.promote_types(dtype, noise.dtype)), (sigmas.flatten() * 1000).to(dtype), sigmas
-        _note(session, result[2])
-        return result
+        low, high = (args.min_timestep or 0), (1000 if args.max_timestep is None else args.max_timestep)
+        draw = Draw(session.current, low=low / 1000, high=high / 1000)
+        moves, compares = session.moves(draw), session.listens("compared")
+        noisy, timesteps, sigmas = original(args, latents, noise, device, torch.float32 if moves else dtype)
+        target = latents.clone() if compares else None
+        batch = session.noised(Noised(draw, latents, noise, noisy, sigmas.flatten(), target))
+        if not moves:
+            return noisy, timesteps, sigmas
+        noisy = _own(batch.x, torch.promote_types(dtype, noise.dtype))
+        if compares:
+            batch.offset = noisy.detach().clone()
+            return noisy, (batch.sigma * 1000).to(dtype), torch.full_like(sigmas, -1)
+        return noisy, (batch.sigma * 1000).to(dtype), batch.column(batch.sigma)
 
     return get_noisy_model_input_and_timesteps
 
 
 def _replace_unet(original: Callable, session: Session) -> Callable:
+    """A U-Net's noise levels are only told: its modulation is a weight, see loss.py."""
+
     @functools.wraps(original)
     def get_noise_noisy_latents_and_timesteps(
         args: argparse.Namespace, noise_scheduler: Any, latents: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        result = original(args, noise_scheduler, latents)
-        _note(session, result[2] / noise_scheduler.config.num_train_timesteps)
-        return result
+        noise, noisy, timesteps = original(args, noise_scheduler, latents)
+        sigma = timesteps / noise_scheduler.config.num_train_timesteps
+        session.noised(Noised(Draw(session.current, fixed=True), latents, noise, noisy, sigma))
+        return noise, noisy, timesteps
 
     return get_noise_noisy_latents_and_timesteps
 
 
-def _note(session: Session, sigmas: Tensor) -> None:
-    """Tell the session's other seams the noise levels of this training batch."""
-    if session.current is not None:
-        session.fire("timesteps")
-        session.noise_level = sigmas.detach().flatten()
+def _offsets(args: argparse.Namespace, offsets: Any) -> Tensor | None:
+    """Upstream's own per-sample offsets, None where its mode does not heed them."""
+    heeded = offsets is not None and args.timestep_sampling in NORMAL_MODES
+    return torch.as_tensor(offsets) if heeded else None
 
 
-def _delta(session: Session, args: argparse.Namespace, hosts: Any = None) -> Tensor | None:
-    """What moves each sample's logit, (B,), or None where nothing moves.
-
-    hosts: upstream's per-sample offsets or None; where one is set and the mode heeds it, it alone counts.
-    On the CPU, so that asking whether there is any Delta does not wait for the GPU.
-    """
-    config, sub_batch = session.config, session.current
-    if sub_batch is None or not config.modulation:
-        return None
-    delta = torch.tensor([config.timestep_shift.get(label or "", 0.0) for label in sub_batch.granularities])
-    if config.timestep_shift_form == "upstream":
-        delta = delta * args.sigmoid_scale  # sigmoid(s * (z + Delta)); family.py has refused modes without an s
-    if hosts is not None and args.timestep_sampling in NORMAL_MODES:
-        taken = torch.as_tensor(hosts, device=delta.device) != 0
-        if bool((taken & (delta != 0)).any()):
-            _announce_hosts_offset()
-        delta = torch.where(taken, torch.zeros_like(delta), delta)
-    return delta if delta.any() else None
-
-
-@functools.cache
-def _announce_hosts_offset() -> None:
-    logger.warning(
-        "subsets with custom_attributes timestep_sampling.offset keep sd-scripts' own offset; "
-        "sga_timestep_shift applies to the other subsets only"
-    )
+def _own(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of the host's own, because it asks for its gradient where checkpointing needs that."""
+    return x.to(dtype, copy=True)
 
 
 _NAME = "get_noisy_model_input_and_timesteps"
 _FLUX_PARAMETERS = ("args", "noise_scheduler", "latents", "noise", "device", "dtype")
-FLUX = Seam("timesteps", f"library.flux_train_utils.{_NAME}", _FLUX_PARAMETERS, _replace_flux)
-LUMINA = Seam("Lumina timesteps", f"library.lumina_train_util.{_NAME}", _FLUX_PARAMETERS, _replace_flux)
+FLUX = Seam("noise", f"library.flux_train_utils.{_NAME}", _FLUX_PARAMETERS, _replace_flux)
+LUMINA = Seam("Lumina noise", f"library.lumina_train_util.{_NAME}", _FLUX_PARAMETERS, _replace_lumina)
 SD3 = Seam(
-    "SD3 timesteps", f"library.sd3_train_utils.{_NAME}", ("args", "latents", "noise", "device", "dtype"), _replace_sd3
+    "SD3 noise", f"library.sd3_train_utils.{_NAME}", ("args", "latents", "noise", "device", "dtype"), _replace_sd3
 )
 UNET = Seam(
-    "U-Net timesteps",
+    "U-Net noise",
     "library.train_util.get_noise_noisy_latents_and_timesteps",
     ("args", "noise_scheduler", "latents"),
     _replace_unet,

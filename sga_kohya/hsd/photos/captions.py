@@ -130,7 +130,7 @@ def find_caption(photo: Path, folder: Path, default: str = "") -> Caption:
 
 
 def read_sidecar(photo: Path) -> str:
-    """The lines with words of PHOTO.txt or PHOTO.caption, "" when there are none. Raises UnreadableCaption."""
+    """Lines with words of PHOTO.txt or PHOTO.caption, "" when there are none. Raises UnreadableCaption, OSError."""
     for suffix in SIDECARS:
         sidecar = photo.with_suffix(suffix)
         if sidecar.is_file():
@@ -146,7 +146,8 @@ def _read_lines(sidecar: Path) -> list[str]:
     except UnreadableText as error:
         raise UnreadableCaption(f"{sidecar.name} {error.reason}") from None
     except OSError as error:
-        raise UnreadableCaption(f"{sidecar.name}: {error.strerror or error}") from None
+        # Out of reach, like a photo that is: what earlier runs made of it is not wrong for that.
+        raise OSError(error.errno, f"{sidecar.name}: {error.strerror}") from None
 
 
 def _is_annotation(line: str) -> bool:

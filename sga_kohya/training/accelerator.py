@@ -1,39 +1,27 @@
-"""Seams: the host's accelerator becomes a TupleAccelerator.
+"""The accelerator of a run: what SGA does where a host's loop asks for data, steps, saves and ends.
 
-Every script gets its accelerator from `prepare_accelerator(args)`, between making the dataset and loading models. The
-name `Accelerator` in the module that owns that function is replaced, so the host's own settings reach ours unchanged;
-the function itself is wrapped to print the plan at the moment when data and arguments are both known. What else happens
-around steps and epochs (resuming, time budgets, statistics) is done where the accelerator learns of them.
+Resuming, time budgets and statistics happen here, because the accelerator is what every host's loop tells of its steps.
 """
 
-import argparse
-import functools
-from collections.abc import Callable
 from typing import Any
 
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup
-from sga_kohya.hosts.seam import Seam
 from sga_kohya.training import probe
-from sga_kohya.training.loop import HostLoop
-from sga_kohya.training.plan_report import describe
+from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.randomness import Place
 from sga_kohya.tuples.step import SubBatch
 
-_TARGET = "library.train_util.prepare_accelerator"
-
 
 class HostAccelerator(TupleAccelerator):
-    """A TupleAccelerator that knows the host's loop, and that the session's other seams can ask."""
+    """A TupleAccelerator that knows the host's loop, and that the session can ask."""
 
     first_epoch = 1
-    session: Session  # of the subclass that the seam puts into the host
+    session: Session  # of the subclass that a host into the host
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -43,7 +31,7 @@ class HostAccelerator(TupleAccelerator):
 
     def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
         dataset = data_loader.dataset
-        if isinstance(dataset, HostDatasetGroup):
+        if isinstance(dataset, RunDataset):
             self.session.fire("accelerator")
             # Without --seed the host draws one in each process, but all ranks must follow one plan.
             (dataset.planner.seed,) = broadcast_object_list([dataset.planner.seed])
@@ -111,27 +99,3 @@ class HostAccelerator(TupleAccelerator):
                 session.monitor.finish(self.cursor.step)
                 session.last_epoch = session.loop.epoch()
         session.monitor.after_step(self.cursor, self.num_processes)
-
-
-def _replace_class(original: type, session: Session) -> type:
-    if original is not Accelerator:
-        raise SgaError(f"another plugin has replaced the host's Accelerator by {original}; use one at a time")
-    return type("HostAccelerator", (HostAccelerator,), {"session": session})
-
-
-def _replace_function(original: Callable, session: Session) -> Callable:
-    @functools.wraps(original)
-    def prepare_accelerator(args: argparse.Namespace) -> Accelerator:
-        if session.dataset is None:
-            raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
-        session.loop = HostLoop(args)
-        accelerator = original(args)
-        if accelerator.is_main_process:
-            print(describe(session.dataset, session.config, args))
-        return accelerator
-
-    return prepare_accelerator
-
-
-CLASS_SEAM = Seam("accelerator class", _TARGET, ("args",), _replace_class, inside="Accelerator")
-SEAM = Seam("accelerator", _TARGET, ("args",), _replace_function)

@@ -1,0 +1,75 @@
+"""What a run of sd-scripts will draw, by the host's own functions without a model; see training/host.py."""
+
+import argparse
+import functools
+import inspect
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sga_kohya.config import SgaConfig
+from sga_kohya.equations.weights import min_snr_weight
+from sga_kohya.hosts.sd_scripts import noise
+from sga_kohya.hosts.sd_scripts.advice import advice
+from sga_kohya.hosts.sd_scripts.families import family_of
+from sga_kohya.hosts.sd_scripts.loss import snr
+from sga_kohya.training.events import Run
+from sga_kohya.training.session import Session
+from sga_kohya.tuples.step import SubBatch
+
+
+class Levels:
+    """training.host.Levels of these arguments. args: the host's, as its parser made them."""
+
+    def __init__(self, args: argparse.Namespace, config: SgaConfig):
+        self.args, self.config = args, config
+        self.family = family_of(args)
+        self.modulation = self.family.modulation
+
+    def advice(self) -> list[str]:
+        return list(advice(vars(self.args)))
+
+    def noise_levels(self, label: str | None, bucket: tuple[int, int], count: int) -> Tensor:
+        """As the host draws them and our parts move them. The random state is left as it was."""
+        seam = next(seam for seam in noise.SEAMS if seam.target.startswith(f"{self.family.sampler}."))
+        original = inspect.unwrap(getattr(import_module(self.family.sampler), seam.target.rpartition(".")[2]))
+        session = Session(self.config)
+        session.started(Run(self.modulation))
+        session.accelerator = SimpleNamespace(current=SubBatch(0, (), (label,) * count))  # type: ignore[assignment]
+        width, height = (side // self.family.compression for side in bucket)
+        empty = torch.empty(count, 0, height, width)  # no channels: the host reads sizes only
+        given = [] if seam is noise.SD3 else [_scheduler(self.args.discrete_flow_shift)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            seam.replace(original, session)(self.args, *given, empty, empty, torch.device("cpu"), torch.float32)
+        assert session.batch is not None
+        return session.batch.sigma
+
+    def snr_weights(self, label: str | None) -> Tensor:
+        gamma = self.config.snr_gamma.get(label or "") if self.config.modulation else None
+        if gamma is None:
+            gamma = self.args.min_snr_gamma
+        if not gamma or isinstance(gamma, str):  # see started.py: the host's own is not set
+            return torch.ones(1000)
+        zero_terminal = bool(getattr(self.args, "zero_terminal_snr", False))
+        return min_snr_weight(_snr(zero_terminal), gamma, v_prediction=bool(self.args.v_parameterization))
+
+
+@functools.cache
+def _scheduler(shift: float) -> Any:
+    sd3 = import_module("library.sd3_train_utils")
+    return sd3.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift)
+
+
+@functools.cache
+def _snr(zero_terminal: bool) -> Tensor:
+    from diffusers import DDPMScheduler
+
+    # Stable Diffusion's schedule, which every script of its family writes out.
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    if zero_terminal:
+        import_module("library.custom_train_functions").fix_noise_scheduler_betas_for_zero_terminal_snr(scheduler)
+    return snr(scheduler)
