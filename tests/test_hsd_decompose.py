@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector
-from sga_kohya.hsd.cut.decompose import Group, decompose, distinct, render
+from sga_kohya.hsd.cut.decompose import Group, choose, decompose, render
 from sga_kohya.hsd.detect import make_detector
 
 LEVELS = (LevelConfig("macro", 512, tau_up=1.0), LevelConfig("meso", 512), LevelConfig("micro", 512))
@@ -83,13 +83,17 @@ def test_a_tiny_photo_yields_only_a_reason():
 def test_duplicates_within_a_level_are_judged_by_containment():
     face, loose, other = Box(10, 10, 40, 40), Box(0, 0, 100, 100), Box(200, 0, 240, 40)
     detections = [Detection(box, score, "micro") for box, score in ((loose, 0.5), (face, 0.9), (other, 0.1))]
-    assert [d.box for d in distinct(detections, 0.6)] == [face, other], "IoU of face and loose is only 0.09"
+    assert [d.box for d in choose(detections, 0.6, 9).chosen] == [face, other], "IoU of face and loose is only 0.09"
 
 
 def test_max_slices_limits_a_level():
     boxes = [(Box(x, 0, x + 300, 300), 1 - x / 2000) for x in (0, 350, 700)]
     config = HsdConfig((LEVELS[0], LEVELS[1], LevelConfig("micro", 512, max_slices=2)))
-    assert [s.box.x0 for s in one_group(noise(1024, 1024), Fixed(micro=boxes), config).slices[1:]] == [0, 350]
+    group = one_group(noise(1024, 1024), Fixed(micro=boxes), config)
+    assert [s.box.x0 for s in group.kept[1:]] == [0, 350]
+    assert [(s.box.x0, s.reason) for s in group.slices if not s.kept] == [
+        (700, "surplus: 2 better ones are taken, max_slices 2")
+    ]
 
 
 def test_the_coarser_of_a_redundant_pair_goes():
@@ -214,20 +218,22 @@ class Parts:
 
 
 def test_split_mode_makes_one_group_of_each_region():
-    ((first, second),) = decompose([("photo.jpg", noise(1200, 1000))], Parts(), SPLIT)
+    ((first, second, surplus),) = decompose([("photo.jpg", noise(1200, 1000))], Parts(), SPLIT)
     assert [(p.level, p.box, p.score, p.label) for p in first.slices] == [
         ("macro", Box(600, 100, 1112, 612), 0.9, "a macro"),
         ("meso", Box(610, 110, 910, 410), 0.8, "a meso"),
     ]
     assert [p.box for p in second.slices] == [Box(0, 0, 512, 512), Box(10, 10, 310, 310)]
     assert [d.box for d in first.seen] == [Box(610, 110, 910, 410)]
+    (left,) = surplus.slices
+    assert (left.box, left.reason) == (Box(0, 520, 400, 920), "surplus: 2 better ones are taken, max_slices 2")
 
 
 def test_split_mode_does_not_depend_on_the_other_photos_of_a_batch():
     photos = [("a", noise(1200, 1000)), ("b", noise(700, 700)), ("c", noise(1200, 1000))]
     together = decompose(photos, Parts(), SPLIT)
     assert together == [decompose([photo], Parts(), SPLIT)[0] for photo in photos]
-    assert [len(groups) for groups in together] == [2, 2, 2]
+    assert [sum(bool(group.kept) for group in groups) for groups in together] == [2, 2, 2]
 
 
 def test_split_mode_names_a_photo_without_regions():

@@ -88,7 +88,7 @@ def test_after_a_kill_nothing_is_redone_or_lost(photos, tmp_path, decoded):
     assert len(decoded) == 6 - len(finished) and result.tally.reused == len(finished)
     assert {file: (out / file).stat().st_mtime_ns for file in files} == before
     assert slices(out) == slices(fresh)
-    assert not (out / JOURNAL).exists() and not list(out.rglob("*.tmp"))
+    assert not (out / JOURNAL).exists() and not list(out.rglob("*.part"))
 
 
 def test_a_second_run_decodes_nothing(photos, tmp_path, decoded):
@@ -164,8 +164,11 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
         assert "1 captions were edited here and stay as they are, such as 1_micro/p0.txt" in capsys.readouterr().out
         assert (edited.read_text(), other.read_text()) == ("my own words\n", f"{caption}\n")
     (photos / "p0.png").unlink()
+    made = list(out.rglob("p0.*"))
     main([*arguments, "--caption", "three"])
-    assert "such as 1_micro/p0.txt" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said
+    assert f"removed  {len(made) - 1} files that earlier runs made and this one does not" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
 

@@ -81,7 +81,7 @@ def test_a_folder_of_awkward_photos(photos, tmp_path):
     kept = [row for row in rows if row["file"]]
     exported = {path.relative_to(out).as_posix() for path in out.glob("1_*/*.png")}
     assert exported == {row["file"] for row in kept}, "the manifest lists every file and no other"
-    assert not list(out.rglob("*.tmp")) and not (out / JOURNAL).exists()
+    assert not list(out.rglob("*.part")) and not (out / JOURNAL).exists()
 
     macro_boxes = {row["file"]: Box(*row["box"]) for row in kept if row["granularity"] == "macro"}
     for row in kept:
@@ -205,8 +205,8 @@ def test_a_manifest_cannot_make_it_delete_elsewhere(photos, tmp_path):
     victim.write_bytes(b"mine")
     with (out / "sga_manifest.jsonl").open("a", encoding="utf-8") as manifest:
         for file in ("../victim.png", str(victim), "1_macro/../../victim.png"):
-            manifest.write(json.dumps({"file": file}) + "\n")
-        manifest.write('{"file": "1_mac')
+            digest = hashlib.sha256(b"mine").hexdigest()
+            manifest.write(json.dumps({"file": file, "source": "x", "inputs": "", "sha256": digest}) + "\n")
     run(photos, out, CONFIG)
     assert victim.exists()
 
@@ -238,15 +238,15 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, CONFIG, workers=2)
     written = list(out.rglob("*.png"))
-    assert written and (out / JOURNAL).exists() and not list(out.rglob("*.tmp"))
+    assert written and (out / JOURNAL).exists() and not list(out.rglob("*.part"))
     for path in written:
         with Image.open(path) as image:
             image.load()
     monkeypatch.undo()
-    (out / "1_macro" / f"{written[0].stem}.png.tmp").write_bytes(b"half a file")
+    (out / "1_macro" / f"{written[0].stem}.png.part").write_bytes(b"half a file")
     result = run(photos, out, replace(CONFIG, format="jpg"))
     assert not list(out.rglob("*.png")), "the files of the interrupted run were its own"
-    assert result.foreign == [] and not list(out.rglob("*.tmp"))
+    assert result.foreign == [] and not list(out.rglob("*.part"))
 
 
 def test_dataset_toml_quotes_paths_and_leaves_empty_levels_out(photos, tmp_path):

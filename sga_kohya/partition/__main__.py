@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
+from sga_kohya.kit.files import only_writer
 from sga_kohya.partition import criteria, topics
 from sga_kohya.partition.dataset import Sample, read_dataset
 from sga_kohya.partition.output import DATASET_TOML, GROUPINGS, check_folder, write
@@ -63,9 +64,16 @@ def run(args: argparse.Namespace) -> str:
     check_folder(out)
     dataset = read_dataset(args.dataset, args.resolution, args.batch_size)
     parts, values, remarks = label(dataset.samples, args.by, labels, keywords, args.seed)
-    write(out, dataset, [None if part is None else labels[part] for part in parts], values, args.by, args.group_by)
-    notes = [f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"]
-    return report(labels, parts, remarks, out, args.by, notes if dataset.dropped else [])
+    named = [None if part is None else labels[part] for part in parts]
+    with only_writer(out, "give another OUT"):
+        check_folder(out)
+        aside = write(out, dataset, named, values, args.by, args.group_by)
+    notes = [f"what was edited by hand is in {place} now: start from a copy" for place in aside]
+    if dataset.dropped:
+        notes.append(
+            f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"
+        )
+    return report(labels, parts, remarks, out, args.by, notes)
 
 
 def label(
