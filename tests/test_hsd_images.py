@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from sga_kohya.hsd.photos import images, png
 from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize, shrink
+from sga_kohya.kit.pictures import SUFFIXES
 
 
 def saved(image: Image.Image, extension: str, **options) -> bytes:
@@ -26,7 +27,7 @@ def photo(width: int = 240, height: int = 180, seed: int = 0) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+    return 10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2)))
 
 
 def test_what_needs_no_change_is_read_without_a_note():
@@ -263,3 +264,35 @@ def test_near_duplicates_by_values():
     assert off.nearest("0" * 16) is None and not off.alike("0" * 16, ["0" * 16])
     found.add("blank", "")
     assert found.nearest("") is None and not found.alike("", ["", "0" * 16]), "blank pictures are like nothing"
+
+
+def art(colour: tuple[int, int, int], mode: str = "RGBA") -> bytes:
+    """A figure of one colour on nothing."""
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((*colour, 255), (16, 16, 48, 48))
+    return saved(image.convert(mode), "PNG")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_white_art_on_nothing_is_laid_on_grey(mode):
+    read, notes = decode_image(art((250, 250, 250), mode))
+    assert read[5, 5].tolist() == [128] * 3 and read[30, 30].tolist() == [250] * 3
+    assert notes == ("transparency laid on grey, as the rest is nearly white",)
+    read, notes = decode_image(art((200, 200, 200), mode))
+    assert read[5, 5].tolist() == [255] * 3 and notes == ("transparency laid on white",)
+    assert decode_image(saved(Image.new("RGBA", (8, 8)), "PNG"))[0].tolist() == [[[255] * 3] * 8] * 8, "nothing opaque"
+
+
+def test_real_art_and_real_photos_are_read(tmp_path):
+    """What Pillow writes of a real photo in each format that it both writes and reads."""
+    data = pytest.importorskip("skimage.data")
+    photo = Image.fromarray(data.astronaut()).resize((256, 256))
+    Image.init()
+    for suffix in sorted(SUFFIXES & Image.EXTENSION.keys() - {".pbm", ".heic", ".heif", ".hif", ".jxl"}):
+        name = Image.EXTENSION[suffix]
+        if name not in Image.SAVE or name not in Image.OPEN:
+            continue
+        wanted = photo.convert("L") if suffix == ".pgm" else photo
+        wanted.save(tmp_path / f"photo{suffix}", name)
+        read, _ = decode_image((tmp_path / f"photo{suffix}").read_bytes())
+        assert psnr(read, np.asarray(wanted.convert("RGB"))) > 20, suffix

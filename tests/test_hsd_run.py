@@ -323,3 +323,45 @@ def test_it_runs_as_a_module_without_torch(photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], env={**os.environ})
     assert done.returncode == 0, done.stderr
     assert "accelerate launch -m sga_kohya.flux_train_network" in done.stdout
+
+
+def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    (folder / "sub").mkdir(parents=True)
+    formats = {".jfif": "JPEG", ".JPE": "JPEG", ".jp2": "JPEG2000", ".tga": "TGA", ".ppm": "PPM", ".pcx": "PCX"}
+    for i, (suffix, name) in enumerate(formats.items()):
+        picture(640, 480 + 64 * i).save(folder / f"p{i}{suffix}", name)
+    for name in ("a.CR2", "sub/b.nef", "c.mp4", "d.xcf", "e", "p0.txt", "p0.npz", ".hidden.mp4", "Thumbs.db"):
+        (folder / name).write_bytes(b"words")
+    (folder / "linked").symlink_to(photos, target_is_directory=True)
+    assert main([str(folder), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
+    said = capsys.readouterr().out
+    assert "6 found, 6 used, 0 skipped" in said
+    for words in (
+        "warning: 2 raw files are not read: a.CR2, sub/b.nef; export them as JPEG or TIFF",
+        "warning: 1 files are no pictures that can be read (.mp4): c.mp4",
+        "warning: 1 files are no pictures that can be read (.xcf): d.xcf",
+        "warning: 1 files are no pictures that can be read (no suffix): e",
+        "warning: 1 folders are links and not followed: linked; give them as PHOTOS",
+    ):
+        assert words in said
+    assert said.count("warning: ") == 5
+
+
+def test_a_folder_that_cannot_be_read_at_all_is_an_error(tmp_path, capsys, monkeypatch):
+    def refusing(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_strip_says_how_much_of_it_is_unused(tmp_path, capsys):
+    (tmp_path / "strips").mkdir()
+    picture(350, 4500).save(tmp_path / "strips" / "webtoon.png")
+    picture(900, 300).save(tmp_path / "strips" / "wide.png")
+    assert main([str(tmp_path / "strips"), str(tmp_path / "out"), "--resolution", "512"]) == 0
+    said = capsys.readouterr().out
+    assert "1 photos are too long for any size, so much of them is unused: webtoon.png (350x4500, 3" in said
+    assert "--mode split makes several regions of a photo" in said

@@ -132,7 +132,9 @@ class Pipeline:
         except OSError as error:
             # Without the path, which the row has, and which must not depend on where PHOTOS lies.
             problem = f"{UNREADABLE}: {error.strerror or error}"
-            return replace(photo, problem=problem, finished=self._made_before(source))
+            # Its slices have the name that they were made under, which may be another photo's now.
+            before = [row for row in self.folder.made_before(source) if row.root == root]
+            return replace(photo, problem=problem, finished=before)
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
 
@@ -140,11 +142,6 @@ class Pipeline:
         """An unreadable photo never is: a plugin may have been installed."""
         rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
         return rows if all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows) else []
-
-    def _made_before(self, source: str) -> list[Row]:
-        """What stays of a photo that cannot be opened now: a drive that is away is no reason to delete its slices."""
-        rows = self.folder.ledger.rows(source)
-        return rows if any(row.file for row in rows) else []
 
     def plan(self, batch: Sequence[Photo]) -> list[Work]:
         """Says what to save of each photo of a batch; the only stage that touches detectors.

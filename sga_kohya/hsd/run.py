@@ -1,5 +1,6 @@
 """A whole run, from a folder of photos to a folder that can be trained on."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,8 +92,12 @@ def _stream(
 ) -> tuple[Tally, list[str]]:
     """All photos, large ones first; then what lies in folders that cannot be read now, as it is."""
     folder, config = pipeline.folder, pipeline.config
-    hidden = [source for name in found.unreadable for source in folder.ledger.sources_below(name)]
-    roots = assign_roots([*sources, *hidden], folder.taken)
+    below = [source for name in found.unreadable for source in folder.ledger.sources_below(name)]
+    closed = [source for source in sources if not os.access(pipeline.photos / source, os.R_OK)]
+    kept = {source: rows for source in (*below, *closed) if (rows := folder.made_before(source))}
+    sources = [source for source in sources if source not in kept]
+    # Names that stay are taken, even where the photos there are now would share them out otherwise.
+    roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
     tally, edited = Tally(level.name for level in config.levels), []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
@@ -102,9 +107,10 @@ def _stream(
                 tally.add(rows, new)
                 edited += edited_files(folder, rows)
                 bar.update()
-        for source in hidden:
-            tally.add(folder.keep(source), new=False)
-        pipeline.unopened.extend(hidden)
+        for rows in kept.values():
+            folder.done(rows, new=False)
+            tally.add(rows, new=False)
+        pipeline.unopened.extend(kept)
     except BaseException:
         # On Ctrl-C the files being written are finished, those that only wait are not begun.
         pool.shutdown(cancel_futures=True)

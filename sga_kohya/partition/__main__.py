@@ -69,6 +69,9 @@ def run(args: argparse.Namespace) -> str:
         check_folder(out)
         aside = write(out, dataset, named, values, args.by, args.group_by)
     notes = [f"what was edited by hand is in {place} now: start from a copy" for place in aside]
+    if dataset.untrained:
+        such = f"{len(dataset.untrained)} pictures get no label, such as {dataset.untrained[0]}"
+        notes.append(f"{such}: sd-scripts does not read their format; convert them to PNG or JPEG")
     if dataset.dropped:
         notes.append(
             f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"

@@ -126,11 +126,13 @@ class OutputFolder:
         self._stale.difference_update(files_of([row.__dict__ for row in rows]))
         self.ledger.done(rows, new)
 
-    def keep(self, source: str) -> list[Row]:
-        """The rows of a photo as an earlier run made them, which with their files stay as they are."""
+    def made_before(self, source: str) -> list[Row]:
+        """The rows of a photo that cannot be opened now: a drive that is away is no reason to delete its slices.
+
+        [] where there are no slices of it.
+        """
         rows = self.ledger.rows(source)
-        self.done(rows, new=False)
-        return rows
+        return rows if any(row.file for row in rows) else []
 
     def finish(self, dataset: str | None, settings: str) -> Swept:
         """Removes what earlier runs made and this one did not; writes dataset.toml (if any), settings and manifest."""

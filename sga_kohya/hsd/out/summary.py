@@ -1,9 +1,11 @@
 """What a run made, for a person to read: a table, warnings with what to do, the next command."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
 from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE
 from sga_kohya.hsd.out.report import REPORT
@@ -153,7 +155,7 @@ def _levels(tally: Tally) -> Iterator[str]:
     for name, level in tally.levels.items():
         share = f"{level.upscaled / level.kept:.0%}" if level.kept else "-"
         common = "{}x{}".format(*level.sizes.most_common(1)[0][0]) if level.sizes else "-"
-        yield f"{name:<12}{level.kept:>8}{level.dropped:>9}{share:>10}  {common}"
+        yield f"{name:<12}{level.kept:>8}{level.dropped - level.spare:>9}{share:>10}  {common}"
 
 
 def _groups(tally: Tally) -> Iterator[str]:
@@ -167,6 +169,7 @@ def _swept(result: Result) -> Iterator[str]:
 
 
 def _drops(tally: Tally) -> Iterator[str]:
-    kinds = +tally.reasons
-    if kinds:
-        yield "dropped  " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    spare = Counter({kind: tally.reasons[kind] for kind in (DUPLICATE, SURPLUS)})
+    for name, kinds in (("dropped", +(tally.reasons - spare)), ("spare", +spare)):
+        if kinds:
+            yield f"{name:<9}" + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
