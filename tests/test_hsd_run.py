@@ -81,7 +81,7 @@ def test_a_folder_of_awkward_photos(photos, tmp_path):
     kept = [row for row in rows if row["file"]]
     exported = {path.relative_to(out).as_posix() for path in out.glob("1_*/*.png")}
     assert exported == {row["file"] for row in kept}, "the manifest lists every file and no other"
-    assert not list(out.rglob("*.tmp")) and not (out / JOURNAL).exists()
+    assert not list(out.rglob("*.part")) and not (out / JOURNAL).exists()
 
     macro_boxes = {row["file"]: Box(*row["box"]) for row in kept if row["granularity"] == "macro"}
     for row in kept:
@@ -205,8 +205,8 @@ def test_a_manifest_cannot_make_it_delete_elsewhere(photos, tmp_path):
     victim.write_bytes(b"mine")
     with (out / "sga_manifest.jsonl").open("a", encoding="utf-8") as manifest:
         for file in ("../victim.png", str(victim), "1_macro/../../victim.png"):
-            manifest.write(json.dumps({"file": file}) + "\n")
-        manifest.write('{"file": "1_mac')
+            digest = hashlib.sha256(b"mine").hexdigest()
+            manifest.write(json.dumps({"file": file, "source": "x", "inputs": "", "sha256": digest}) + "\n")
     run(photos, out, CONFIG)
     assert victim.exists()
 
@@ -238,15 +238,15 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, CONFIG, workers=2)
     written = list(out.rglob("*.png"))
-    assert written and (out / JOURNAL).exists() and not list(out.rglob("*.tmp"))
+    assert written and (out / JOURNAL).exists() and not list(out.rglob("*.part"))
     for path in written:
         with Image.open(path) as image:
             image.load()
     monkeypatch.undo()
-    (out / "1_macro" / f"{written[0].stem}.png.tmp").write_bytes(b"half a file")
+    (out / "1_macro" / f"{written[0].stem}.png.part").write_bytes(b"half a file")
     result = run(photos, out, replace(CONFIG, format="jpg"))
     assert not list(out.rglob("*.png")), "the files of the interrupted run were its own"
-    assert result.foreign == [] and not list(out.rglob("*.tmp"))
+    assert result.foreign == [] and not list(out.rglob("*.part"))
 
 
 def test_dataset_toml_quotes_paths_and_leaves_empty_levels_out(photos, tmp_path):
@@ -408,3 +408,48 @@ def test_it_runs_as_a_module_without_torch(photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], env={**os.environ})
     assert done.returncode == 0, done.stderr
     assert "accelerate launch -m sga_kohya.flux_train_network" in done.stdout
+
+
+def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    (folder / "sub").mkdir(parents=True)
+    formats = {".jfif": "JPEG", ".JPE": "JPEG", ".jp2": "JPEG2000", ".tga": "TGA", ".ppm": "PPM", ".pcx": "PCX"}
+    for i, (suffix, name) in enumerate(formats.items()):
+        picture(640, 480 + 64 * i).save(folder / f"p{i}{suffix}", name)
+    for name in ("a.CR2", "sub/b.nef", "c.mp4", "d.xcf", "e", "p0.txt", "p0.npz", ".hidden.mp4", "Thumbs.db"):
+        (folder / name).write_bytes(b"words")
+    (folder / "linked").symlink_to(photos, target_is_directory=True)
+    assert (
+        main([str(folder), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1", "--caption", "x"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "6 found, 6 used, 0 skipped" in said
+    for words in (
+        "warning: 2 raw files are not read: a.CR2, sub/b.nef; export them as JPEG or TIFF",
+        "warning: 1 files are no pictures that can be read (.mp4): c.mp4",
+        "warning: 1 files are no pictures that can be read (.xcf): d.xcf",
+        "warning: 1 files are no pictures that can be read (no suffix): e",
+        "warning: 1 folders are links and not followed: linked; give them as PHOTOS",
+    ):
+        assert words in said
+    assert said.count("warning: ") == 5
+
+
+def test_a_folder_that_cannot_be_read_at_all_is_an_error(tmp_path, capsys, monkeypatch):
+    def refusing(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_strip_says_how_much_of_it_is_unused(tmp_path, capsys):
+    (tmp_path / "strips").mkdir()
+    picture(350, 4500).save(tmp_path / "strips" / "webtoon.png")
+    picture(900, 300).save(tmp_path / "strips" / "wide.png")
+    assert main([str(tmp_path / "strips"), str(tmp_path / "out"), "--resolution", "512"]) == 0
+    said = capsys.readouterr().out
+    assert "1 photos are too long for any size, so much of them is unused: webtoon.png (350x4500, 3" in said
+    assert "--mode split makes several regions of a photo" in said

@@ -17,6 +17,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
+from sga_kohya.kit.files import LOCK
 from sga_kohya.partition.__main__ import main
 from sga_kohya.partition.criteria import by_chance, equal_parts, frequency, high_frequency_share
 from sga_kohya.partition.topics import by_clusters, by_keywords, tf_idf
@@ -54,7 +55,7 @@ def test_by_frequency_from_blurred_to_sharp(folder, tmp_path, capsys):
     assert main([str(folder), str(out), "--by", "frequency", "--labels", "low,mid,high"]) == 0
     labels = {Path(row["file"]).stem: row["granularity"] for row in rows_of(out)}
     assert labels == {"5": "low", "4": "low", "3": "mid", "2": "mid", "1": "high", "0": "high"}
-    assert contents(folder) == before and sorted(p.name for p in out.iterdir()) == [
+    assert contents(folder) == before and sorted(p.name for p in out.iterdir() if p.name != LOCK) == [
         "dataset.toml",
         "sga_manifest.jsonl",
     ]

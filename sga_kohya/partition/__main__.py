@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
 from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.files import only_writer
 from sga_kohya.kit.text import safe
 from sga_kohya.partition import criteria, topics
 from sga_kohya.partition.dataset import Dataset, Sample, read_dataset
@@ -68,9 +69,19 @@ def run(args: argparse.Namespace) -> str:
     if unreadable and args.by == "caption":
         raise SgaError(unreadable[0])
     parts, values, remarks = label(dataset.samples, args.by, labels, keywords, args.seed)
-    write(out, dataset, [None if part is None else labels[part] for part in parts], values, args.by, args.group_by)
-    notes = [f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"]
-    return report(labels, parts, remarks, out, args.by, [*(notes if dataset.dropped else []), *unreadable])
+    named = [None if part is None else labels[part] for part in parts]
+    with only_writer(out, "give another OUT"):
+        check_folder(out)
+        aside = write(out, dataset, named, values, args.by, args.group_by)
+    notes = [f"what was edited by hand is in {place} now: start from a copy" for place in aside]
+    if dataset.untrained:
+        such = f"{len(dataset.untrained)} pictures get no label, such as {dataset.untrained[0]}"
+        notes.append(f"{such}: sd-scripts does not read their format; convert them to PNG or JPEG")
+    if dataset.dropped:
+        notes.append(
+            f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"
+        )
+    return report(labels, parts, remarks, out, args.by, [*notes, *unreadable])
 
 
 def _unreadable(dataset: Dataset) -> list[str]:

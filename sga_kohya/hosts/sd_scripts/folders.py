@@ -9,6 +9,8 @@ import toml
 
 from sga_kohya.errors import SgaError
 
+# Not kit/pictures.py: these are what sd-scripts reads, the last two with a plugin, and what it will not train on is
+# no image of a run.
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"}
 _CAPTIONS = ".caption"  # sd-scripts' default, where nothing names another
 

@@ -26,9 +26,10 @@ class Row:
     pixels, upright. score, detector: None for a whole photo. label: what the detector took it for. scale: output over
     source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
     caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
-    digest of everything that the photo's rows depend on. phash: perceptual hash of the photo, hexadecimal. notes: what
-    was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote a caption.
-    reason: None for a slice, "kind: details" for a discard. An unreadable photo and a
+    digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
+    its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
+    what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
+    reason: None for a slice, "kind: details" for a discard. An unreadable photo (or caption) and a
     near-duplicate have one row, without group.
     """
 
@@ -49,8 +50,10 @@ class Row:
     sha256: str | None = None
     bytes: int | None = None
     caption_sha256: str | None = None
+    strip_sha256: str | None = None
     source: str
     source_sha256: str | None
+    source_size: Size | None = None
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()
@@ -74,6 +77,7 @@ class Origin:
     root: str
     source: str
     source_sha256: str | None
+    source_size: Size | None = None
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()

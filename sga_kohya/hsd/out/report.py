@@ -1,7 +1,6 @@
 """report.html: what a run made and what it left out, for a person to look at. Links to small pictures beside it."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -14,9 +13,12 @@ from sga_kohya.hsd.out.manifest import caption_file
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT
 from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.files import whole_file
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 
 REPORT = "report.html"
+MARK = '<meta name="generator" content="sga_kohya.hsd">'
+"""In the page, so that another's report.html is known and left alone."""
 MOST_GUESSES = 20
 """Words of names that stand in the report; the summary shows fewer."""
 TEMPLATE = Path(__file__).with_name("report.template.html")
@@ -26,6 +28,7 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
     parts = {
+        "mark": MARK,
         "title": f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         "lead": escape(_lead(config) + ("" if preview else " Click a name to open the slice in full size.")),
         "numbers": "".join(f"<li><b>{value}</b>{escape(name)}</li>" for name, value in _numbers(tally)),
@@ -44,12 +47,10 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
     page = TEMPLATE.read_text(encoding="utf-8")
     # Names of files may hold braces, so what is inserted is never searched again.
     head, tail = ("".join(_filled(half, parts)) for half in page.split("{{data}}"))
-    temporary = out / f"{REPORT}.tmp"
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with whole_file(out / REPORT) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(head)
         _write_data(file, out, list(tally.levels), links=not preview)
         file.write(tail)
-    os.replace(temporary, out / REPORT)
 
 
 def _filled(text: str, parts: dict[str, str]) -> Iterator[str]:

@@ -161,7 +161,7 @@ def create(config: HsdConfig, photos: Path) -> VlmDetector:
 
 def announce(client: HttpClient, photos: Path, attempts: int, max_calls: int, side: int, cache: Path) -> None:
     """What the run will ask of a server that may cost money, before it does."""
-    count = sum(1 for _ in find_images(photos, photos / ".", MANIFEST)) if photos.is_dir() else 0
+    count = len(find_images(photos, photos / ".", [MANIFEST]).images) if photos.is_dir() else 0
     limit = f"at most {max_calls} calls (max_calls)" if max_calls else "no limit (max_calls)"
     print(
         f"vlm: {count} photos go to {client.url} ({client.model}), one call a region, each a JPEG of at most {side} "
