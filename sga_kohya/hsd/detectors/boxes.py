@@ -5,14 +5,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-import yaml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detect import Detection, View
+from sga_kohya.hsd.detectors.class_names import read_classes
 from sga_kohya.hsd.detectors.classes import Found
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
@@ -31,7 +30,7 @@ class YoloAnnotations:
         if classes is None and names is None:
             raise SgaError(f"detector boxes: no classes.txt in {folder}: give --detector_arg classes=FILE")
         self._folder = folder
-        self.classes = read_classes(classes or names or folder)
+        self.classes = read_classes(classes or names or folder, "boxes")
 
     def of(self, source: str, size: Size) -> list[Found]:
         """Corners in pixels of the photo, whose size is (width, height)."""
@@ -135,18 +134,6 @@ class AnnotationDetector:
                 if label in self._labels[level] and score >= self._thresholds[level] and _centred_in(corners, view)
             ]
         )
-
-
-def read_classes(file: Path) -> list[str]:
-    """Names in the order of their numbers: a line each, or the `names` of a data.yaml (a list or a mapping)."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix not in (".yaml", ".yml"):
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        names: Any = yaml.safe_load(text)["names"]
-        return [str(names[i]) for i in (sorted(names) if isinstance(names, dict) else range(len(names)))]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise SgaError(f"detector boxes: cannot read class names from {file}: {error}") from error
 
 
 def _posix(name: str) -> str:
