@@ -1,6 +1,5 @@
 """The detectors of sga_kohya.hsd on tiny models made on the spot, loaded by the libraries' own loaders, offline."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig, View
-from sga_kohya.hsd.detect import BUILT_IN, Detection, Detector, make_detector
+from sga_kohya.hsd.detect import BUILT_IN, Detector, make_detector
 from sga_kohya.hsd.detectors.letterbox import Letterbox, to_detection
 
 SIZES = ((640, 480), (300, 500), (111, 77), (1000, 90))
@@ -305,73 +304,6 @@ def test_a_model_that_is_not_there_is_named_in_one_line(name, tmp_path):
     assert "\n" not in str(error.value)
 
 
-# --- annotations --------------------------------------------------------------------------------------------------
-
-
-def view_of(photo: np.ndarray, box: Box, source: str) -> View:
-    return View(photo[box.y0 : box.y1, box.x0 : box.x1], source, box, photo.shape[1::-1])
-
-
-def test_yolo_annotations_by_path_or_by_name(tmp_path):
-    (tmp_path / "classes.txt").write_text("face\nupper body\ncat\n")
-    (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "01.txt").write_text("0 0.5 0.25 0.1 0.1\n1 0.5 0.5 0.5 0.5 0.8\n2 0.1 0.1 0.2 0.1 0.2 0.3\n")
-    (tmp_path / "02.txt").write_text("0 0.25 0.5 0.5 1\n")
-    model = detector("boxes", annotations=tmp_path)
-    photo = noise(400, 200)
-    cut = view_of(photo, Box(100, 0, 400, 200), "cats/01.jpg")
-    (face,), (body,) = (model.detect([cut], level)[0] for level in ("micro", "meso"))
-    assert face == Detection(Box(80, 40, 120, 60), 1.0, "micro", "face")
-    assert body == Detection(Box(0, 50, 200, 150), 0.8, "meso", "upper body")
-    all_of_it = detector("boxes", annotations=tmp_path, labels__micro="cat", threshold__micro=0.5)
-    (polygon,) = all_of_it.detect([whole(photo, "cats/01.jpg")], "micro")[0]
-    assert polygon.box == Box(40, 20, 80, 60) and polygon.label == "cat"
-    assert model.detect([whole(photo, "dogs/02.png")], "micro")[0][0].box == Box(0, 0, 200, 200)
-    assert model.detect([whole(photo, "03.png")], "micro") == [[]]
-    assert model.detect([view_of(photo, Box(300, 0, 400, 200), "cats/01.jpg")], "micro") == [[]], "it lies elsewhere"
-
-
-def test_coco_annotations_scale_with_the_photo(tmp_path):
-    data = {
-        "images": [
-            {"id": 7, "file_name": "a/01.jpg", "width": 200, "height": 100},
-            {"id": 8, "file_name": "b/01.jpg", "width": 200, "height": 100},
-            {"id": 9, "file_name": "deep\\02.jpg", "width": 100, "height": 200},
-        ],
-        "categories": [{"id": 3, "name": "Face"}, {"id": 5, "name": "person"}],
-        "annotations": [
-            {"image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40]},
-            {"image_id": 7, "category_id": 5, "bbox": [0, 0, 100, 100], "score": 0.5},
-            {"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, 4]},
-            {"image_id": 9, "category_id": 3, "bbox": [1, 2, 3, 4]},
-        ],
-    }
-    (tmp_path / "coco.json").write_text(json.dumps(data))
-    model = detector("boxes", annotations=tmp_path / "coco.json")
-    twice = noise(400, 200)
-    assert model.detect([whole(twice, "a/01.jpg")], "micro") == [
-        [Detection(Box(20, 40, 80, 120), 1.0, "micro", "Face")]
-    ]
-    assert model.detect([whole(twice, "a/01.jpg")], "meso") == [[Detection(Box(0, 0, 200, 200), 0.5, "meso", "person")]]
-    assert model.detect([whole(twice, "c/01.jpg")], "micro") == [[]], "two photos have that name"
-    with pytest.warns(UserWarning, match="annotated at 100x200, but upright it is 400x200"):
-        assert model.detect([whole(twice, "02.jpg")], "micro") == [[]]
-
-
-def test_annotations_name_what_is_wrong(tmp_path):
-    with pytest.raises(SgaError, match="no classes.txt"):
-        detector("boxes", annotations=tmp_path)
-    (tmp_path / "data.yaml").write_text("names: {0: face, 1: person}\n")
-    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n\n2 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(SgaError, match="a.txt, line 3: .* is no YOLO box of one of the 2 classes"):
-        detector("boxes", annotations=tmp_path).detect([whole(noise(9, 9), "a.jpg")], "micro")
-    (tmp_path / "coco.json").write_text("{}")
-    with pytest.raises(SgaError, match="is no COCO annotation file"):
-        detector("boxes", annotations=tmp_path / "coco.json")
-    with pytest.raises(SgaError, match="no annotations: give annotations="):
-        detector("boxes")
-
-
 # --- heuristic ----------------------------------------------------------------------------------------------------
 
 
@@ -389,9 +321,10 @@ def test_the_heuristic_prefers_windows_that_leave_the_head_on():
 def test_levels_of_one_s_own_names_take_the_defaults_of_their_rank(tmp_path):
     (tmp_path / "classes.txt").write_text("person\nface\n")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 1 1\n1 0.5 0.5 0.5 0.5\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
     levels = tuple(map(LevelConfig, ("scene", "part", "detail")))
     config = HsdConfig(levels, detector="boxes", detector_options={"annotations": str(tmp_path)})
-    model = make_detector(config, Path())
+    model = make_detector(config, tmp_path)
     found = {level.name: model.detect([whole(noise(20, 20), "a.jpg")], level.name)[0][0].label for level in levels}
     assert found == {"scene": "person", "part": "person", "detail": "face"}
 

@@ -24,11 +24,11 @@ def in_order(names: object) -> list[str]:
 
 
 def read_classes(file: Path, detector: str) -> list[str]:
-    """A line each, or the `names` of a data.yaml. Raises SgaError."""
+    """A line each, also where one is blank, or the `names` of a data.yaml. Raises SgaError."""
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() not in (".yaml", ".yml"):
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return [line.strip() or f"class {number}" for number, line in enumerate(text.rstrip().splitlines())]
         return in_order(yaml.safe_load(text)["names"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())

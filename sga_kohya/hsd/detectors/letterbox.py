@@ -58,8 +58,11 @@ class Letterbox(Stretch):
 
 
 def to_detection(corners: Sequence[float], score: float, level: str, label: str, size: Size) -> Detection | None:
-    """Whole pixels around the corners x0, y0, x1, y1, cut at a view of `size`; None when nothing is left."""
-    if not np.isfinite(corners).all():
+    """Whole pixels around the corners x0, y0, x1, y1, cut at a view of `size`; None when nothing is left.
+
+    A box without any width or height is nothing: rounded outwards it would be a pixel.
+    """
+    if not (np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]):
         return None
     # Rounding first: 99.9999 that was 100 must not take in a further column.
     x0, y0 = (int(np.floor(round(float(edge), 2))) for edge in corners[:2])

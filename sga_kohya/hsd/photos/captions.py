@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sga_kohya.hsd.cut.geometry import Box, intersection
 from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.photos.label_lines import is_label_line
 
 SIDECARS = (".txt", ".caption")
 CAMERA_WORDS = {
@@ -160,7 +161,7 @@ def read_sidecar(photo: Path) -> str:
             # utf-8-sig: Windows editors put a byte order mark in front, which is no part of a caption.
             lines = sidecar.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             caption = next((line.strip() for line in lines if line.strip()), "")
-            if re.fullmatch(r"\d+( -?\d*\.?\d+){4,}", caption):
+            if is_label_line(caption):
                 continue  # a YOLO annotation of the same name, not words
             if caption:
                 return caption
