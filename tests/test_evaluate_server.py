@@ -296,8 +296,9 @@ def test_a_foreign_page_in_a_browser_writes_nothing(server, plan, tmp_path):
     attack = f"""(async () => {{
         for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/json"])
             for (let n = 0; n < 3; n++)
-                await fetch("http://127.0.0.1:{server.port}/answer",
-                    {{method: "POST", mode: "no-cors", headers: {{"Content-Type": type}}, body: {hidden}}}).catch(() => 0);
+                await fetch("http://127.0.0.1:{server.port}/answer", {{
+                    method: "POST", mode: "no-cors", headers: {{"Content-Type": type}}, body: {hidden},
+                }}).catch(() => 0);
         return "done";
     }})()"""
     with Foreign() as port, chromium(tmp_path, "--host-resolver-rules=MAP evil.example 127.0.0.1") as page:

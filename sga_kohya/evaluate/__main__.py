@@ -136,9 +136,7 @@ def human(args: argparse.Namespace) -> int:
     files = all_images(plan)
     with only_writer(log_file(plan).parent, ELSEWHERE), Server(plan, files, args.host, args.port, args.name) as server:
         if args.host not in LOOPBACK:
-            print(
-                f"warning: --host {args.host}: any machine that reaches this one can take part, and nothing is encrypted"
-            )
+            print(f"warning: --host {args.host}: any machine that reaches it can take part, and nothing is encrypted")
         log = server.study.log
         if log.torn:
             print(f"warning: {log.torn} unfinished line{'s' * (log.torn > 1)} in {log.path} skipped")

@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines. A row is on the disk, whole, when `append` returns; else it raises and leaves none."""
+"""Append-only files of JSON lines. When `append` returns, the row is on the disk, whole; else none of it is."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ class Journal:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a journal and how many lines were none, such as one that a kill cut short. Nothing when it is missing."""
+    """The rows of a journal, none when it is missing, and how many lines were no rows, such as one cut by a kill."""
     if not path.is_file():
         return [], 0
     rows, torn = [], 0

@@ -10,7 +10,7 @@ class TooLong(OSError):
 
 
 class BoundedReader(io.RawIOBase):
-    """What comes from a connection. A timeout of a socket counts from each byte, so a drip could hold a thread for ever.
+    """What comes from a connection. A socket's own timeout begins anew with each byte, so a drip would never end.
 
     seconds: for all of it. most: bytes. Raises TimeoutError, TooLong.
     """

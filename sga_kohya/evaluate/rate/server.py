@@ -18,8 +18,8 @@ from typing import Any
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Cell, Plan
 from sga_kohya.evaluate.rate.ballots import LETTERS, dense
-from sga_kohya.evaluate.rate.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.evaluate.rate.judge import some_references
+from sga_kohya.evaluate.rate.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.evaluate.rate.study import CONSENT, Item, Log, candidates, check
 from sga_kohya.evaluate.sample.images import load, png, same_size
 
