@@ -123,6 +123,8 @@ def judge(args: argparse.Namespace) -> int:
             f"{len(verdict.ballots)} rankings, {verdict.failed} questions without a valid answer; {verdict.requests} "
             f"requests, ${verdict.dollars:.2f} in all"
         )
+        if verdict.lost:
+            print(f"warning: {verdict.lost} replies did not arrive whole: they may be charged, and count as estimated")
     return 0
 
 
