@@ -32,7 +32,6 @@ ALLOWED = {
     "doors": {"launch"},
 }
 UPWARD = {
-    "kit/chat.py",
     "training/session.py",
     "training/plan_report.py",
     "training/preview.py",
