@@ -136,20 +136,31 @@ def test_what_is_annotated_and_what_is_not_is_said_before_the_run(photos, tmp_pa
     )
     model = boxes(photos, annotations=labels)
     assert capsys.readouterr().err.splitlines() == [
-        "boxes: 2 of 5 photos are annotated, 1 names match no photo, such as z/009.txt",
-        "boxes: 2 matches are not used, as another is as likely, such as d/003.png by 003.txt, e/003.png by 003.txt",
-        "boxes: 1 boxes without a size are left out, such as 002.txt",
-        "boxes: 1 .txt files hold no labels, such as README.txt",
+        "boxes: 2 of 5 photos are annotated, 1 names match no photo, such as 'z/009.txt'",
+        "boxes: 2 matches are not used, as another is as likely, such as 'd/003.png by 003.txt', 'e/003.png by "
+        "003.txt'",
+        "boxes: 1 boxes without a size are left out, such as '002.txt'",
+        "boxes: 1 .txt files hold no labels, such as 'README.txt'",
     ]
     views = [add_photo(photos, source) for source in ("a/001.jpg", "b/001.jpg", "c/002.jpg", "d/003.png")]
     assert [len(found) for found in model.detect(views, "micro")] == [1, 0, 1, 0]
+
+
+def test_the_name_of_a_file_forges_no_line(photos, tmp_path, capsys):
+    add_photo(photos, "1.jpg")
+    boxes(
+        photos,
+        annotations=write(tmp_path / "l", {"classes.txt": "face", "1.txt": FACE, "x\nboxes: all is well.txt": FACE}),
+    )
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.isprintable()
 
 
 def test_a_run_of_which_no_photo_is_annotated_ends_before_it_begins(photos, tmp_path):
     add_photo(photos, "b/1.jpg")
     labels = write(tmp_path / "labels", {"classes.txt": "face", "a/2.txt": FACE})
     with pytest.raises(
-        SgaError, match="0 of 1 photos are annotated, 1 names match no photo, such as a/2.txt; .*b/1.jpg"
+        SgaError, match="0 of 1 photos are annotated, 1 names match no photo, such as 'a/2.txt'; .*'b/1.jpg'"
     ):
         boxes(photos, annotations=labels)
 
@@ -283,9 +294,9 @@ def test_coco_annotations_scale_with_the_photo(photos, tmp_path, capsys):
     assert model.detect([stranger, other], "micro") == [[], []]
     assert [d.box for d in model.detect([unsized], "micro")[0]] == [Box(40, 20, 50, 30)]
     assert capsys.readouterr().err.splitlines() == [
-        "boxes: 3 of 4 photos are annotated, 1 names match no photo, such as b/01.jpg",
-        "boxes: 1 photos have another shape than annotated, left out, such as deep/02.jpg",
-        "boxes: 3 boxes without a size are left out, such as 03.jpg",
+        "boxes: 3 of 4 photos are annotated, 1 names match no photo, such as 'b/01.jpg'",
+        "boxes: 1 photos have another shape than annotated, left out, such as 'deep/02.jpg'",
+        "boxes: 3 boxes without a size are left out, such as '03.jpg'",
     ]
 
 
@@ -324,7 +335,9 @@ def test_boxes_lie_where_they_were_drawn_whether_the_annotator_saw_the_photo_tur
     centre = f"0 {(share[0] + share[2]) / 2} {(share[1] + share[3]) / 2} {share[2] - share[0]} {share[3] - share[1]}"
     labels = write(tmp_path / "upright", {"classes.txt": "face", "1.txt": centre})
     assert boxes(photos, annotations=labels).detect([view], "micro")[0][0].box == half
-    said = "1 annotated photos are turned by EXIF, such as 1.jpg: their boxes are taken as drawn on the upright picture"
+    said = (
+        "1 annotated photos are turned by EXIF, such as '1.jpg': their boxes are taken as drawn on the upright picture"
+    )
     assert (said in capsys.readouterr().err) == (orientation > 1)
     labels = write(tmp_path / "stored", {"classes.txt": "face", "1.txt": "0 .25 .5 .5 1"})
     assert boxes(photos, annotations=labels, drawn_on="stored").detect([view], "micro")[0][0].box == half

@@ -31,7 +31,12 @@ Message = Mapping[str, Any]
 
 
 class ChatRefused(SgaError):
-    """The endpoint will not answer such a request, however often: the user has to correct something."""
+    """The endpoint will not answer such a request, however often: the user has to correct something.
+
+    status: of HTTP, 0 where nothing was sent.
+    """
+
+    status = 0
 
 
 class ChatUnavailable(SgaError):
@@ -93,11 +98,13 @@ class Chat:
         messages: Sequence[Message],
         arrived: Callable[[bytes], None] = lambda body: None,
         lost: Callable[[bytes], None] = lambda body: None,
+        waiting: Callable[[float, str], None] = lambda seconds, problem: None,
     ) -> Reply:
         """The reply to the messages.
 
         arrived: gets the body of a reply before anything else is done with it, to keep what was paid for. lost: gets
-        what there is of a reply that cannot be used but may have been charged, also after `arrived`.
+        what there is of a reply that cannot be used but may have been charged, also after `arrived`. waiting: gets the
+        seconds until the next attempt, and why there has to be one.
         Raises ChatRefused, ChatUnavailable.
         """
         pause = self.service.pause
@@ -108,7 +115,10 @@ class Chat:
                 problem, pause = again, max(pause, again.pause)
                 if again.charged:
                     lost(again.body)
-            if not left or self.ended.wait(min(pause, LONGEST_PAUSE)):
+            pause = min(pause, LONGEST_PAUSE)
+            if left and not self.ended.is_set():
+                waiting(pause, self._shown(problem))
+            if not left or self.ended.wait(pause):
                 break
             pause *= 2
         raise ChatUnavailable(
@@ -155,15 +165,20 @@ class Chat:
         problem = f"{error.code} {error.reason}: {body}"
         if error.code in _BUSY or error.code >= 500:
             return _Again(problem, pause=_seconds(error.headers.get("Retry-After")))
+        refused = ChatRefused(self._refusal(error, problem))
+        refused.status = error.code
+        return refused
+
+    def _refusal(self, error: urllib.error.HTTPError, problem: str) -> str:
         if 300 <= error.code < 400:
             place = error.headers.get("Location", "")
-            return ChatRefused(
+            return (
                 f"{self.url} redirects to {self._shown(place)}: it was not followed and got no key; write that address "
                 f"as {self.service.setting} if you trust it"
             )
         unset = error.code == 401 and not self.key and self.service.key_name
         hint = f" (the environment variable {self.service.key_name} is not set)" if unset else ""
-        return ChatRefused(f"{self.url} refused the request: {self._shown(problem)}{hint}")
+        return f"{self.url} refused the request: {self._shown(problem)}{hint}"
 
     def _shown(self, text: object) -> str:
         """What a server said, in one line that moves no cursor and does not repeat the key."""

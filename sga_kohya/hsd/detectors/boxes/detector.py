@@ -100,7 +100,8 @@ def notes(annotations: Annotations, matches: Matches, placed: Placed, photos: in
 
 def _examples(named: Sequence[str]) -> str:
     unlike = list(dict.fromkeys(named))
-    return f", such as {', '.join(unlike[:SHOWN])}" if unlike else ""
+    # As repr writes them: a name may hold a line break.
+    return f", such as {', '.join(map(repr, unlike[:SHOWN]))}" if unlike else ""
 
 
 def _shifted(corners: Sequence[float], view: View) -> tuple[float, ...]:
