@@ -17,7 +17,7 @@ import numpy as np
 
 from sga_kohya.hsd.cut.decompose import Group, Slice, decompose, render
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.detect import UNANSWERED, Detection
 from sga_kohya.hsd.kits import Section
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION, Origin, Row, group_rows, lost_row
@@ -142,8 +142,10 @@ class Pipeline:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
 
     def _finished(self, photo: Photo) -> list[Row]:
-        """An unreadable photo never is: a plugin may have been installed."""
+        """An unreadable photo never is: a plugin may have been installed. Nor is one that its detector failed at."""
         rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
+        if any(UNANSWERED in row.notes for row in rows):
+            return []
         return rows if all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows) else []
 
     def plan(self, batch: Sequence[Photo]) -> list[Work]:
@@ -204,6 +206,8 @@ class Pipeline:
 
     def _with_groups(self, photo: Photo, groups: list[Group]) -> Work:
         section = photo.section
+        if photo.source in getattr(section.detector, "unanswered", ()):
+            photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         slices = [piece for group in groups for piece in group.slices]
         captions = slice_captions(photo, groups)
         rows = [

@@ -132,7 +132,8 @@ def _judge(table: Table) -> Judge:
 
 
 # The least value of a number, where it is not 0.
-_LEAST = {"width": 64, "height": 64, "steps": 1, "size": 64, "batch_size": 1, "attempts": 1, "parallel": 1}
+_LEAST = {"width": 64, "height": 64, "steps": 1, "size": 64, "batch_size": 1}
+_LEAST |= {"attempts": 1, "parallel": 1, "timeout": 1}
 
 
 def _fields(kind: type, table: Table) -> Any:

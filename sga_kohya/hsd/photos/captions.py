@@ -11,6 +11,7 @@ from pathlib import Path
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Box, intersection
 from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.photos.label_lines import is_label_line
 from sga_kohya.hsd.photos.tags import is_tag_list, plain_tag, with_prefix, without
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 
@@ -135,7 +136,7 @@ def read_sidecar(photo: Path) -> str:
         sidecar = photo.with_suffix(suffix)
         if sidecar.is_file():
             lines = _read_lines(sidecar)
-            if lines and not _is_annotation(lines[0]):
+            if lines and not is_label_line(lines[0]):  # a YOLO annotation has the photo's name, too
                 return "\n".join(lines)
     return ""
 
@@ -148,20 +149,6 @@ def _read_lines(sidecar: Path) -> list[str]:
     except OSError as error:
         # Out of reach, like a photo that is: what earlier runs made of it is not wrong for that.
         raise OSError(error.errno, f"{sidecar.name}: {error.strerror}") from None
-
-
-def _is_annotation(line: str) -> bool:
-    """Whether a line is a YOLO annotation, which has the photo's name too: a class and four numbers or more."""
-    number, *numbers = line.split()
-    return number.isdecimal() and len(numbers) >= 4 and all(map(_is_number, numbers))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _from_names(photo: Path, folder: Path) -> str:
