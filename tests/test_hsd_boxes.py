@@ -252,8 +252,8 @@ def test_labels_beside_the_photos_are_no_captions_and_captions_are_no_labels(lin
     view = add_photo(photos, "cat.jpg")
     add_photo(photos, "dog.jpg")
     write(photos, {"classes.txt": "\n".join("abcd"), "cat.txt": line, "dog.txt": "1 dog, 2 cats"})
-    assert find_caption(photos / "cat.jpg", photos) == "cat"
-    assert find_caption(photos / "dog.jpg", photos) == "1 dog, 2 cats"
+    assert find_caption(photos / "cat.jpg", photos).text == "cat"
+    assert find_caption(photos / "dog.jpg", photos).text == "1 dog, 2 cats"
     assert boxes(photos, annotations=photos, labels="*").detect([view], "micro")[0]
 
 

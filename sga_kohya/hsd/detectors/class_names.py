@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.text import decode_text
 
 
 def in_order(names: object) -> list[str]:
@@ -26,7 +27,7 @@ def in_order(names: object) -> list[str]:
 def read_classes(file: Path, detector: str) -> list[str]:
     """A line each, also where one is blank, or the `names` of a data.yaml. Raises SgaError."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = decode_text(file.read_bytes())
         if file.suffix.lower() not in (".yaml", ".yml"):
             return [line.strip() or f"class {number}" for number, line in enumerate(text.rstrip().splitlines())]
         return in_order(yaml.safe_load(text)["names"])

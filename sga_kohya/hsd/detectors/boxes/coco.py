@@ -10,12 +10,13 @@ from typing import Any
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.boxes.drawing import Annotations
 from sga_kohya.hsd.detectors.classes import Found
+from sga_kohya.kit.text import decode_text
 
 
 def read_coco(file: Path) -> Annotations:
     """A box is [left, top, width, height] in pixels of an image of `width` and `height`. Raises SgaError."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
+        data = json.loads(decode_text(file.read_bytes()))
         categories = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
         images = {entry["id"]: entry for entry in data["images"]}
         annotations = Annotations(list(dict.fromkeys(categories.values())))

@@ -18,6 +18,7 @@ from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.photos.images import find_images
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.text import safe
 
 SHOWN = 3
 """Names that stand for all."""
@@ -124,7 +125,7 @@ def create(config: HsdConfig, photos: Path) -> AnnotationDetector:
     assert path is not None
     annotations = read_yolo(path, classes) if path.is_dir() else read_coco(path)
     labels = {level: choice.of(level, annotations.classes) for level in options.levels}
-    sources = [file.relative_to(photos).as_posix() for file in find_images(photos, photos / ".", MANIFEST)]
+    sources = [file.relative_to(photos).as_posix() for file in find_images(photos, photos / ".", [MANIFEST]).images]
     matches = match(sources, list(annotations.drawings))
     drawings = {source: annotations.drawings[name] for source, name in matches.annotation_of.items()}
     placed = Placed(photos, drawings, drawn_on)
@@ -132,5 +133,5 @@ def create(config: HsdConfig, photos: Path) -> AnnotationDetector:
     if not drawings:
         raise SgaError(f"detector boxes: {'; '.join(said)}; photos are{_examples(sources)[1:]} in {photos}")
     for note in said:
-        print(f"boxes: {note}", file=sys.stderr)
+        print(f"boxes: {safe(note)}", file=sys.stderr)
     return AnnotationDetector(placed, labels, thresholds)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from sga_kohya.hsd.photos.images import EXTENSIONS
+from sga_kohya.kit.pictures import SUFFIXES
 
 Parts = tuple[str, ...]
 
@@ -123,4 +123,4 @@ def _sure(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[tuple[
 def _stem(file: str) -> str:
     """Without the extension of a picture or a label; "v1.2" has none."""
     stem, dot, extension = file.rpartition(".")
-    return stem if dot and stem and f".{extension.lower()}" in {*EXTENSIONS, ".txt", ".jfif", ".jpe"} else file
+    return stem if dot and stem and f".{extension.lower()}" in {*SUFFIXES, ".txt"} else file

@@ -11,6 +11,7 @@ from sga_kohya.hsd.detectors.boxes.drawing import Annotations
 from sga_kohya.hsd.detectors.class_names import read_classes
 from sga_kohya.hsd.detectors.classes import Found
 from sga_kohya.hsd.photos.label_lines import is_label_line
+from sga_kohya.kit.text import decode_text
 
 CLASS_FILES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
 FURTHEST = 1.5
@@ -58,7 +59,7 @@ def key_points(file: Path) -> int:
     if file.suffix.lower() not in (".yaml", ".yml"):
         return 0
     try:
-        shape = yaml.safe_load(file.read_text(encoding="utf-8-sig")).get("kpt_shape") or [0]
+        shape = yaml.safe_load(decode_text(file.read_bytes())).get("kpt_shape") or [0]
         return math.prod(int(number) for number in shape)
     except (ValueError, TypeError, AttributeError):
         raise SgaError(f"detector boxes: kpt_shape in {file} is no pair of numbers, such as [17, 3]") from None

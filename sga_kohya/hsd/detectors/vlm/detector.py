@@ -27,6 +27,7 @@ from sga_kohya.hsd.photos.images import find_images
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
+from sga_kohya.kit.text import safe
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 """Apache-2.0; used without an endpoint."""
@@ -181,7 +182,7 @@ class ReplyCache:
 
 
 def say(warning: str) -> None:
-    tqdm.write(f"warning: {warning}", file=sys.stderr)
+    tqdm.write(f"warning: {safe(warning)}", file=sys.stderr)
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
