@@ -91,8 +91,8 @@ class Page:
 
 
 @contextmanager
-def chromium(folder: Path) -> Iterator[Page]:
-    """Skips the test, saying why, where there is no browser."""
+def chromium(folder: Path, *flags: str) -> Iterator[Page]:
+    """Skips the test, saying why, where there is no browser. flags: further ones."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium on the PATH: the page was not clicked through; apt-get install chromium")
@@ -100,7 +100,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         "websocket", reason="websocket-client drives chromium; pip install websocket-client"
     )
     profile = folder / "chromium"
-    command = [browser, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    command = [browser, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):

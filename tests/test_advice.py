@@ -1,5 +1,6 @@
 """Warnings about captions, DoRA and TOML, and refusals of forks: all from words and files alone."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,68 @@ def test_a_blank_first_line_is_no_caption(tmp_path):
     (path / "a.txt").write_text("\na cat\n")
     (text,) = advice(dataset(tmp_path, path))
     assert text == f"{path / 'a.txt'}: the first line is blank, and sd-scripts reads only that one"
+
+
+def test_a_caption_that_is_not_utf_8_is_named_before_sd_scripts_stops_at_it(tmp_path):
+    path = folder(tmp_path, "a.png", "b.png", "c.png", "c.txt")
+    (path / "a.txt").write_bytes("zoé".encode("cp1252"))
+    (path / "b.txt").write_bytes("zoe".encode("utf-16"))
+    options = dataset(tmp_path, path)
+    (text,) = problems(options, SgaConfig())
+    assert text.startswith(f"{path / 'a.txt'} and 1 more: the caption is not UTF-8, which stops sd-scripts. In your")
+    assert list(advice(options)) == [], "said once"
+
+
+def test_captions_that_sd_scripts_reads_otherwise_than_their_owner_are_named(tmp_path):
+    path = folder(tmp_path, *(f"{name}.png" for name in "abcd"))
+    for name, data in {
+        "a": "zoé".encode("utf-8-sig"),
+        "b": "z\ufffd".encode(),
+        "c": b"z\0o\0",
+        "d": b"zo\xc3\xa9",
+    }.items():
+        (path / f"{name}.txt").write_bytes(data)
+    options = dataset(tmp_path, path)
+    assert list(problems(options, SgaConfig())) == []
+    mark, lost = advice(options)
+    assert mark.startswith(f"{path / 'a.txt'}: begins with a byte order mark, which sd-scripts takes for a character")
+    assert lost.startswith(
+        f"{path / 'b.txt'} and 1 more: holds U+FFFD at 1, where another program has lost a character"
+    )
+
+
+def test_lines_that_sd_scripts_does_not_read_are_said_unless_it_was_told_to(tmp_path):
+    path = folder(tmp_path, "a.png", "b.png", "b.txt")
+    (path / "a.txt").write_text("a cat\na cat that sleeps\n")
+    (text,) = advice(dataset(tmp_path, path))
+    assert text.startswith(f"{path / 'a.txt'}: several lines, of which sd-scripts reads the first")
+    assert list(advice(dataset(tmp_path, path, "enable_wildcard = true"))) == []
+    assert list(advice(dataset(tmp_path, path) | {"enable_wildcard": True})) == []
+    (path / "a.txt").write_text("\na cat\n")
+    assert list(advice(dataset(tmp_path, path, "enable_wildcard = true"))) == [], "it passes over blank lines then"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "refused", "warned"),
+    [
+        ("p.txt", "zoé".encode("cp1252"), "not UTF-8, which stops sd-scripts", ""),
+        ("p.txt", "# zoé".encode("utf-8-sig"), "", "begins with a byte order mark"),
+        ("p.json", "[]".encode("utf-8-sig"), "a byte order mark in front stops sd-scripts", ""),
+        ("p.txt", "zoé".encode(), "", ""),
+    ],
+)
+def test_sample_prompts_are_looked_at_before_the_hours_until_they_are_read(tmp_path, name, data, refused, warned):
+    (tmp_path / name).write_bytes(data)
+    options = dataset(tmp_path, folder(tmp_path, "a.png", "a.txt")) | {"sample_prompts": str(tmp_path / name)}
+    for texts, wanted in ((list(problems(options, SgaConfig())), refused), (list(advice(options)), warned)):
+        assert len(texts) == bool(wanted) and (not wanted or wanted in texts[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot exist there")
+def test_the_name_of_a_file_cannot_forge_a_warning(tmp_path):
+    path = folder(tmp_path, "a.txt", "a.png", "b\n  warning: \x1b[1mmine.png")
+    (text,) = advice(dataset(tmp_path, path))
+    assert "such as b\\n  warning: \\x1b[1mmine.png" in text and "\n" not in text
 
 
 def test_a_name_of_five_fields_takes_another_image_s_caption(tmp_path):

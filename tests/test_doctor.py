@@ -198,3 +198,9 @@ def test_the_command_line(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "nothing.toml does not exist" in out and out.endswith("1 errors, 0 warnings\n")
     assert subprocess.run([sys.executable, "-m", "sga_kohya.doctor"], capture_output=True).returncode == 2
+
+
+def test_a_file_s_name_in_a_finding_cannot_move_the_cursor_or_turn_the_writing():
+    findings = Findings()
+    findings.error("a\x1b[1A\u202egnp: no such file\nsecond line")
+    assert list(findings.lines()) == ["error       a\\x1b[1A\\u202egnp: no such file\n            second line"]

@@ -130,6 +130,16 @@ def test_what_was_made_before_a_kill_is_kept(sampled, tmp_path):
     assert [file.name for file in made.iterdir() if file.name.startswith(".")] == []
 
 
+def test_images_of_another_hand_are_not_replaced(sampled, tmp_path):
+    path, command, _ = sampled(LISTED, "gen_img.py")
+    mine = tmp_path / "evaluation" / "images" / "alpha" / "one" / "p01_s1.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(SgaError, match=r"1 images in .*one were not made here, such as p01_s1\.png"):
+        generate(read_plan(path), tmp_path, command)
+    assert mine.read_bytes() == b"mine"
+
+
 def test_other_weights_or_settings_make_new_images(sampled, tmp_path):
     path, command, left = sampled(LISTED, "gen_img.py")
     generate(read_plan(path), tmp_path, command)

@@ -66,7 +66,8 @@ class Rater:
         return reply, content
 
     def post(self, path, body, expected=200):
-        headers = {"Content-Type": "application/json", "X-Session": getattr(self, "session", "")}
+        origin = f"http://127.0.0.1:{self.address[1]}"
+        headers = {"Content-Type": "application/json", "X-Session": getattr(self, "session", ""), "Origin": origin}
         reply, content = self.request("POST", path, json.dumps(body), **headers)
         assert reply.status == expected, content
         return json.loads(content)
@@ -135,7 +136,7 @@ def test_two_windows_of_one_rater_cannot_both_answer(server, plan):
             "POST",
             "/answer",
             json.dumps(answers[number]),
-            **{"Content-Type": "application/json", "X-Session": windows[number].session},
+            **{"Content-Type": "application/json", "X-Session": windows[number].session, "Origin": server.url[:-1]},
         )
         return reply.status
 
@@ -241,9 +242,9 @@ def test_answers_that_are_none_are_refused(server, plan, change, status):
 def test_other_sites_and_other_names_of_this_machine_are_refused(server):
     rater = Rater(server, "ann")
     body, kind = json.dumps({}), "application/json"
-    own = {"Content-Type": kind, "X-Session": rater.session}
+    own = {"Content-Type": kind, "X-Session": rater.session, "Origin": server.url[:-1]}
     assert rater.request("POST", "/next", body, **own)[0].status == 200
-    assert rater.request("POST", "/next", body, **own, Origin="https://evil.example")[0].status == 403
+    assert rater.request("POST", "/next", body, **(own | {"Origin": "https://evil.example"}))[0].status == 403
     assert rater.request("POST", "/next", body, **(own | {"Content-Type": "text/plain"}))[0].status == 415
     assert rater.request("POST", "/next", body, **(own | {"X-Session": "guess"}))[0].status == 403
     assert rater.request("POST", "/next", "x" * 20_000, **own)[0].status == 413

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import resource
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -14,8 +15,10 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.rate.analysis import analyse, reliability
+from sga_kohya.evaluate.rate.endpoint import ROOM
 from sga_kohya.evaluate.rate.judge import DIMENSIONS, INSTRUCTIONS, Asker, judge, parse, questions, read
 from sga_kohya.evaluate.sample.images import all_images
+from sga_kohya.kit import chat
 
 from .evaluate_world import make_plan
 
@@ -267,3 +270,171 @@ def test_identity_of_a_question_follows_what_it_shows(tmp_path, serve):
     twin = next(question for question in main if question.trial == repeat.trial)
     assert asker.identity(twin) != asker.identity(repeat) and twin.order == repeat.order
     assert asker.identity(twin) == asker.identity(replace(twin, kind="other"))
+
+
+def replies(plan):
+    return plan.out / "judge" / "replies"
+
+
+def answered(payload, **usage):
+    body = {"choices": [{"message": {"content": honest(payload)}}], "usage": usage}
+    return 200, {}, json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("tokens", [None, float("nan"), float("inf"), -1, -1e9, "9", True, [], {}])
+def test_usage_without_sense_neither_stops_the_run_nor_the_budget(tmp_path, serve, tokens):
+    endpoint = serve(lambda payload: answered(payload, prompt_tokens=tokens, completion_tokens=tokens))
+    plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0)
+    asker = Asker(plan, all_images(plan))
+    verdict = judge(plan, all_images(plan), pause=0)
+    each = verdict.dollars / 12
+    assert verdict.failed == 0 and 0.001 < each < 0.01  # as estimated
+    assert judge(plan, all_images(plan), pause=0).dollars == pytest.approx(verdict.dollars)
+    plan = replace(plan, seeds=(1, 2), judge=replace(plan.judge, repeats=3, budget=verdict.dollars + 2.5 * each))
+    with pytest.raises(SgaError, match="budget = .* is below the estimated"):
+        judge(plan, all_images(plan), pause=0)
+    assert len(endpoint.payloads) == 12 and asker.plan.judge.repeats == 0
+
+
+def test_completion_tokens_that_are_null_cost_as_estimated(tmp_path, serve):
+    endpoint = serve(lambda payload: answered(payload, prompt_tokens=1000, completion_tokens=None))
+    plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0)
+    assert judge(plan, all_images(plan), pause=0).dollars == pytest.approx(12 * (1000 * 1 + 250 * 10) / 1e6)
+
+
+@pytest.mark.parametrize("dollars", ["NaN", "-5", "Infinity", "null", '"1"'])
+def test_a_sum_without_sense_that_an_older_version_kept_is_reckoned_anew(tmp_path, serve, dollars):
+    endpoint = serve(honest)
+    plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0)
+    verdict = judge(plan, all_images(plan), pause=0)
+    for path in replies(plan).glob("*.json"):
+        body = json.loads(path.read_text())["body"]
+        path.write_text(f'{{"dollars": {dollars}, "reply": {body}}}')
+    again = judge(plan, all_images(plan), pause=0)
+    assert again.dollars == pytest.approx(verdict.dollars) and again.requests == 0
+    assert again.ballots == verdict.ballots
+
+
+def test_a_reply_that_was_paid_for_outlives_a_kill_before_it_was_read(tmp_path, serve, monkeypatch):
+    endpoint = serve(honest)
+    plan = plan_for(tmp_path, endpoint.url, parallel=1)
+
+    def killed(body):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chat, "read_reply", killed)
+        with pytest.raises(KeyboardInterrupt):
+            judge(plan, all_images(plan), pause=0)
+    paid = len(endpoint.payloads)
+    assert 1 <= paid < 21
+    judge(plan, all_images(plan), pause=0)
+    assert len(endpoint.payloads) == 21
+
+
+def test_replies_lost_on_the_way_are_kept_and_counted_and_their_questions_asked_again(tmp_path, serve, capsys):
+    seen = Counter()
+
+    def torn(payload):
+        seen[key] = 1 + seen[key := json.dumps(payload)]
+        return (200, {"Content-Length": "9999"}, b'{"choi') if seen[key] == 1 else answered(payload, prompt_tokens=1000)
+
+    endpoint = serve(torn)
+    plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0)
+    assert main(["judge", str(tmp_path / "plan.toml")]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "12 rankings, 0 questions without a valid answer; 24 requests" in said and "12 replies did not arrive" in said
+    )
+    lost = list(replies(plan).glob("*.lost-*.json"))
+    assert len(lost) == 12 and {json.loads(path.read_text())["body"] for path in lost} == {'{"choi'}
+    again = judge(plan, all_images(plan), pause=0)
+    assert again.requests == 0 and f"${again.dollars:.2f}" in said  # a later run counts them too
+    assert again.dollars > 12 * 0.0035
+
+
+def test_nothing_is_asked_where_the_reply_could_not_be_kept(tmp_path, serve):
+    endpoint = serve(honest)
+    plan = plan_for(tmp_path, endpoint.url)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM - 1, before[1]))  # refused as on a full disk
+    try:
+        with pytest.raises(OSError):
+            judge(plan, all_images(plan), pause=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert endpoint.payloads == [] and not list(replies(plan).iterdir())
+    assert judge(plan, all_images(plan), pause=0).requests == 21
+
+
+DAMAGED = [b"", b"{", b"[]", b"5", b"{}", b"\xff", b"[" * 9999, b'{"body": 5}', b'{"dollars": 1}']
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=[repr(content[:20]) for content in DAMAGED])
+def test_a_damaged_reply_counts_as_spent_and_is_asked_for_again(tmp_path, serve, capsys, content):
+    endpoint = serve(honest)
+    plan = plan_for(tmp_path, endpoint.url)
+    verdict = judge(plan, all_images(plan), pause=0)
+    sorted(replies(plan).glob("*.json"))[0].write_bytes(content)
+    again = judge(plan, all_images(plan), pause=0)
+    assert len(endpoint.payloads) == 22 and again.ballots == verdict.ballots
+    assert again.dollars > verdict.dollars * 21.99 / 21
+    assert judge(plan, all_images(plan), pause=0).dollars == pytest.approx(again.dollars)
+    assert "1 kept replies are damaged" in capsys.readouterr().out
+
+
+def test_a_kept_reply_that_is_no_completion_is_put_aside(tmp_path, serve):
+    endpoint = serve(honest)
+    plan = plan_for(tmp_path, endpoint.url)
+    judge(plan, all_images(plan), pause=0)
+    path = sorted(replies(plan).glob("*.json"))[0]
+    path.write_text('{"estimate": 0.5, "prices": [1, 10], "body": "<html>"}')
+    again = judge(plan, all_images(plan), pause=0)
+    assert len(endpoint.payloads) == 22 and again.dollars > 0.5 and len(again.ballots) == 21
+
+
+def test_the_key_is_not_sent_after_a_redirect(tmp_path, serve, monkeypatch, capsys):
+    monkeypatch.setenv("TEST_KEY", "secret")
+    other = serve(honest)
+    server = serve(lambda payload: (307, {"Location": f"{other.url}/chat/completions"}, b""))
+    plan_for(tmp_path, server.url)
+    assert main(["judge", str(tmp_path / "plan.toml")]) == 2
+    said = capsys.readouterr().err
+    assert "redirects to" in said and "write that address as [judge]: url" in said and "secret" not in said
+    assert other.payloads == []
+
+
+def test_an_endpoint_without_json_mode_is_said(tmp_path, serve):
+    plan = plan_for(tmp_path, serve(lambda payload: (400, {}, b"unknown field response_format")).url)
+    with pytest.raises(SgaError, match="write json_mode = false"):
+        judge(plan, all_images(plan), pause=0)
+
+
+def test_a_key_on_an_open_line_is_warned_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TEST_KEY", "secret")
+    plan = plan_for(tmp_path, "http://judge.example/v1")
+    judge(plan, all_images(plan), only_estimate=True)
+    said = capsys.readouterr().out
+    assert "http://judge.example/v1/chat/completions is not encrypted: TEST_KEY" in said and "secret" not in said
+
+
+@pytest.mark.parametrize("line", [b"{", b"5", b'{"rater": "x"}', b"\xff"])
+def test_ballots_that_are_damaged_are_said_with_the_remedy(tmp_path, serve, line):
+    plan = plan_for(tmp_path, serve(honest).url)
+    judge(plan, all_images(plan), pause=0)
+    with (plan.out / "judge" / "ballots.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(SgaError, match="damaged: run `judge` again"):
+        read(plan)
+    judge(plan, all_images(plan), pause=0)
+    assert len(read(plan)) == 21
+
+
+def test_answers_nested_without_end_or_with_huge_numbers_are_invalid_not_fatal():
+    deep = '{"geometry": ' + "[" * 100_000
+    with pytest.raises(ValueError, match="no JSON object|not valid JSON"):
+        parse(deep + "}", "ABC")
+    ranks = json.dumps(dict.fromkeys(DIMENSIONS, {"A": 10**400, "B": 1, "C": 1}))
+    with pytest.raises(ValueError) as caught:
+        parse(ranks, "ABC")
+    assert len(str(caught.value)) < 150

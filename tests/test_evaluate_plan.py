@@ -57,6 +57,18 @@ def test_every_problem_is_named_at_once(tmp_path):
     assert said.count("\n") >= 15
 
 
+def test_a_file_of_prompts_is_read_in_any_encoding_that_it_names_and_in_no_other(tmp_path):
+    path, prompts = write_plan(tmp_path), tmp_path / "prompts.txt"
+    values = toml.loads(path.read_text())
+    values["datasets"][0] |= {"prompts": [], "prompts_file": "prompts.txt"}
+    path.write_text(toml.dumps(values))
+    prompts.write_bytes("# mine\n\nzoé, 猫\r\na\u2028b\n".encode("utf-16"))
+    assert read_plan(path).datasets[0].prompts == ("zoé, 猫", "a\u2028b")
+    prompts.write_bytes("zoé".encode("cp1252"))
+    with pytest.raises(SgaError, match=r"prompts_file = 'prompts.txt': .*prompts.txt: not UTF-8: byte 0xe9 at 2; save"):
+        read_plan(path)
+
+
 def test_the_example_lacks_nothing_but_the_pictures(tmp_path):
     (tmp_path / "photos" / "alpha").mkdir(parents=True)
     for number in range(4):

@@ -1,13 +1,14 @@
 """sga_kohya.hsd: Algorithm 1 on one photo, with detections that the test chooses, and the model-free detector."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector
-from sga_kohya.hsd.cut.decompose import Group, decompose, distinct, render
+from sga_kohya.hsd.cut.decompose import Group, choose, decompose, render
 from sga_kohya.hsd.detect import make_detector
 
 LEVELS = (LevelConfig("macro", 512, tau_up=1.0), LevelConfig("meso", 512), LevelConfig("micro", 512))
@@ -83,13 +84,17 @@ def test_a_tiny_photo_yields_only_a_reason():
 def test_duplicates_within_a_level_are_judged_by_containment():
     face, loose, other = Box(10, 10, 40, 40), Box(0, 0, 100, 100), Box(200, 0, 240, 40)
     detections = [Detection(box, score, "micro") for box, score in ((loose, 0.5), (face, 0.9), (other, 0.1))]
-    assert [d.box for d in distinct(detections, 0.6)] == [face, other], "IoU of face and loose is only 0.09"
+    assert [d.box for d in choose(detections, 0.6, 9).chosen] == [face, other], "IoU of face and loose is only 0.09"
 
 
 def test_max_slices_limits_a_level():
     boxes = [(Box(x, 0, x + 300, 300), 1 - x / 2000) for x in (0, 350, 700)]
     config = HsdConfig((LEVELS[0], LEVELS[1], LevelConfig("micro", 512, max_slices=2)))
-    assert [s.box.x0 for s in one_group(noise(1024, 1024), Fixed(micro=boxes), config).slices[1:]] == [0, 350]
+    group = one_group(noise(1024, 1024), Fixed(micro=boxes), config)
+    assert [s.box.x0 for s in group.kept[1:]] == [0, 350]
+    assert [(s.box.x0, s.reason) for s in group.slices if not s.kept] == [
+        (700, "surplus: 2 better ones are taken, max_slices 2")
+    ]
 
 
 def test_the_coarser_of_a_redundant_pair_goes():
@@ -214,20 +219,22 @@ class Parts:
 
 
 def test_split_mode_makes_one_group_of_each_region():
-    ((first, second),) = decompose([("photo.jpg", noise(1200, 1000))], Parts(), SPLIT)
+    ((first, second, surplus),) = decompose([("photo.jpg", noise(1200, 1000))], Parts(), SPLIT)
     assert [(p.level, p.box, p.score, p.label) for p in first.slices] == [
         ("macro", Box(600, 100, 1112, 612), 0.9, "a macro"),
         ("meso", Box(610, 110, 910, 410), 0.8, "a meso"),
     ]
     assert [p.box for p in second.slices] == [Box(0, 0, 512, 512), Box(10, 10, 310, 310)]
     assert [d.box for d in first.seen] == [Box(610, 110, 910, 410)]
+    (left,) = surplus.slices
+    assert (left.box, left.reason) == (Box(0, 520, 400, 920), "surplus: 2 better ones are taken, max_slices 2")
 
 
 def test_split_mode_does_not_depend_on_the_other_photos_of_a_batch():
     photos = [("a", noise(1200, 1000)), ("b", noise(700, 700)), ("c", noise(1200, 1000))]
     together = decompose(photos, Parts(), SPLIT)
     assert together == [decompose([photo], Parts(), SPLIT)[0] for photo in photos]
-    assert [len(groups) for groups in together] == [2, 2, 2]
+    assert [sum(bool(group.kept) for group in groups) for groups in together] == [2, 2, 2]
 
 
 def test_split_mode_names_a_photo_without_regions():
@@ -265,3 +272,51 @@ def test_only_crops_below_their_size_are_enlarged_by_the_upscaler():
     made = [render(image, piece, enlarge) for piece in one_group(image, detector, HsdConfig(LEVELS)).slices]
     assert asked == [((300, 300), (512, 512))]
     assert [pixels.shape[:2] for pixels in made] == [(512, 512)] * 3 and not made[2].any() and made[0].any()
+
+
+def named(*things: tuple[str, tuple[int, int, int, int], float]) -> list[Detection]:
+    return [Detection(Box(*box), score, "meso", label) for label, box, score in things]
+
+
+def test_things_on_a_thing_are_things_of_their_own():
+    table, cup, spoon = (
+        ("table", (0, 0, 1000, 600), 0.9),
+        ("cup", (100, 50, 300, 300), 0.8),
+        ("cup", (400, 50, 600, 300), 0.7),
+    )
+    choice = choose(named(table, cup, spoon), 0.6, 9)
+    assert [d.label for d in choice.chosen] == ["table", "cup", "cup"] and choice.left == {}
+
+
+def test_a_child_in_its_mother_s_arms_is_no_duplicate_of_her():
+    mother, child = ("person", (0, 0, 500, 1000), 0.9), ("person", (150, 300, 400, 700), 0.8)
+    assert len(choose(named(mother, child), 0.6, 9).chosen) == 2
+
+
+def test_one_thing_found_twice_goes_once_and_has_its_row():
+    face, loose, cat = ("face", (10, 10, 80, 80), 0.9), ("Face", (0, 0, 100, 100), 0.5), ("cat", (8, 10, 80, 80), 0.4)
+    choice = choose(named(face, loose, cat), 0.6, 9)
+    assert [d.label for d in choice.chosen] == ["face"]
+    assert list(choice.left.values()) == [
+        "duplicate: IoU 0.49, 100% of the smaller shared with a better face",
+        "duplicate: IoU 0.97, 100% of the smaller shared with a better face",
+    ]
+
+
+def test_every_detection_of_a_level_is_a_slice_or_has_a_reason():
+    boxes = [Box(x, y, x + 300, y + 300) for x in range(0, 700, 50) for y in range(0, 700, 50)]
+    found = [(box, 1 - i / 1000) for i, box in enumerate(boxes)]
+    config = HsdConfig((LEVELS[0], replace(LEVELS[1], max_slices=3), LEVELS[2]))
+    for detector in (Fixed(meso=found), Fixed(meso=found, micro=found)):
+        pieces = one_group(noise(1024, 1024), detector, config).slices
+        assert [piece.level for piece in pieces].count("meso") == len(boxes)
+        assert {(piece.reason or "kept").split(":")[0] for piece in pieces} >= {"kept", "duplicate", "surplus"}
+
+
+@pytest.mark.parametrize(("width", "height", "kept"), [(1000, 255, True), (240, 240, True), (1000, 230, False)])
+def test_a_photo_that_misses_the_smallest_size_by_a_little_is_enlarged_by_that_little(width, height, kept):
+    config = HsdConfig((LevelConfig("macro", 1024, tau_up=1.0), LEVELS[2]))
+    (macro,) = one_group(noise(width, height), Fixed(), config).slices
+    assert macro.kept == kept
+    assert not kept or (1 < macro.scale <= 1.1 and min(macro.size) == 256)
+    assert kept or macro.reason == "too small: 1000x230 takes 1.11x to reach 256x256, above tau_up 1"

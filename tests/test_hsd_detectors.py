@@ -1,6 +1,5 @@
 """The detectors of sga_kohya.hsd on tiny models made on the spot, loaded by the libraries' own loaders, offline."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,9 +12,8 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig, View
-from sga_kohya.hsd.detect import BUILT_IN, Detection, Detector, make_detector
+from sga_kohya.hsd.detect import BUILT_IN, Detector, make_detector
 from sga_kohya.hsd.detectors.letterbox import Letterbox, to_detection
-from sga_kohya.hsd.detectors.onnx import choose_providers, decode
 
 SIZES = ((640, 480), (300, 500), (111, 77), (1000, 90))
 
@@ -73,184 +71,6 @@ def test_corners_become_whole_pixels_inside_the_view():
     assert box(100, 0, 120, 20) is None and box(5, 5, 4, 9) is None and box(0, 0, np.nan, 9) is None
 
 
-# --- ONNX ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def onnx_file(tmp_path):
-    """Writes a graph as ultralytics exports them. build: adds nodes from input "images" to output "output0"."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    from onnx import TensorProto, helper
-
-    def write(build, names: dict | None, batch: int | str = "batch", side: int | str = 64, metadata=None) -> str:
-        nodes, constants = build(onnx)
-        picture = helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, side, side])
-        output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)
-        model = helper.make_model(
-            helper.make_graph(nodes, "tiny", [picture], [output], constants),
-            opset_imports=[helper.make_opsetid("", 17)],
-            ir_version=8,
-        )
-        helper.set_model_props(model, ({"names": repr(names)} if names else {}) | (metadata or {}))
-        path = tmp_path / f"tiny{len(list(tmp_path.iterdir()))}.onnx"
-        onnx.save(model, path)
-        return str(path)
-
-    return write
-
-
-def red_finder(onnx):
-    """[N, 8, 6], end to end: the first row is the bounding box of what is red, score 0.75, class 1."""
-    from onnx import helper, numpy_helper
-
-    def constant(name: str, value: np.ndarray):
-        return numpy_helper.from_array(value, name)
-
-    constants = [
-        constant("weights", np.array([1, -1, 0], np.float32).reshape(1, 3, 1, 1)),
-        constant("half", np.array(0.5, np.float32)),
-        constant("one", np.array(1, np.float32)),
-        constant("tail", np.array([[0.75, 1]], np.float32)),
-        constant("rows", np.array([0, 0, 0, 0, 7, 0], np.int64)),
-        constant("last", np.array([1], np.int64)),
-    ]
-    node = helper.make_node
-    nodes = [
-        node("Conv", ["images", "weights"], ["redness"]),
-        node("Greater", ["redness", "half"], ["is_red"]),
-        node("Cast", ["is_red"], ["mask"], to=1),
-        node("ReduceMax", ["mask"], ["columns"], axes=[1, 2], keepdims=0),
-        node("ReduceMax", ["mask"], ["lines"], axes=[1, 3], keepdims=0),
-    ]
-    for name, values in (("x", "columns"), ("y", "lines")):
-        for end, last in (("0", 0), ("1", 1)):
-            nodes.append(node("ArgMax", [values], [f"i{name}{end}"], axis=1, keepdims=1, select_last_index=last))
-            nodes.append(node("Cast", [f"i{name}{end}"], [f"{name}{end}" if not last else f"f{name}1"], to=1))
-        nodes.append(node("Add", [f"f{name}1", "one"], [f"{name}1"]))
-    nodes += [
-        node("Concat", ["x0", "y0", "x1", "y1"], ["corners"], axis=1),
-        node("Mul", ["x0", "half"], ["something"]),
-        node("Sub", ["something", "something"], ["zero"]),  # (N, 1), to give the tail its batch dimension
-        node("Add", ["zero", "tail"], ["tails"]),
-        node("Concat", ["corners", "tails"], ["row"], axis=1),
-        node("Unsqueeze", ["row", "last"], ["box"]),
-        node("Pad", ["box", "rows"], ["output0"]),
-    ]
-    return nodes, constants
-
-
-def planted(columns: Sequence[Sequence[float]]) -> Callable:
-    """[1, 4+C, A]: these columns (centre, size, class scores), then 20 of nothing."""
-
-    def build(onnx):
-        from onnx import helper, numpy_helper
-
-        values = np.zeros((1, len(columns[0]), len(columns) + 20), np.float32)
-        values[0, :, : len(columns)] = np.transpose(columns)
-        return [helper.make_node("Identity", ["planted"], ["output0"])], [numpy_helper.from_array(values, "planted")]
-
-    return build
-
-
-@pytest.mark.parametrize(("batch", "side"), [("batch", 64), (1, 64), (3, 320), ("batch", "side")])
-def test_onnx_finds_what_is_in_the_photo_where_it_is(onnx_file, batch, side):
-    metadata = {"imgsz": "[320, 320]"} if side == "side" else None
-    path = onnx_file(red_finder, {0: "hand", 1: "face"}, batch, side, metadata)
-    boxes = [Box(200, 120, 320, 400), Box(0, 250, 150, 500), Box(50, 20, 111, 77), Box(800, 0, 1000, 90)]
-    views = [whole(photo_with(box, size)) for box, size in zip(boxes, SIZES, strict=True)]
-    found = detector("onnx", model=path).detect(views, "micro")
-    for (detection,), box, size in zip(found, boxes, SIZES, strict=True):
-        pixel = max(size) / (320 if side == "side" else side)  # of the network, in pixels of the photo
-        assert_close(detection.box, box, 1 + pixel)
-        assert (detection.score, detection.label, detection.level) == (0.75, "face", "micro")
-
-
-def test_onnx_results_do_not_depend_on_the_batch(onnx_file):
-    model = detector("onnx", model=onnx_file(red_finder, {0: "hand", 1: "face"}, batch=3))
-    views = [whole(photo_with(Box(i, i, i + 60, i + 30), (200, 100))) for i in range(5)]
-    assert_independent_of_the_batch(lambda some: model.detect(some, "micro"), views)
-
-
-def test_onnx_raw_heads_are_decoded_and_duplicates_of_a_class_go(onnx_file):
-    columns = [
-        (32, 32, 16, 8, 0.9, 0.1),  # a face
-        (33, 32, 16, 8, 0.8, 0.1),  # the same again
-        (32, 32, 16, 8, 0.1, 0.6),  # a hand in the same place is no duplicate
-        (10, 32, 8, 8, 0.2, 0.1),  # below the threshold
-    ]
-    path = onnx_file(planted(columns), {0: "face", 1: "hand"}, batch=1)
-    # 128 x 64 fits into 64 x 64 at half its size, 16 rows lower.
-    (found,) = detector("onnx", model=path).detect([whole(noise(128, 64))], "micro")
-    assert found == [
-        Detection(Box(48, 24, 80, 40), 0.9, "micro", "face"),
-        Detection(Box(48, 24, 80, 40), 0.6, "micro", "hand"),
-    ]
-    (found,) = detector("onnx", model=path, threshold__micro=0.15, labels__micro="face").detect(
-        [whole(noise(128, 64))], "micro"
-    )
-    assert [d.box for d in found] == [Box(48, 24, 80, 40), Box(12, 24, 28, 40)]
-
-
-def test_onnx_takes_masks_and_key_points_for_what_they_are():
-    output = np.zeros((4 + 1 + 32, 50), np.float32)
-    output[:5, 7] = (10, 20, 4, 6, 0.9)
-    output[5:, :] = 5.0  # mask coefficients exceed any score
-    corners, scores, numbers = decode(output, classes=1, threshold=0.3)
-    assert corners.tolist() == [[8, 17, 12, 23]] and scores == pytest.approx([0.9]) and numbers.tolist() == [0]
-
-
-def test_one_onnx_model_per_level(onnx_file):
-    face = onnx_file(planted([(32, 32, 16, 8, 0.9)]), {0: "anime_face"}, batch=1)
-    person = onnx_file(planted([(32, 32, 60, 30, 0.8)]), {0: "person"}, batch=1)
-    model = detector("onnx", model__meso=person, model__micro=face)
-    labels = {level: model.detect([whole(noise(64, 64))], level)[0][0].label for level in ("meso", "micro")}
-    assert labels == {"meso": "person", "micro": "anime_face"}
-
-
-def test_a_model_that_serves_two_levels_runs_once(onnx_file, monkeypatch):
-    model = detector(
-        "onnx",
-        model=onnx_file(planted([(9, 9, 6, 6, 0.9, 0), (9, 9, 6, 6, 0, 0.8)]), {0: "face", 1: "person"}, batch=1),
-    )
-    (loaded,) = model._loaded.values()
-    calls = []
-    monkeypatch.setattr(loaded, "predict", lambda views, p=loaded.predict: calls.append(len(views)) or p(views))
-    views = [whole(noise(64, 64))]
-    assert [model.detect(views, level)[0][0].level for level in ("meso", "micro")] == ["meso", "micro"]
-    model.detect([whole(noise(64, 64))], "micro")
-    assert calls == [1, 1]
-
-
-def test_onnx_names_what_is_wrong(onnx_file, tmp_path):
-    (tmp_path / "broken.onnx").write_bytes(b"nothing")
-    nameless = onnx_file(planted([(9, 9, 6, 6, 0.9)]), None)
-    coco = onnx_file(planted([(9, 9, 6, 6, 0.9, 0)]), {0: "person", 1: "bicycle"})
-    for options, words in (
-        ({}, "no model for meso, micro: give model=FILE.onnx"),
-        ({"model": tmp_path / "none.onnx"}, "no such file"),
-        ({"model": tmp_path / "broken.onnx"}, "cannot load"),
-        ({"model": nameless}, "does not name its classes"),
-        ({"model": coco}, "knows none of face, head, hand, foot, eye for level micro: give labels.micro=CLASS"),
-        ({"model": coco, "labels": "persom"}, "persom: no class of the model; its classes: person, bicycle"),
-        ({"model__meso": coco}, "no model for micro"),
-        ({"model": coco, "modle": 1, "threshold": 7}, "threshold = 7: .*no option modle, use one of imgsz,"),
-    ):
-        with pytest.raises(SgaError, match=words) as error:
-            detector("onnx", **options)
-        assert "\n" not in str(error.value)
-
-
-def test_onnx_providers():
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert choose_providers("", both) == [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]
-    assert choose_providers("cuda:1", both)[0] == ("CUDAExecutionProvider", {"device_id": 1})
-    assert choose_providers("cpu", both) == choose_providers("", both[1:]) == ["CPUExecutionProvider"]
-    for device, words in (("cuda", "no CUDA"), ("gpu", "runs on cpu")):
-        with pytest.raises(SgaError, match=words):
-            choose_providers(device, both[1:])
-
-
 # --- YOLO ---------------------------------------------------------------------------------------------------------
 
 
@@ -302,30 +122,6 @@ def test_yolo_levels_have_their_own_classes_and_thresholds(yolo_file):
     assert {d.label for d in meso} == {"person"} and {d.label for d in micro} == {"face"}
     assert min(d.score for d in micro) >= 0.6 > min(d.score for d in meso) >= 0.5
     assert_independent_of_the_batch(lambda some: model.detect(some, "meso"), views)
-
-
-@pytest.mark.parametrize("end_to_end", [False, True])
-def test_an_onnx_export_finds_what_its_weights_find(end_to_end, yolo_file, tmp_path, monkeypatch):
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    monkeypatch.setenv("YOLO_AUTOINSTALL", "false")
-    from ultralytics import YOLO
-
-    weights = tmp_path / "tiny.pt"
-    weights.write_bytes(yolo_file.read_bytes())
-    exported = YOLO(weights).export(format="onnx", imgsz=96, simplify=False, nms=end_to_end, conf=0.3, iou=0.7)
-    (output,) = onnxruntime.InferenceSession(exported).get_outputs()
-    assert (output.shape == [1, 300, 6]) == end_to_end
-    view = whole(noise(96, 72))  # of the network's own width: the two scale pictures differently
-    both = [
-        detector(name, model=file, imgsz=96, labels="*", threshold=0.5)
-        for name, file in (("yolo", weights), ("onnx", exported))
-    ]
-    theirs, ours = (model.detect([view], "micro")[0] for model in both)
-    assert len(ours) == len(theirs) > 3
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.label == b.label and a.score == pytest.approx(b.score, abs=1e-3)
-        assert_close(a.box, b.box, 1)
 
 
 def test_yolo_sends_nothing_and_installs_nothing(yolo_file):
@@ -508,73 +304,6 @@ def test_a_model_that_is_not_there_is_named_in_one_line(name, tmp_path):
     assert "\n" not in str(error.value)
 
 
-# --- annotations --------------------------------------------------------------------------------------------------
-
-
-def view_of(photo: np.ndarray, box: Box, source: str) -> View:
-    return View(photo[box.y0 : box.y1, box.x0 : box.x1], source, box, photo.shape[1::-1])
-
-
-def test_yolo_annotations_by_path_or_by_name(tmp_path):
-    (tmp_path / "classes.txt").write_text("face\nupper body\ncat\n")
-    (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "01.txt").write_text("0 0.5 0.25 0.1 0.1\n1 0.5 0.5 0.5 0.5 0.8\n2 0.1 0.1 0.2 0.1 0.2 0.3\n")
-    (tmp_path / "02.txt").write_text("0 0.25 0.5 0.5 1\n")
-    model = detector("boxes", annotations=tmp_path)
-    photo = noise(400, 200)
-    cut = view_of(photo, Box(100, 0, 400, 200), "cats/01.jpg")
-    (face,), (body,) = (model.detect([cut], level)[0] for level in ("micro", "meso"))
-    assert face == Detection(Box(80, 40, 120, 60), 1.0, "micro", "face")
-    assert body == Detection(Box(0, 50, 200, 150), 0.8, "meso", "upper body")
-    all_of_it = detector("boxes", annotations=tmp_path, labels__micro="cat", threshold__micro=0.5)
-    (polygon,) = all_of_it.detect([whole(photo, "cats/01.jpg")], "micro")[0]
-    assert polygon.box == Box(40, 20, 80, 60) and polygon.label == "cat"
-    assert model.detect([whole(photo, "dogs/02.png")], "micro")[0][0].box == Box(0, 0, 200, 200)
-    assert model.detect([whole(photo, "03.png")], "micro") == [[]]
-    assert model.detect([view_of(photo, Box(300, 0, 400, 200), "cats/01.jpg")], "micro") == [[]], "it lies elsewhere"
-
-
-def test_coco_annotations_scale_with_the_photo(tmp_path):
-    data = {
-        "images": [
-            {"id": 7, "file_name": "a/01.jpg", "width": 200, "height": 100},
-            {"id": 8, "file_name": "b/01.jpg", "width": 200, "height": 100},
-            {"id": 9, "file_name": "deep\\02.jpg", "width": 100, "height": 200},
-        ],
-        "categories": [{"id": 3, "name": "Face"}, {"id": 5, "name": "person"}],
-        "annotations": [
-            {"image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40]},
-            {"image_id": 7, "category_id": 5, "bbox": [0, 0, 100, 100], "score": 0.5},
-            {"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, 4]},
-            {"image_id": 9, "category_id": 3, "bbox": [1, 2, 3, 4]},
-        ],
-    }
-    (tmp_path / "coco.json").write_text(json.dumps(data))
-    model = detector("boxes", annotations=tmp_path / "coco.json")
-    twice = noise(400, 200)
-    assert model.detect([whole(twice, "a/01.jpg")], "micro") == [
-        [Detection(Box(20, 40, 80, 120), 1.0, "micro", "Face")]
-    ]
-    assert model.detect([whole(twice, "a/01.jpg")], "meso") == [[Detection(Box(0, 0, 200, 200), 0.5, "meso", "person")]]
-    assert model.detect([whole(twice, "c/01.jpg")], "micro") == [[]], "two photos have that name"
-    with pytest.warns(UserWarning, match="annotated at 100x200, but upright it is 400x200"):
-        assert model.detect([whole(twice, "02.jpg")], "micro") == [[]]
-
-
-def test_annotations_name_what_is_wrong(tmp_path):
-    with pytest.raises(SgaError, match="no classes.txt"):
-        detector("boxes", annotations=tmp_path)
-    (tmp_path / "data.yaml").write_text("names: {0: face, 1: person}\n")
-    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n\n2 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(SgaError, match="a.txt, line 3: .* is no YOLO box of one of the 2 classes"):
-        detector("boxes", annotations=tmp_path).detect([whole(noise(9, 9), "a.jpg")], "micro")
-    (tmp_path / "coco.json").write_text("{}")
-    with pytest.raises(SgaError, match="is no COCO annotation file"):
-        detector("boxes", annotations=tmp_path / "coco.json")
-    with pytest.raises(SgaError, match="no annotations: give annotations="):
-        detector("boxes")
-
-
 # --- heuristic ----------------------------------------------------------------------------------------------------
 
 
@@ -592,9 +321,10 @@ def test_the_heuristic_prefers_windows_that_leave_the_head_on():
 def test_levels_of_one_s_own_names_take_the_defaults_of_their_rank(tmp_path):
     (tmp_path / "classes.txt").write_text("person\nface\n")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 1 1\n1 0.5 0.5 0.5 0.5\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
     levels = tuple(map(LevelConfig, ("scene", "part", "detail")))
     config = HsdConfig(levels, detector="boxes", detector_options={"annotations": str(tmp_path)})
-    model = make_detector(config, Path())
+    model = make_detector(config, tmp_path)
     found = {level.name: model.detect([whole(noise(20, 20), "a.jpg")], level.name)[0][0].label for level in levels}
     assert found == {"scene": "person", "part": "person", "detail": "face"}
 

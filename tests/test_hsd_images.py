@@ -1,6 +1,7 @@
 """sga_kohya.hsd: reading what people really have, resizing, and the PNG writer."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image, ImageCms
 from sga_kohya.hsd.photos import images, png
 from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize, shrink
+from sga_kohya.kit.pictures import SUFFIXES
 
 
 def saved(image: Image.Image, extension: str, **options) -> bytes:
@@ -25,7 +27,7 @@ def photo(width: int = 240, height: int = 180, seed: int = 0) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+    return 10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2)))
 
 
 def test_what_needs_no_change_is_read_without_a_note():
@@ -75,20 +77,40 @@ def test_the_first_of_several_frames_and_it_is_said():
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "expected", "said"),
     [
-        (np.full((9, 9), 257 * 100, np.uint16), 100),
-        (np.full((9, 9), 65535, np.uint16), 255),
-        (np.full((9, 9), 300, np.uint16), 1),
-        (np.full((9, 9), 0.5, np.float32), 127),
-        (np.full((9, 9), 200.0, np.float32), 200),
-        (np.full((9, 9), np.nan, np.float32), 0),
+        (np.full((9, 9), 257 * 100, np.uint16), 100, ""),
+        (np.full((9, 9), 65535, np.uint16), 255, ""),
+        (np.full((9, 9), 4096, np.uint16), 15, ""),
+        (np.full((9, 9), 4095, np.uint16), 255, ", from 0 to 4095"),
+        (np.full((9, 9), 300, np.uint16), 18, ", from 0 to 4095"),
+        (np.full((9, 9), 200, np.uint16), 200, ", from 0 to 255"),
+        (np.full((9, 9), 2**20, np.int32), 255, ", from 0 to 1048576"),
+        (np.full((9, 9), 0.5, np.float32), 127, ""),
+        (np.full((9, 9), 200.0, np.float32), 200, ""),
+        (np.full((9, 9), np.nan, np.float32), 0, ""),
     ],
 )
-def test_deep_pixels_are_scaled_not_clipped(values, expected):
+def test_deep_pixels_are_scaled_not_clipped(values, expected, said):
     read, notes = decode_image(saved(Image.fromarray(values), "TIFF"))
     assert read.shape == (9, 9, 3) and np.unique(read).tolist() == [expected]
-    assert notes == ("reduced to 8 bits",)
+    assert notes == (f"reduced to 8 bits{said}",)
+
+
+def tiff_of_12_bits(values: np.ndarray) -> bytes:
+    """As a camera writes it: two values in three bytes, BitsPerSample 12. values: (H, W), W even."""
+    first, second = values[:, ::2].astype(int), values[:, 1::2].astype(int)
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1).astype(np.uint8).tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_a_tiff_of_12_bits_is_as_bright_as_it_was():
+    values = np.tile(np.array([0, 1024, 2048, 3000], np.uint16), (4, 2))
+    read, notes = decode_image(tiff_of_12_bits(values))
+    assert read[0, :4, 0].tolist() == [0, 64, 128, 187] and notes == ("reduced to 8 bits, from 0 to 4095",)
 
 
 def swapped_profile() -> bytes:
@@ -226,13 +248,51 @@ def test_the_hash_knows_a_photo_again_and_tells_others_apart():
 
 def test_near_duplicates_by_values():
     found = NearDuplicates(3)
-    assert found.first("a", "0000000000000000") is None
-    assert found.first("b", "00000000000000ff") is None
-    assert found.first("c", "0000000000000007") == ("a", 3)
-    assert found.first("d", "000000000000000f") is None, "c was left out, and a and b are four bits away"
-    assert found.first("e", "000000000000000e") == ("d", 1), "the nearest"
-    assert found.first("f", "f0000000000000ff") is None
-    assert [found.first(f"{i}", f"{i * 0x0123456789ABCDEF % 2**64:016x}") for i in range(1, 400)].count(None) > 300
-    assert found.first("z", "f0000000000000ff") == ("f", 0)
+    found.add("a", "0000000000000000")
+    found.add("b", "00000000000000ff")
+    assert found.nearest("0000000000000007") == ("a", 3)
+    assert found.nearest("000000000000000f") is None, "a and b are four bits away"
+    found.add("d", "000000000000000f")
+    assert found.nearest("000000000000000e") == ("d", 1), "the nearest"
+    found.add("f", "f0000000000000ff")
+    for i in range(1, 400):
+        found.add(f"{i}", f"{i * 0x0123456789ABCDEF % 2**64:016x}")
+    assert found.nearest("f0000000000000ff") == ("f", 0)
+    assert found.alike("07", ["ff", "03"]) and not found.alike("0f", ["", "f0"])
     off = NearDuplicates(-1)
-    assert off.first("a", "0" * 16) is None and off.first("b", "0" * 16) is None
+    off.add("a", "0" * 16)
+    assert off.nearest("0" * 16) is None and not off.alike("0" * 16, ["0" * 16])
+    found.add("blank", "")
+    assert found.nearest("") is None and not found.alike("", ["", "0" * 16]), "blank pictures are like nothing"
+
+
+def art(colour: tuple[int, int, int], mode: str = "RGBA") -> bytes:
+    """A figure of one colour on nothing."""
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((*colour, 255), (16, 16, 48, 48))
+    return saved(image.convert(mode), "PNG")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_white_art_on_nothing_is_laid_on_grey(mode):
+    read, notes = decode_image(art((250, 250, 250), mode))
+    assert read[5, 5].tolist() == [128] * 3 and read[30, 30].tolist() == [250] * 3
+    assert notes == ("transparency laid on grey, as the rest is nearly white",)
+    read, notes = decode_image(art((200, 200, 200), mode))
+    assert read[5, 5].tolist() == [255] * 3 and notes == ("transparency laid on white",)
+    assert decode_image(saved(Image.new("RGBA", (8, 8)), "PNG"))[0].tolist() == [[[255] * 3] * 8] * 8, "nothing opaque"
+
+
+def test_real_art_and_real_photos_are_read(tmp_path):
+    """What Pillow writes of a real photo in each format that it both writes and reads."""
+    data = pytest.importorskip("skimage.data")
+    photo = Image.fromarray(data.astronaut()).resize((256, 256))
+    Image.init()
+    for suffix in sorted(SUFFIXES & Image.EXTENSION.keys() - {".pbm", ".heic", ".heif", ".hif", ".jxl"}):
+        name = Image.EXTENSION[suffix]
+        if name not in Image.SAVE or name not in Image.OPEN:
+            continue
+        wanted = photo.convert("L") if suffix == ".pgm" else photo
+        wanted.save(tmp_path / f"photo{suffix}", name)
+        read, _ = decode_image((tmp_path / f"photo{suffix}").read_bytes())
+        assert psnr(read, np.asarray(wanted.convert("RGB"))) > 20, suffix

@@ -19,7 +19,8 @@ from sga_kohya.hsd.out.report import write_report
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile_width
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.run import sample
-from tests.test_hsd_resume import CONFIG, photos, picture, slices
+from sga_kohya.kit.files import LOCK
+from tests.test_hsd_resume import CONFIG, LEVELS, photos, picture, slices
 from tests.test_hsd_run import rows_of, snapshot
 
 __all__ = ["photos"]
@@ -60,7 +61,7 @@ def test_the_report_shows_every_group_and_every_discard(photos, tmp_path):
     assert (
         sum(map(len, found.values())) == sum(row["file"] is None for row in rows) == sum(result.tally.reasons.values())
     )
-    for group, _, pieces in data["groups"]:
+    for group, _, pieces, *_ in data["groups"]:
         with Image.open(out / "report" / f"{group}.jpg") as strip:
             widths = [tile_width(width, height) for _, _, width, height, *_ in pieces]
             assert strip.size == (sum(widths) + GAP * (len(widths) - 1), TILE_HEIGHT)
@@ -74,6 +75,29 @@ def test_the_report_shows_every_group_and_every_discard(photos, tmp_path):
     for link in re.findall(r'src="(report/[^"]+)"', sheet):
         assert (out / unquote(link)).is_file(), link
     assert dom.count("<summary>") == len(data["discards"])
+
+
+def test_the_report_shows_captions_once_or_for_each_slice_and_marks_guesses(photos, tmp_path):
+    (photos / "p0.txt").write_text("zoe, <b>garden</b>\nA second line.")
+    (photos / "p2.txt").write_text("a cat")
+    levels = (LEVELS[0], replace(LEVELS[1], caption_prefix="close-up, "))
+    out = tmp_path / "out"
+    run(photos, out, replace(CONFIG, levels=levels))
+    shown = {source: (captions, guessed) for _, source, _, captions, guessed in data_of(out / "report.html")["groups"]}
+    assert shown["p0.png"] == (
+        ["zoe, <b>garden</b>\nA second line.", "zoe, close-up, <b>garden</b>\nclose-up, a second line."],
+        False,
+    )
+    assert shown["sub/p1.png"] == (["sub", "sub, close-up"], True)
+    run(photos, out, CONFIG)
+    (out / "1_macro" / "p2.txt").write_text("an edited cat")
+    run(photos, out, CONFIG)
+    shown = {source: captions for _, source, _, captions, _ in data_of(out / "report.html")["groups"]}
+    assert shown["p2.png"] == ["an edited cat", "a cat"], "what the trainer will read"
+    dom = opened(out / "report.html", tmp_path / "profile")
+    assert "zoe, &lt;b&gt;garden&lt;/b&gt;\nA second line." in dom
+    assert dom.count('class="caption guessed"') == 4 and "Photos without a caption" in dom
+    assert "<small>macro </small>an edited cat" in dom and "<tr><td>3</td><td>sub</td></tr>" in dom
 
 
 def many_rows(groups: int) -> list[Row]:
@@ -122,9 +146,9 @@ def test_a_preview_writes_only_its_report(photos, tmp_path, capsys):
     assert snapshot(photos) == before
     assert "3 found" in capsys.readouterr().out
     files = set(snapshot(out))
-    assert files == {"preview/report.html", "preview/sga_manifest.jsonl", "preview/hsd_config.toml"} | {
-        f"preview/report/{name}.jpg" for name in ("p0", "p4", "p3")
-    }, "sorted by path: p0 p2 p4 sub/p1 sub/p3 sub/p5"
+    assert files == {
+        *(f"preview/{name}" for name in ("report.html", "sga_manifest.jsonl", "hsd_config.toml", LOCK))
+    } | {f"preview/report/{name}.jpg" for name in ("p0", "p4", "p3")}, "sorted by path: p0 p2 p4 sub/p1 sub/p3 sub/p5"
     page = (out / "preview" / "report.html").read_text()
     assert "Preview: 3 of 6 photos" in page and not data_of(out / "preview" / "report.html")["links"]
     assert main(arguments) == 0 and slices(out), "the preview is in nobody's way"
@@ -162,7 +186,7 @@ def test_regions_of_one_photo_are_groups_with_one_root(photos, tmp_path, monkeyp
     out = tmp_path / "out"
     result = run(photos, out, config)
     rows = rows_of(out)
-    assert [(row["file"], row["root"], row["group"], row["parent"]) for row in rows] == [
+    assert [(row["file"], row["root"], row["group"], row["parent"]) for row in rows if row["file"]] == [
         ("1_macro/two.png", "two", "two", None),
         ("1_meso/two.png", "two", "two", "1_macro/two.png"),
         ("1_macro/two-r2.png", "two", "two-r2", None),

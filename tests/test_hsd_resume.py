@@ -1,6 +1,7 @@
 """sga_kohya.hsd: runs over the same OUT, after a kill, and with photos, settings or captions changed in between."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def test_after_a_kill_nothing_is_redone_or_lost(photos, tmp_path, decoded):
     assert len(decoded) == 6 - len(finished) and result.tally.reused == len(finished)
     assert {file: (out / file).stat().st_mtime_ns for file in files} == before
     assert slices(out) == slices(fresh)
-    assert not (out / JOURNAL).exists() and not list(out.rglob("*.tmp"))
+    assert not (out / JOURNAL).exists() and not list(out.rglob("*.part"))
 
 
 def test_a_second_run_decodes_nothing(photos, tmp_path, decoded):
@@ -164,8 +165,11 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
         assert "1 captions were edited here and stay as they are, such as 1_micro/p0.txt" in capsys.readouterr().out
         assert (edited.read_text(), other.read_text()) == ("my own words\n", f"{caption}\n")
     (photos / "p0.png").unlink()
+    made = list(out.rglob("p0.*"))
     main([*arguments, "--caption", "three"])
-    assert "such as 1_micro/p0.txt" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said
+    assert f"removed  {len(made) - 1} files that earlier runs made and this one does not" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
 
@@ -259,3 +263,122 @@ def test_it_goes_on_with_its_own_settings_file(photos, tmp_path, decoded):
     assert decoded == []
     (out / "hsd_config.toml").write_text("mine = 1")
     assert main([str(photos), str(out)]) == 2 and (out / "hsd_config.toml").read_text() == "mine = 1"
+
+
+def thumbnail(photo: Path, path: Path, width: int, height: int) -> None:
+    with Image.open(photo) as image:
+        image.resize((width, height), Image.Resampling.LANCZOS).save(path)
+
+
+def reasons(out: Path) -> dict[str, str]:
+    return {row["source"]: row["reason"] for row in rows_of(out) if row["granularity"] == "macro" and row["reason"]}
+
+
+def test_of_near_duplicates_the_largest_stays(photos, tmp_path):
+    thumbnail(photos / "p0.png", photos / "a_middle.png", 320, 240)
+    thumbnail(photos / "p0.png", photos / "a_small.png", 160, 120)
+    thumbnail(photos / "p0.png", photos / "z_large.png", 480, 360)
+    out = tmp_path / "out"
+    assert run(photos, out, CONFIG).tally.used == 6
+    assert set(reasons(out)) == {"a_middle.png", "a_small.png", "p0.png"}
+    assert all(reason.startswith("near-duplicate: of z_large.png, ") for reason in reasons(out).values())
+    assert [row["source"] for row in rows_of(out)] == sorted(row["source"] for row in rows_of(out))
+
+
+def test_a_photo_that_gives_nothing_makes_none_a_duplicate(photos, tmp_path, monkeypatch):
+    class Choosy(Corner):
+        def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+            found = super().detect(views, level)
+            return [own if view.photo_size[0] < 500 else [] for view, own in zip(views, found, strict=True)]
+
+    monkeypatch.setitem(DETECTORS, "choosy", lambda config, photos: Choosy())
+    thumbnail(photos / "p0.png", photos / "a.png", 600, 450)
+    out = tmp_path / "out"
+    config = replace(CONFIG, mode="split", detector="choosy", levels=(LevelConfig("macro", 256, tau_up=2), LEVELS[1]))
+    assert run(photos, out, config).tally.lost == {"no region": 1}
+    assert set(reasons(out)) == {"a.png"} and (out / "1_macro" / "p0.png").exists()
+
+
+def test_blank_pictures_are_no_duplicates_of_each_other(tmp_path):
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for i, colour in enumerate(("white", "white", "black", (250, 250, 252))):
+        Image.new("RGB", (400, 300), colour).save(folder / f"{i}.png")
+    grain = np.random.default_rng(0).integers(252, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(grain).save(folder / "paper.jpg", quality=60)
+    result = run(folder, tmp_path / "out", CONFIG)
+    assert (result.tally.used, result.tally.lost) == (5, {})
+
+
+def test_duplicates_do_not_depend_on_threads_batches_or_earlier_runs(photos, tmp_path, monkeypatch, decoded):
+    for i in range(6):
+        source = next(photos.rglob(f"p{i}.png"))
+        thumbnail(source, photos / f"a{i}.png", 200 + 100 * i, 150 + 75 * i)
+        thumbnail(source, photos / "sub" / f"z{i}.png", 320, 240)
+    made = []
+    for batch, workers in ((1, 1), (4, 5), (18, 2)):
+        monkeypatch.setattr(pipeline_module, "DETECTOR_BATCH", batch)
+        run(photos, tmp_path / f"out{batch}", CONFIG, workers=workers)
+        made.append(slices(tmp_path / f"out{batch}"))
+    assert made[0] == made[1] == made[2] and sum(reason is not None for reason in reasons(tmp_path / "out1")) == 12
+    decoded.clear()
+    monkeypatch.setattr(pipeline_module, "DETECTOR_BATCH", 4)
+    run(photos, tmp_path / "out1", CONFIG)
+    assert slices(tmp_path / "out1") == made[0] and decoded == []
+    # In three steps: without the largest, with all, and after the smallest came first.
+    out = tmp_path / "steps"
+    away = {path: path.read_bytes() for path in photos.rglob("*.png") if path.name in ("p0.png", "a5.png", "z3.png")}
+    for path in away:
+        path.unlink()
+    run(photos, out, CONFIG)
+    for path, data in away.items():
+        path.write_bytes(data)
+        run(photos, out, CONFIG)
+    assert slices(out) == made[0]
+
+
+def test_what_cannot_be_opened_now_keeps_its_slices(photos, tmp_path, capsys):
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (photos / "p0.png").rename(drive / "p0.png")
+    (photos / "p0.png").symlink_to(drive / "p0.png")
+    out = tmp_path / "out"
+    arguments = [str(photos), str(out), "--resolution", "256", "--min_size", "128"]
+    assert main(arguments) == 0
+    before = slices(out)
+    drive.rename(tmp_path / "unplugged")
+    capsys.readouterr()
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "1 photos could not be opened now, what earlier runs made of them stays: p0.png" in said
+    assert slices(out) == before
+
+
+def test_a_folder_that_cannot_be_read_now_keeps_its_slices(photos, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    arguments = [str(photos), str(out), "--resolution", "256", "--min_size", "128"]
+    assert main(arguments) == 0
+    before = slices(out)
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "folder sub of PHOTOS cannot be read (Permission denied): nothing that came from it was touched" in said
+    assert "3 photos could not be opened now, what earlier runs made of them stays: sub/p1.png, sub/p3.png" in said
+    assert slices(out) == before
+    # Also where its levels have gone from the settings, and where a new photo would take a name of theirs.
+    picture(40).save(photos / "p1.jpg")
+    assert main([*arguments, "--levels", "macro,micro"]) == 0
+    files = {row["file"] for row in rows_of(out) if row["source"].startswith("sub/") and row["file"]}
+    assert files == {file for file in before if Path(file).stem in ("p1", "p3", "p5") and file.endswith(".png")}
+    assert all(slices(out)[file] == before[file] for file in files)
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert main(arguments) == 0 and "warning: folder" not in capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_a_folder_of_awkward_photos(photos, tmp_path):
     kept = [row for row in rows if row["file"]]
     exported = {path.relative_to(out).as_posix() for path in out.glob("1_*/*.png")}
     assert exported == {row["file"] for row in kept}, "the manifest lists every file and no other"
-    assert not list(out.rglob("*.tmp")) and not (out / JOURNAL).exists()
+    assert not list(out.rglob("*.part")) and not (out / JOURNAL).exists()
 
     macro_boxes = {row["file"]: Box(*row["box"]) for row in kept if row["granularity"] == "macro"}
     for row in kept:
@@ -127,13 +127,13 @@ def test_captions(photos, tmp_path):
     out = tmp_path / "out"
     run(photos, out, CONFIG)
     captions = {path.stem: path.read_text(encoding="utf-8") for path in (out / "1_macro").glob("*.txt")}
-    assert captions["a"] == "a caption from x\n"
+    assert captions["a"] == "a caption from x\nand a second line\n"
     assert captions["IMG_0001"] == "red square\n"
     assert captions["turned"] == "turned\n"
     assert captions["y-a"] == "photos\n", "an empty caption file and names without words: the folder's name"
     run(photos, out, replace(CONFIG, caption="my style"))
     assert (out / "1_macro" / "y-a.txt").read_text() == "my style\n"
-    assert (out / "1_macro" / "a.txt").read_text() == "a caption from x\n"
+    assert (out / "1_macro" / "a.txt").read_text() == "a caption from x\nand a second line\n"
 
 
 def test_siblings_share_group_and_stem(photos, tmp_path):
@@ -205,8 +205,8 @@ def test_a_manifest_cannot_make_it_delete_elsewhere(photos, tmp_path):
     victim.write_bytes(b"mine")
     with (out / "sga_manifest.jsonl").open("a", encoding="utf-8") as manifest:
         for file in ("../victim.png", str(victim), "1_macro/../../victim.png"):
-            manifest.write(json.dumps({"file": file}) + "\n")
-        manifest.write('{"file": "1_mac')
+            digest = hashlib.sha256(b"mine").hexdigest()
+            manifest.write(json.dumps({"file": file, "source": "x", "inputs": "", "sha256": digest}) + "\n")
     run(photos, out, CONFIG)
     assert victim.exists()
 
@@ -238,15 +238,15 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, CONFIG, workers=2)
     written = list(out.rglob("*.png"))
-    assert written and (out / JOURNAL).exists() and not list(out.rglob("*.tmp"))
+    assert written and (out / JOURNAL).exists() and not list(out.rglob("*.part"))
     for path in written:
         with Image.open(path) as image:
             image.load()
     monkeypatch.undo()
-    (out / "1_macro" / f"{written[0].stem}.png.tmp").write_bytes(b"half a file")
+    (out / "1_macro" / f"{written[0].stem}.png.part").write_bytes(b"half a file")
     result = run(photos, out, replace(CONFIG, format="jpg"))
     assert not list(out.rglob("*.png")), "the files of the interrupted run were its own"
-    assert result.foreign == [] and not list(out.rglob("*.tmp"))
+    assert result.foreign == [] and not list(out.rglob("*.part"))
 
 
 def test_dataset_toml_quotes_paths_and_leaves_empty_levels_out(photos, tmp_path):
@@ -295,6 +295,7 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
         (["{photos}", "{out}", "--levels", "macro,micro:big"], "'big' is no resolution"),
         (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of boxes"),
         (["{photos}", "{out}", "--iou", "meso-micro"], "such as meso/micro=0.7"),
+        (["{photos}", "{out}", "--caption", "zo\udce9"], "caption 'zo\\udce9': not UTF-8"),
         (["{photos}", "{out}", "--workers", "0"], "--workers 0: use 1 or more"),
     ],
 )
@@ -305,6 +306,90 @@ def test_mistakes_end_in_one_line(photos, tmp_path, capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error and error.startswith("sga_kohya.hsd: error: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def captioned(folder: Path, captions: dict[str, bytes]) -> Path:
+    """A photo for each name, in its sub-folder if it has one, with that caption file beside it."""
+    for number, (name, caption) in enumerate(captions.items()):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(600 + 8 * number, 500).save(path)
+        if caption:
+            path.with_suffix(".txt").write_bytes(caption)
+    return folder
+
+
+def test_a_caption_of_unknown_encoding_is_named_and_its_photo_left_out(tmp_path, capsys):
+    """It became U+FFFD and NULs in valid UTF-8, which no trainer notices."""
+    photos = captioned(
+        tmp_path / "photos",
+        {
+            "ansi": "zoé in a café".encode("cp1252"),
+            "shift_jis": "猫と靴".encode("cp932"),
+            "wide": "zoe".encode("utf-16-le"),
+            "marked": "zoé, 猫".encode("utf-16"),
+            "plain": "zoé, 猫".encode(),
+        },
+    )
+    out = tmp_path / "out"
+    assert main([str(photos), str(out), "--resolution", "512", "--near_duplicates", "-1"]) == 0
+    report = capsys.readouterr().out
+    assert "5 found, 2 used, 3 skipped" in report
+    assert (
+        "3 photos were skipped, unreadable caption: ansi.png (ansi.txt not UTF-8: byte 0xe9 at 2), shift_jis" in report
+    )
+    assert "save these captions as UTF-8, and run it again" in report
+    written = {path.stem: path.read_text(encoding="utf-8") for path in (out / "1_macro").glob("*.txt")}
+    assert written == dict.fromkeys(("marked", "plain"), "zoé, 猫\n")
+    lost = [row for row in rows_of(out) if not row["file"] and row["reason"].startswith("unreadable caption: ")]
+    assert [row["source"] for row in lost] == ["ansi.png", "shift_jis.png", "wide.png"]
+    (photos / "ansi.txt").write_text("zoé in a café", encoding="utf-8")
+    assert run(photos, out, CONFIG).tally.used == 3
+    assert (out / "1_macro" / "ansi.txt").read_text(encoding="utf-8") == "zoé in a café\n"
+
+
+def test_nothing_but_captions_of_unknown_encoding_ends_in_an_error(tmp_path, capsys):
+    photos = captioned(tmp_path / "photos", {"ansi": "zoé".encode("cp1252")})
+    assert main([str(photos), str(tmp_path / "out"), "--resolution", "512"]) == 2
+    printed = capsys.readouterr()
+    assert "ansi.txt not UTF-8" in printed.out and "no photo could be used" in printed.err
+
+
+def test_photos_that_train_on_words_of_a_name_are_counted_with_the_words(tmp_path, capsys):
+    names = {"10_p3rs0n man/IMG_1": b"", "10_p3rs0n man/IMG_2": b"", "5_猫/IMG_3": b" \n", "x/red hat": b"a caption"}
+    photos = captioned(tmp_path / "photos", names)
+    arguments = [str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]
+    assert main(arguments) == 0
+    told = '3 of 4 photos have no caption and train on words of their folder or file name: "p3rs0n man" (2), "猫" (1). '
+    assert told + "Give --caption TEXT" in capsys.readouterr().out
+    assert main(arguments) == 0 and told in capsys.readouterr().out, "of finished photos, too"
+    assert main([*arguments, "--caption", "my style"]) == 0 and "have no caption" not in capsys.readouterr().out
+
+
+def test_several_lines_are_kept_and_said(tmp_path, capsys):
+    photos = captioned(tmp_path / "photos", {"two": b"zoe, garden\r\n\r\nA woman in a garden.\r\n", "one": b"zoe"})
+    assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
+    assert "1 photos, caption of several lines: sd-scripts reads the first" in capsys.readouterr().out
+    written = (tmp_path / "out" / "1_macro" / "two.txt").read_bytes()
+    assert written == b"zoe, garden\nA woman in a garden.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot exist there")
+def test_a_file_s_name_cannot_forge_a_line_of_the_report(tmp_path, capsys):
+    evil = "a\nphotos   9 found\x1b[2K\u202egnp"
+    photos = captioned(tmp_path / "photos", {evil: b"zoe \xe9", f"{evil}/b": b"", "c\r\x1b]0;x\x07": b"a\nb"})
+    assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
+    printed = "".join(capsys.readouterr())
+    assert "\n".join(line for line in printed.split("\n") if line.startswith("photos ")).count("found") == 1
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for text in (printed.replace("\r  ", ""), page):
+        assert not set(text) & set("\x1b\u202e\x07")
+    assert "a\\nphotos   9 found\\x1b[2K\\u202egnp.png" in printed
+    (tmp_path / "out" / "1_macro" / "mine\nwarning: \x1b[1m.png").touch()
+    assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
+    assert "1_macro/mine\\nwarning: \\x1b[1m.png: move them away" in capsys.readouterr().out
+    assert main([str(photos), str(photos / evil / "b.png")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_only_unusable_photos(tmp_path, capsys):
@@ -323,3 +408,48 @@ def test_it_runs_as_a_module_without_torch(photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], env={**os.environ})
     assert done.returncode == 0, done.stderr
     assert "accelerate launch -m sga_kohya.flux_train_network" in done.stdout
+
+
+def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    (folder / "sub").mkdir(parents=True)
+    formats = {".jfif": "JPEG", ".JPE": "JPEG", ".jp2": "JPEG2000", ".tga": "TGA", ".ppm": "PPM", ".pcx": "PCX"}
+    for i, (suffix, name) in enumerate(formats.items()):
+        picture(640, 480 + 64 * i).save(folder / f"p{i}{suffix}", name)
+    for name in ("a.CR2", "sub/b.nef", "c.mp4", "d.xcf", "e", "p0.txt", "p0.npz", ".hidden.mp4", "Thumbs.db"):
+        (folder / name).write_bytes(b"words")
+    (folder / "linked").symlink_to(photos, target_is_directory=True)
+    assert (
+        main([str(folder), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1", "--caption", "x"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "6 found, 6 used, 0 skipped" in said
+    for words in (
+        "warning: 2 raw files are not read: a.CR2, sub/b.nef; export them as JPEG or TIFF",
+        "warning: 1 files are no pictures that can be read (.mp4): c.mp4",
+        "warning: 1 files are no pictures that can be read (.xcf): d.xcf",
+        "warning: 1 files are no pictures that can be read (no suffix): e",
+        "warning: 1 folders are links and not followed: linked; give them as PHOTOS",
+    ):
+        assert words in said
+    assert said.count("warning: ") == 5
+
+
+def test_a_folder_that_cannot_be_read_at_all_is_an_error(tmp_path, capsys, monkeypatch):
+    def refusing(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_strip_says_how_much_of_it_is_unused(tmp_path, capsys):
+    (tmp_path / "strips").mkdir()
+    picture(350, 4500).save(tmp_path / "strips" / "webtoon.png")
+    picture(900, 300).save(tmp_path / "strips" / "wide.png")
+    assert main([str(tmp_path / "strips"), str(tmp_path / "out"), "--resolution", "512"]) == 0
+    said = capsys.readouterr().out
+    assert "1 photos are too long for any size, so much of them is unused: webtoon.png (350x4500, 3" in said
+    assert "--mode split makes several regions of a photo" in said

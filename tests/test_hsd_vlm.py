@@ -1,6 +1,7 @@
 """The detector `vlm` over real HTTP against a scripted local server, and on a tiny LLaVA made on the spot."""
 
 import base64
+import hashlib
 import io
 import json
 import threading
@@ -15,10 +16,11 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, View
-from sga_kohya.hsd.detect import Detection, Detector, make_detector
+from sga_kohya.hsd.detect import UNANSWERED, Detection, Detector, make_detector
 from sga_kohya.hsd.detectors.vlm.reply import BadReply, read_reply
+from sga_kohya.hsd.out.summary import warnings
+from sga_kohya.hsd.run import run
 
-pytest.importorskip("requests")
 FACE = [{"label": "face", "box": [250, 500, 500, 1000]}]
 LABELS = ("face", "Upper Body")
 
@@ -62,6 +64,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("sga_kohya.hsd.detectors.vlm.clients.PAUSE", 0.0)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     running = Server()
     yield running
@@ -141,9 +144,10 @@ def test_a_photo_without_a_usable_reply_is_named_and_passed_over(server, vlm, ca
     server.script = lambda number, body: "no idea"
     detector = vlm(attempts=2)
     assert detector.detect([view(seed=3)], "micro") == [[]]
-    assert "photo3.jpg: no usable reply in 2 attempts: it holds no JSON list" in capsys.readouterr().err
+    assert "'photo3.jpg': no usable reply in 2 attempts: it holds no JSON list" in capsys.readouterr().err
     server.script = lambda number, body: json.dumps(FACE)
-    assert detector.detect([view(seed=3)], "micro")[0], "what failed is not kept"
+    assert detector.detect([view(seed=3)], "meso") == [[]] and len(server.requests) == 2, "one question for all levels"
+    assert vlm().detect([view(seed=3)], "micro")[0], "what failed is not kept"
 
 
 def test_a_busy_server_is_asked_again(server, vlm):
@@ -151,17 +155,132 @@ def test_a_busy_server_is_asked_again(server, vlm):
     assert vlm().detect([view()], "micro")[0] and len(server.requests) == 3
 
 
-def test_a_refusal_ends_the_run_in_one_line_with_what_the_server_said(server, vlm):
-    server.script = lambda number, body: (401, {}, '{"error":\n "bad key"}')
-    with pytest.raises(SgaError, match=r'answers 401: {"error": "bad key"}') as error:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((401, {}, '{"error":\n "bad key"}'), r'refused the request: 401 .*"bad key"'),
+        ((404, {}, "no such model"), "refused the request: 404"),
+        ((302, {"Location": "http://127.0.0.1:9/v1"}, ""), "redirects to .*: it was not followed and got no key"),
+    ],
+)
+def test_a_refusal_that_the_next_photo_would_meet_too_ends_the_run_in_one_line(answer, words, server, vlm):
+    server.script = lambda number, body: answer
+    with pytest.raises(SgaError, match=f"detector vlm: http.* {words}.*every usable reply is kept in") as error:
         vlm().detect([view()], "micro")
     assert "\n" not in str(error.value) and len(server.requests) == 1
-    server.script = lambda number, body: (200, {}, "<html>")
-    with pytest.raises(SgaError, match="does not answer as OpenAI's"):
+
+
+def half_a_letter(body: dict[str, Any]) -> tuple[int, dict, str]:
+    """A lone surrogate, which JSON can spell and UTF-8 cannot."""
+    content = json.dumps("\ud800 " + json.dumps(FACE))
+    return 200, {}, f'{{"choices": [{{"message": {{"content": {content}}}}}]}}'
+
+
+UNUSABLE = {
+    "deep": "[" * 50_000,
+    "deep and closed": "[" * 5000 + "]" * 5000,
+    "deep in the middle": '[{"label": "face", "box": ' + "[" * 3000 + "]" * 3000 + "}]",
+    "objects": '{"a":' * 5000,
+    "many lists": "[1, " * 20_000,
+    "many brackets": "[ ] x { " * 12_000,
+    "a number of 400 digits": json.dumps([{"label": "face", "box": [0, 0, int("9" * 400), 5]}]),
+    "a number of 5000 digits": '[{"label": "face", "box": [0, 0, ' + "9" * 5000 + ", 5]}]",
+    "not a number": '[{"label": "face", "box": [NaN, -Infinity, 1e999, 5]}]',
+    "a book": "word " * 100_000,
+    "a long label": json.dumps([{"label": "x" * 90_000, "box": [0, 0, 5, 5]}]),
+    "nothing": "",
+}
+UNAVAILABLE = {
+    "a page": (200, {}, "<html>"),
+    "a refusal of this picture": (400, {}, "content policy"),
+    "too large": (413, {}, ""),
+    "an error": (500, {}, "\x1b[2Jbroken\r\nwarning: all is well"),
+    "a completion too deep": (200, {}, "[" * 200_000),
+    "half of one": (200, {"Content-Length": "999"}, '{"choices"'),
+    "NaN": (200, {}, "NaN"),
+}
+
+
+@pytest.mark.parametrize("answer", [*UNUSABLE.values(), *UNAVAILABLE.values()], ids=[*UNUSABLE, *UNAVAILABLE])
+def test_whatever_is_answered_only_this_photo_fails_and_in_one_line(answer, server, vlm, capsys):
+    server.script = lambda number, body: answer
+    detector = vlm(attempts=2)
+    capsys.readouterr()
+    assert detector.detect([view(seed=3)], "micro") == [[]] and detector.unanswered == {"photo3.jpg"}
+    *waits, said = capsys.readouterr().err.splitlines()
+    assert said.startswith("warning: 'photo3.jpg': ") and said.endswith("(photo 1 that fails)") and len(said) < 1000
+    assert said.isprintable() and all(line.startswith(f"warning: {server.url}/chat/completions: ") for line in waits)
+    assert all(len(json.dumps(request["messages"][1:])) < 10_000 for request in server.requests)
+    server.script = lambda number, body: json.dumps(FACE)
+    assert detector.detect([view(seed=4)], "micro")[0]
+
+
+def test_a_reply_with_half_a_letter_is_used_and_kept(server, vlm):
+    server.script = lambda number, body: half_a_letter(body)
+    assert vlm().detect([view()], "micro")[0] and vlm().detect([view()], "micro")[0]
+    assert len(server.requests) == 1
+
+
+def test_a_kept_reply_that_is_damaged_is_asked_for_again(server, vlm, tmp_path):
+    for damage in (b"", b"\xff\xfe", b"[" * 5000, b"half of ["):
         vlm().detect([view()], "micro")
-    server.close()
-    with pytest.raises(SgaError, match="does not answer: "):
-        vlm().detect([view()], "micro")
+        (kept,) = (tmp_path / "cache").iterdir()
+        kept.write_bytes(damage)
+        assert vlm().detect([view()], "micro")[0]
+    assert len(server.requests) == 5
+
+
+def test_ten_failures_in_a_row_end_the_run_and_an_answer_begins_the_count_anew(server, vlm):
+    server.script = lambda number, body: json.dumps(FACE) if number == 10 else (400, {}, "no")
+    detector = vlm()
+    found = [detector.detect([view(seed=i)], "micro")[0] for i in range(19)]
+    assert [bool(boxes) for boxes in found] == [i == 9 for i in range(19)]
+    with pytest.raises(SgaError, match="10 failures in a row, last 'photo19.jpg': .* 400 .*every usable reply is kept"):
+        detector.detect([view(seed=19)], "micro")
+    assert len(server.requests) == 20
+
+
+def test_when_a_run_ends_no_other_question_waits_for_its_next_attempt(server, vlm):
+    server.script = lambda number, body: (401, {}, "no") if number > 1 else (503, {"Retry-After": "60"}, "")
+    detector = vlm(parallel=2)
+    with pytest.raises(SgaError, match="401"):
+        detector.detect([view(seed=1), view(seed=2)], "micro")
+    assert len(server.requests) == 2
+
+
+def test_a_pause_that_the_server_asks_for_is_capped_and_said(server, vlm, capsys):
+    server.script = lambda number, body: (
+        (429, {"Retry-After": "99999"}, "slow down") if number < 2 else json.dumps(FACE)
+    )
+    detector, pauses = vlm(), []
+    detector._client._chat.ended.wait = pauses.append
+    assert detector.detect([view()], "micro")[0] and pauses == [60]
+    assert "429 Too Many Requests: slow down; the next attempt is in 60 seconds" in capsys.readouterr().err
+
+
+def test_a_run_counts_and_names_photos_without_an_answer_and_the_next_run_asks_for_them_alone(server, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, name in enumerate(("a", "b\nwarning: forged", "c")):
+        Image.fromarray(view(700, 700, seed=i).pixels).save(photos / f"{name}.png")
+    server.script = lambda number, body: "no idea" if number in (2, 3) else json.dumps(FACE)
+    options = {
+        "endpoint": server.url,
+        "model": "tiny-vl",
+        "cache": str(tmp_path / "cache"),
+        "parallel": 1,
+        "attempts": 2,
+    }
+    config = HsdConfig(detector="vlm", detector_options=options)
+    first = run(photos, tmp_path / "out", config)
+    assert first.tally.notes[UNANSWERED] == 1 and first.tally.used == 3
+    assert any(
+        "1 photos, the detector gave no answer, the next run asks again: b" in w for w in warnings(first, config)
+    )
+    assert not any(line.startswith("warning: forged") for line in capsys.readouterr().err.splitlines())
+    assert len(server.requests) == 4
+    second = run(photos, tmp_path / "out", config)
+    assert not second.tally.notes[UNANSWERED] and second.tally.reused == 2 and len(server.requests) == 5
 
 
 def test_a_second_run_pays_nothing_twice(server, vlm):
@@ -171,6 +290,14 @@ def test_a_second_run_pays_nothing_twice(server, vlm):
     vlm(labels="ear").detect([view()], "micro")
     vlm(model="other").detect([view()], "micro")
     assert len(server.requests) == 5 + 1, "another question (three attempts without an ear), another model"
+
+
+def test_kept_replies_keep_their_names_so_that_those_of_earlier_versions_are_found(server, vlm, tmp_path):
+    vlm().detect([view()], "micro")
+    picture, text = server.requests[0]["messages"][0]["content"]
+    jpeg = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
+    key = hashlib.sha256(json.dumps(["tiny-vl", text["text"]]).encode() + jpeg).hexdigest()
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == [f"{key}.txt"]
 
 
 def test_calls_are_bounded_and_the_run_goes_on_where_it_stopped(server, vlm):
@@ -312,12 +439,12 @@ def llava_folder(tmp_path_factory) -> Path:
 
 def test_a_model_of_transformers_is_asked_on_this_machine(llava_folder, tmp_path, capsys):
     options = {"model": str(llava_folder), "cache": str(tmp_path), "max_new_tokens": 6, "attempts": 2}
-    detector = make_detector(HsdConfig(detector="vlm", device="cpu", detector_options=options), tmp_path)
     # Random weights say nothing of use; that they say something, twice, and the same each time, is the test.
     said: list[str] = []
-    ask = detector._client.ask
-    detector._client.ask = lambda messages: said.append(ask(messages)) or said[-1]
     for _ in range(2):
+        detector = make_detector(HsdConfig(detector="vlm", device="cpu", detector_options=options), tmp_path)
+        ask = detector._client.ask
+        detector._client.ask = lambda messages, ask=ask: said.append(ask(messages)) or said[-1]
         assert detector.detect([view()], "micro") == [[]]
     assert "no usable reply in 2 attempts" in capsys.readouterr().err
     assert len(said) == 4 and said[:2] == said[2:] and all(said)

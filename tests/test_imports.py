@@ -32,7 +32,7 @@ ALLOWED = {
     "presets": BASE,
     "doors": {"launch", "hosts"},
 }
-UPWARD = {"kit/chat.py", "hosts/sd_scripts/samplers.py"}  # still to be turned round
+UPWARD = {"hosts/sd_scripts/samplers.py"}  # still to be turned round
 
 
 def modules() -> list[Path]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
+from sga_kohya.kit.files import LOCK
 from sga_kohya.partition.__main__ import main
 from sga_kohya.partition.criteria import by_chance, equal_parts, frequency, high_frequency_share
 from sga_kohya.partition.topics import by_clusters, by_keywords, tf_idf
@@ -54,7 +55,7 @@ def test_by_frequency_from_blurred_to_sharp(folder, tmp_path, capsys):
     assert main([str(folder), str(out), "--by", "frequency", "--labels", "low,mid,high"]) == 0
     labels = {Path(row["file"]).stem: row["granularity"] for row in rows_of(out)}
     assert labels == {"5": "low", "4": "low", "3": "mid", "2": "mid", "1": "high", "0": "high"}
-    assert contents(folder) == before and sorted(p.name for p in out.iterdir()) == [
+    assert contents(folder) == before and sorted(p.name for p in out.iterdir() if p.name != LOCK) == [
         "dataset.toml",
         "sga_manifest.jsonl",
     ]
@@ -174,6 +175,19 @@ def test_an_unreadable_image_is_named_and_gets_no_label(folder, tmp_path, capsys
     assert main([str(folder), str(tmp_path / "out"), "--by", "frequency"]) == 0
     assert len(rows_of(tmp_path / "out")) == 6
     assert "bad.png gets no label, it cannot be read" in capsys.readouterr().err
+
+
+def test_captions_in_an_unknown_encoding_are_named_and_no_topic_is_made_of_them(folder, tmp_path, capsys):
+    (folder / "2_cats" / "0.txt").write_bytes("zoé".encode("cp1252"))
+    assert main([str(folder), str(tmp_path / "out"), "--by", "random"]) == 0
+    assert f"1 captions cannot be read and stop sd-scripts, such as {folder / '2_cats' / '0.txt'}: not UTF-8" in (
+        capsys.readouterr().out
+    )
+    arguments = [str(folder), str(tmp_path / "other"), "--by", "caption", "--labels", "a,b"]
+    assert main(arguments) == 2 and "0.txt: not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    (folder / "2_cats" / "0.txt").write_bytes("zoé".encode("utf-16"))
+    assert main(arguments) == 0, "a byte order mark says what it is"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.reference.__main__ import main
+from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.runs import RunOptions
@@ -397,3 +398,15 @@ def test_path_by_option(options, capsys):
     assert "ss_sga_path was shell, now spherical-slerp" in capsys.readouterr().err
     assert main([*arguments, f"--out={options.out / 'other'}", "--steps=1", "--arch=unet", "--path=shell"]) == 2
     assert "use it with --arch dit" in capsys.readouterr().err
+
+
+def test_a_caption_in_an_unknown_encoding_is_named_and_one_with_a_mark_is_read(dataset, tmp_path):
+    slices = shutil.copytree(dataset.parent, tmp_path / "slices")
+    (slices / "dataset.toml").write_text(dataset.read_text().replace(str(dataset.parent), str(slices)))
+    caption = next((slices / "1_macro").glob("*.txt"))
+    caption.write_bytes("zoé\n".encode("utf-16"))
+    captions = SliceDataset(slices / "dataset.toml", SgaConfig()).captions
+    assert captions[str(caption.with_suffix(".png"))] == "zoé"
+    caption.write_bytes("zoé\n".encode("cp1252"))
+    with pytest.raises(SgaError, match=f"{caption}: not UTF-8: byte 0xe9 at 2; save it as UTF-8"):
+        SliceDataset(slices / "dataset.toml", SgaConfig())

@@ -507,7 +507,9 @@ class TestModulation:
     def test_another_weight_is_allowed_where_eq_33_does_not_apply(self, name):
         """Without modulation, and for a flow-matching model, whose scripts know these options and ignore them."""
         assert self.prepare(SgaConfig(modulation=False), self.UNET | {name: True})[1].min_snr_gamma is None
-        assert self.prepare(SgaConfig(), self.FLUX | {name: True})[0].metadata()["ss_sga_modulated_by"] == "timestep_shift"
+        assert (
+            self.prepare(SgaConfig(), self.FLUX | {name: True})[0].metadata()["ss_sga_modulated_by"] == "timestep_shift"
+        )
         scheme = self.FLUX | {"weighting_scheme": "sigma_sqrt"}
         assert self.prepare(SgaConfig(), scheme)[0].metadata()["ss_sga_modulated_by"] == "timestep_shift"
 

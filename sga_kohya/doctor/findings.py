@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.text import safe
 
 LEVELS = ("ok", "warning", "error")
 
@@ -33,6 +34,7 @@ class Findings:
         self._add("error", text)
 
     def _add(self, level: str, text: str) -> None:
+        text = "\n".join(map(safe, text.split("\n")))
         # The plan repeats what was said of settings and captions.
         if all((finding.level, finding.text) != (level, text) for finding in self.found):
             self.found.append(Finding(level, self.subject, text))

@@ -1,6 +1,7 @@
 """The command line: python -m sga_kohya.evaluate run|metrics|judge|human|report|checkpoints|ablation"""
 
 import argparse
+import contextlib
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.files import only_writer
+from sga_kohya.kit.text import safe
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="another address lets other machines in (default: %(default)s)"
     )
     human.add_argument("--port", type=int, default=8420, help="0 for any that is free (default: %(default)s)")
+    human.add_argument(
+        "--name", action="append", default=[], help="a further name browsers may open it by, such as study.example.org"
+    )
     human.add_argument("--open", action="store_true", help="open it in the browser")
     command("report", "write report.html, report.md, results.csv and figures")
     checkpoints = command("checkpoints", "pick the saved checkpoints nearest to multiples of N1")
@@ -54,6 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+ELSEWHERE = "write another `out` into the plan"
+
+
 def run(args: argparse.Namespace) -> int:
     # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
     from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
@@ -63,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     samples = [variant for variant in plan.variants if not variant.images]
     made = 0
     if samples:
-        clear_leftovers(plan)
-        made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
+        with only_writer(plan.out / "images", ELSEWHERE):
+            clear_leftovers(plan)
+            made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
     missing = {v.name: [c for d in plan.datasets for c in missing_images(plan, v, d)] for v in plan.variants}
     total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)
     for variant in plan.variants:
@@ -86,52 +96,59 @@ def metrics(args: argparse.Namespace) -> int:
     from sga_kohya.evaluate.measure.metrics import measure, metric_intervals
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    scores = measure(plan, device)
+    with only_writer(plan.out / "embeddings", ELSEWHERE):
+        scores = measure(plan, device)
     columns = {column: metric_intervals(plan, scores.values[column]) for column in scores.columns}
     print(f"{'':24}  {''.join(f'{column:24}' for column in columns)}")
     for place, label in enumerate(plan.labels.values()):
         print(f"{label:24}  {''.join(f'{row[place]!s:24}' for row in columns.values())}")
     for warning in scores.warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {safe(str(warning))}")
     for cell, reference, bits in scores.near_copies:
         where = f"{cell.dataset}/{cell.variant}/{cell.file}"
-        print(f"warning: {where} is nearly a copy of {reference} ({bits} of 64 bits differ)")
+        print(f"warning: {safe(where)} is nearly a copy of {safe(str(reference))} ({bits} of 64 bits differ)")
     return 0
 
 
 def judge(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
+    from sga_kohya.evaluate.rate.judge import ballots_file
     from sga_kohya.evaluate.rate.judge import judge as ask_all
     from sga_kohya.evaluate.sample.images import all_images
 
-    verdict = ask_all(plan, all_images(plan), only_estimate=args.estimate)
+    files = all_images(plan)
+    with only_writer(ballots_file(plan).parent, ELSEWHERE):
+        verdict = ask_all(plan, files, only_estimate=args.estimate)
     if verdict is not None:
         print(
             f"{len(verdict.ballots)} rankings, {verdict.failed} questions without a valid answer; {verdict.requests} "
             f"requests, ${verdict.dollars:.2f} in all"
         )
+        if verdict.lost:
+            print(f"warning: {verdict.lost} replies did not arrive whole: they may be charged, and count as estimated")
     return 0
 
 
 def human(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    from sga_kohya.evaluate.rate.server import LOOPBACK, Server
+    from sga_kohya.evaluate.rate.one_page import LOOPBACK
+    from sga_kohya.evaluate.rate.server import Server
+    from sga_kohya.evaluate.rate.study import log_file
     from sga_kohya.evaluate.sample.images import all_images
 
-    server = Server(plan, all_images(plan), args.host, args.port)
-    if args.host not in LOOPBACK:
-        print(f"warning: --host {args.host}: any machine that reaches this one can take part, and nothing is encrypted")
-    if server.study.log.torn:
-        print(f"warning: {server.study.log.torn} unfinished line in {server.study.log.path} is skipped")
-    print(f"ranking page: {server.url}\nanswers: {server.study.log.path}\nCtrl-C ends it; nothing is lost", flush=True)
-    if args.open:
-        webbrowser.open(server.url)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print()
-    finally:
-        server.server_close()
+    files = all_images(plan)
+    with only_writer(log_file(plan).parent, ELSEWHERE), Server(plan, files, args.host, args.port, args.name) as server:
+        if args.host not in LOOPBACK:
+            print(f"warning: --host {args.host}: any machine that reaches it can take part, and nothing is encrypted")
+        log = server.study.log
+        if log.torn:
+            print(f"warning: {log.torn} unfinished line{'s' * (log.torn > 1)} in {log.path} skipped")
+        print(f"ranking page: {server.url}\nanswers: {log.path}\nCtrl-C ends it; nothing is lost", flush=True)
+        if args.open:
+            webbrowser.open(server.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    print()
     return 0
 
 
@@ -140,7 +157,8 @@ def report(args: argparse.Namespace) -> int:
     _need("choix", "matplotlib")
     from sga_kohya.evaluate.report.report import write_report
 
-    print(write_report(plan))
+    with only_writer(plan.out, ELSEWHERE):
+        print(write_report(plan))
     return 0
 
 
@@ -187,7 +205,7 @@ def ablation(args: argparse.Namespace) -> int:
 
     *tomls, plan = write_ablation(args.base, args.out, args.prompts, args.references, args.door)
     if warning := unequal(args.base):
-        print(f"warning: {warning}")
+        print(f"warning: {safe(str(warning))}")
     print("train:")
     for path in tomls:
         print(f"  accelerate launch -m sga_kohya.{args.door} --config_file {path}")

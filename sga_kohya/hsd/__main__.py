@@ -29,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
         description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
-        epilog=f"Every setting can also stand in the file of --config; the effective ones are in OUT/{CONFIG_TOML}.",
+        epilog="Every setting can also stand in the file of --config, and those of one level (caption_prefix, sizes) "
+        f"only there; the effective ones are in OUT/{CONFIG_TOML}.",
     )
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
@@ -64,11 +65,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--min_size", type=int, help="shortest side of a slice in pixels; smaller photos are skipped (256)")
     add("--format", help=f"of the slices: {', '.join(FORMATS)} (png)")
-    add("--caption", help="for photos without a .txt or .caption file (words of their folder or name)")
+    add(
+        "--caption",
+        help="for photos without a .txt or .caption file (words of their folder, such as 'sks dog' of '10_sks dog', or "
+        "of their name)",
+    )
     add(
         "--drop_tags",
         action=argparse.BooleanOptionalAction,
-        help="leave out tags of what a slice does not show (yes)",
+        help="leave out tags of what a slice does not show; prose, and what ||| protects, stay (yes)",
     )
     add("--repeats", type=int, help="num_repeats of every level (1)")
     add("--batch_size", type=int, help="for dataset.toml (1)")

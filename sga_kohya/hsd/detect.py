@@ -46,8 +46,15 @@ class View:
         return self.box.size
 
 
+UNANSWERED = "the detector gave no answer, the next run asks again"
+
+
 class Detector(Protocol):
-    """Detect of Algorithm 1, batched."""
+    """Detect of Algorithm 1, batched.
+
+    One that can fail at a single photo also has `unanswered`, the set of those photos' sources: they are counted and
+    named, and not finished.
+    """
 
     name: str
     """Recorded in the manifest."""

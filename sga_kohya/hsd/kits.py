@@ -14,6 +14,9 @@ from sga_kohya.hsd.settings.config_file import to_layer
 ELSEWHERE = ("device", "caption", "overrides", *RUN_WIDE)
 """Settings that change no slice, or that its caption or its near-duplicates show."""
 
+HOW = ("api_key_env", "cache", "max_calls", "parallel", "timeout")
+"""Options of detectors that say how it is asked, not what: a folder of kept replies grows without changing a slice."""
+
 
 @dataclass(frozen=True, eq=False)
 class Section:
@@ -47,8 +50,10 @@ def make_sections(config: HsdConfig, photos: Path) -> dict[str, Section]:
 
 def settings_digest(config: HsdConfig) -> str:
     """A file that a setting names counts with its size and time, a folder with those of all files in it."""
+    options = {key: value for key, value in config.detector_options.items() if key not in HOW}
     layer = {key: value for key, value in to_layer(config).items() if key not in ELSEWHERE}
-    named = (Path(text) for text in _texts([str(config.upscale_model or ""), config.detector_options]))
+    layer["detector"] = {"name": config.detector, **options}
+    named = (Path(text) for text in _texts([str(config.upscale_model or ""), options]))
     return digest(_json([layer, [_state(path) for path in named]]).encode())
 
 

@@ -5,8 +5,8 @@ in the order of the photos, so that the output does not depend on how the thread
 """
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,13 +16,14 @@ from typing import TypeVar
 import numpy as np
 
 from sga_kohya.hsd.cut.decompose import Group, Slice, decompose, render
-from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.detect import UNANSWERED, Detection
 from sga_kohya.hsd.kits import Section
 from sga_kohya.hsd.out.ledger import digest
-from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Origin, Row, group_rows, lost_row
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION, Origin, Row, group_rows, lost_row
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
-from sga_kohya.hsd.photos.captions import CaptionEvidence, find_caption, slice_caption
+from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
 from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
 from sga_kohya.hsd.settings.config import HsdConfig
@@ -30,7 +31,7 @@ from sga_kohya.hsd.settings.config import HsdConfig
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -41,15 +42,17 @@ R = TypeVar("R")
 class Photo:
     """One source as loaded. source: below PHOTOS, '/' separators.
 
-    finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. pixels:
-    (H, W, 3) RGB uint8, None also with a problem.
+    finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
+    problem: the rows of an earlier run of a file that cannot be opened now. pixels: (H, W, 3) RGB uint8, None also with
+    a problem. size: their width and height.
     """
 
     source: str
     root: str
     section: Section
-    caption: str = ""
+    caption: Caption = Caption("")
     sha256: str | None = None
+    size: Size | None = None
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()
@@ -63,9 +66,11 @@ class Photo:
             root=self.root,
             source=self.source,
             source_sha256=self.sha256,
+            source_size=self.size,
             inputs=self.inputs,
             phash=self.phash,
             notes=self.notes,
+            guessed_caption=self.caption.text if self.caption.guessed else "",
         )
 
 
@@ -81,20 +86,28 @@ class Work:
 
 
 class Pipeline:
-    """load -> plan -> save, each for one photo or one batch, and `stream`, which runs them side by side."""
+    """load -> plan -> save, each for one photo or one batch, and `stream`, which runs them side by side.
+
+    Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
+    """
 
     def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, sections: dict[str, Section]) -> None:
         """sections: by their names in `config.overrides`, "" for the rest."""
         self.photos, self.folder, self.config, self.sections = photos, folder, config, sections
         self._duplicates = NearDuplicates(config.near_duplicates)
+        self.unopened: list[str] = []
+        """Photos that cannot be opened now, of which what earlier runs made stays."""
 
-    def stream(self, roots: dict[str, str], pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[list[Row], bool]]:
+    def stream(
+        self, sources: Iterable[str], roots: Mapping[str, str], pool: ThreadPoolExecutor, ahead: int
+    ) -> Iterator[tuple[list[Row], bool]]:
         """roots: names by source. ahead: photos in flight on each side of the detector.
 
-        Yields the rows of one photo after the other, by source, once its files are there, and whether they were made
-        in this run.
+        Yields the rows of one photo after the other, in the order of sources, once its files are there, and whether
+        they were made in this run.
         """
-        loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=ahead + DETECTOR_BATCH)
+        items = ((source, roots[source]) for source in sources)
+        loaded = bounded_map(pool, self.load, items, limit=ahead + DETECTOR_BATCH)
         planned = (work for batch in batched(loaded, DETECTOR_BATCH) for work in self.plan(batch))
         for rows, new in bounded_map(pool, self.save, planned, limit=ahead + 1):
             self.folder.done(rows, new)
@@ -108,46 +121,80 @@ class Pipeline:
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, section.config.caption))
-            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption, section.digest])
+            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption.__dict__, section.digest])
             photo = replace(photo, inputs=digest(inputs.encode()))
             finished = [] if again else self._finished(photo)
             if finished:
-                return replace(photo, phash=finished[0].phash, notes=finished[0].notes, finished=finished)
+                first = finished[0]
+                return replace(photo, size=first.source_size, phash=first.phash, notes=first.notes, finished=finished)
             pixels, notes = decode_image(data)
-            return replace(photo, pixels=pixels, notes=notes, phash=perceptual_hash(pixels))
+            size, notes = (pixels.shape[1], pixels.shape[0]), (*photo.caption.notes, *notes)
+            return replace(photo, pixels=pixels, size=size, notes=notes, phash=perceptual_hash(pixels))
+        except UnreadableCaption as error:
+            return replace(photo, problem=f"{UNREADABLE_CAPTION}: {error}")
         except OSError as error:
             # Without the path, which the row has, and which must not depend on where PHOTOS lies.
-            return replace(photo, problem=f"{UNREADABLE}: {error.strerror or error}")
+            problem = f"{UNREADABLE}: {error.strerror or error}"
+            # Its slices have the name that they were made under, which may be another photo's now.
+            before = [row for row in self.folder.made_before(source) if row.root == root]
+            return replace(photo, problem=problem, finished=before)
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
 
     def _finished(self, photo: Photo) -> list[Row]:
-        """An unreadable photo never is: a plugin may have been installed."""
+        """An unreadable photo never is: a plugin may have been installed. Nor is one that its detector failed at."""
         rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
+        if any(UNANSWERED in row.notes for row in rows):
+            return []
         return rows if all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows) else []
 
     def plan(self, batch: Sequence[Photo]) -> list[Work]:
-        """Says what to save of each photo of a batch; the only stage that touches detectors."""
-        works = [self._without_detector(photo) for photo in batch]
-        photos = [work.photo for work in works if not work.rows]
-        groups: dict[str, list[Group]] = {}
+        """Says what to save of each photo of a batch; the only stage that touches detectors.
+
+        As if photo came after photo: where one is like another that has yet to be looked into, that one is, first.
+        """
+        works: dict[str, Work] = {}
+        waiting: list[Photo] = []
+        for photo in batch:
+            if self._duplicates.alike(str(photo.phash or ""), (str(other.phash or "") for other in waiting)):
+                works |= self._detect(waiting)
+                waiting = []
+            work = self._without_detector(photo)
+            if work.rows:
+                works[photo.source] = self._settled(work)
+            else:
+                waiting.append(work.photo)
+        works |= self._detect(waiting)
+        return [works[photo.source] for photo in batch]
+
+    def _settled(self, work: Work) -> Work:
+        """Only a photo that gives slices makes others its duplicates."""
+        if any(row.file for row in work.rows):
+            self._duplicates.add(work.photo.source, str(work.photo.phash or ""))
+        return work
+
+    def _detect(self, photos: Sequence[Photo]) -> dict[str, Work]:
+        works: dict[str, Work] = {}
         for section in {id(photo.section): photo.section for photo in photos}.values():
-            ours = [(photo.source, photo.pixels) for photo in photos if photo.section is section]
-            found = decompose(ours, section.detector, section.config)
-            groups |= zip((source for source, _ in ours), found, strict=True)
-        works = [work if work.rows else self._with_groups(work.photo, groups[work.photo.source]) for work in works]
-        for work in works:
-            if work.new:
-                self.folder.ledger.announce(work.rows)
+            ours = [photo for photo in photos if photo.section is section]
+            views = [(photo.source, photo.pixels) for photo in ours if photo.pixels is not None]
+            found = decompose(views, section.detector, section.config)
+            works |= {photo.source: self._with_groups(photo, groups) for photo, groups in zip(ours, found, strict=True)}
+        for photo in photos:
+            self._settled(works[photo.source])
         return works
 
     def _without_detector(self, photo: Photo) -> Work:
         """What is known of a photo without looking into it: no rows where it has to be looked into."""
         config = photo.section.config
+        if photo.problem and photo.finished:
+            self.unopened.append(photo.source)
+            rows = list(photo.finished)
+            return Work(replace(photo, phash=rows[0].phash), rows, new=False)
         if not photo.problem:
-            first = self._duplicates.first(photo.source, str(photo.phash))
-            if first is not None:
-                reason = f"{NEAR_DUPLICATE}: of {first[0]}, {first[1]} of 64 bits differ"
+            twin = self._duplicates.nearest(str(photo.phash or ""))
+            if twin is not None:
+                reason = f"{NEAR_DUPLICATE}: of {twin[0]}, {twin[1]} of 64 bits differ"
                 return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, config)])
             if photo.finished and photo.finished[0].kind != NEAR_DUPLICATE:
                 return Work(photo, list(photo.finished), new=False)
@@ -159,6 +206,8 @@ class Pipeline:
 
     def _with_groups(self, photo: Photo, groups: list[Group]) -> Work:
         section = photo.section
+        if photo.source in getattr(section.detector, "unanswered", ()):
+            photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         slices = [piece for group in groups for piece in group.slices]
         captions = slice_captions(photo, groups)
         rows = [
@@ -178,7 +227,7 @@ class Pipeline:
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
         """Cuts, resizes, encodes and writes the kept slices of one photo. Returns its rows and whether they are new."""
-        rows, tiles = [], {}
+        rows, tiles = [], defaultdict(list)
         section = work.photo.section
         if not work.slices or work.photo.pixels is None:
             return work.rows, work.new
@@ -186,11 +235,13 @@ class Pipeline:
             if row.file:
                 pixels = render(work.photo.pixels, piece, section.upscaler.enlarge)
                 row = self.folder.write_slice(row, encode_image(pixels, section.config.format), caption)
-                tiles.setdefault(str(row.group), []).append(tile(pixels))
+                tiles[str(row.group)].append(tile(pixels))
             rows.append(row)
-        for group, pictures in tiles.items():
-            self.folder.write_strip(group, strip(pictures))
-        return rows, work.new
+        strips = {group: strip(pictures) for group, pictures in tiles.items()}
+        for group, picture in strips.items():
+            self.folder.write_strip(group, picture)
+        digests = {group: digest(picture) for group, picture in strips.items()}
+        return [replace(row, strip_sha256=digests[str(row.group)]) if row.file else row for row in rows], work.new
 
 
 def slice_captions(photo: Photo, groups: Sequence[Group]) -> list[str]:
@@ -201,7 +252,7 @@ def slice_captions(photo: Photo, groups: Sequence[Group]) -> list[str]:
     seen = [*regions, *(detection for group in groups for detection in group.seen)]
     return [
         slice_caption(
-            photo.caption,
+            photo.caption.text,
             CaptionEvidence(piece.box, group.slices[0].box, seen),
             prefixes[piece.level],
             config.drop_tags,

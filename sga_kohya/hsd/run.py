@@ -1,11 +1,11 @@
 """A whole run, from a folder of photos to a folder that can be trained on."""
 
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,25 +14,34 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.kits import make_sections
 from sga_kohya.hsd.out.dataset_toml import dataset_toml
-from sga_kohya.hsd.out.ledger import STRIPS, read_rows
+from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file
 from sga_kohya.hsd.out.names import assign_roots
-from sga_kohya.hsd.out.output import OutputFolder, write_atomically
+from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import find_images, load_plugins
-from sga_kohya.hsd.pipeline import Pipeline
+from sga_kohya.hsd.photos.images import Found, find_images, load_plugins, pixel_count
+from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, to_toml
+from sga_kohya.kit.files import LOCK, only_writer, write_whole
+from sga_kohya.kit.sealed import set_edited_aside
 
 PREVIEW = "preview"
+MARKERS = (MANIFEST, JOURNAL, LOCK)
+"""A sub-folder of PHOTOS with one of these holds results, or is being filled with them."""
+HEADERS_AHEAD = 256
+
+REMEDY = "give another OUT"
 
 
 @dataclass(frozen=True)
 class Result:
     """out: absolute. foreign: files of other origin in the level folders, FOLDER/FILE.
 
-    edited: captions that were kept because the user has edited them. unmatched: overrides for folders without photos.
+    edited: captions and slices that were kept because the user has edited them. unmatched: overrides for folders
+    without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
+    stay. swept: what became of files that are made no more; None in a preview.
     """
 
     out: Path
@@ -40,6 +49,9 @@ class Result:
     foreign: list[str]
     edited: list[str]
     unmatched: list[str]
+    found: Found
+    unopened: list[str]
+    swept: Swept | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -59,52 +71,91 @@ def run(
     photos, out = photos.resolve(), out.resolve()
     check_folders(photos, out, config)
     load_plugins()
-    sources = [path.relative_to(photos).as_posix() for path in find_images(photos, out, MANIFEST)]
+    found = find_images(photos, out, MARKERS)
+    sources = sorted(path.relative_to(photos).as_posix() for path in found.images)
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
-    found = len(sources)
-    sources = sample(sorted(sources), only)
     sections = make_sections(config, photos)
-    folder = OutputFolder(out, [level.folder for level in config.levels])
-    pipeline = Pipeline(photos, folder, config, sections)
-    roots = assign_roots(sources, (Path(file).stem for file in folder.foreign))
+    with only_writer(out, REMEDY):
+        folder = OutputFolder(out, [level.folder for level in config.levels])
+        pipeline = Pipeline(photos, folder, config, sections)
+        tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
+        dataset = dataset_toml(config, out, tally.present) if tally.present else None
+        swept = folder.finish(dataset, to_toml(config))
+        write_report(out, config, tally, None if only is None else len(sources))
+    unmatched = sorted(set(config.overrides) - {config.section(source) for source in sources})
+    return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept)
+
+
+def _stream(
+    pipeline: Pipeline, sources: Sequence[str], found: Found, workers: int, progress: bool
+) -> tuple[Tally, list[str]]:
+    """All photos, large ones first; then what lies in folders that cannot be read now, as it is."""
+    folder, config = pipeline.folder, pipeline.config
+    below = [source for name in found.unreadable for source in folder.ledger.sources_below(name)]
+    closed = [source for source in sources if not os.access(pipeline.photos / source, os.R_OK)]
+    kept = {source: rows for source in (*below, *closed) if (rows := folder.made_before(source))}
+    sources = [source for source in sources if source not in kept]
+    # Names that stay are taken, even where the photos there are now would share them out otherwise.
+    roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
     tally, edited = Tally(level.name for level in config.levels), []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
+        order = by_size(pipeline.photos, sources, pool, progress) if config.near_duplicates >= 0 else sources
         with one_thread_each(), tqdm(total=len(sources), unit="photo", disable=not progress, smoothing=0.05) as bar:
-            for rows, new in pipeline.stream(roots, pool, ahead=workers):
+            for rows, new in pipeline.stream(order, roots, pool, ahead=workers):
                 tally.add(rows, new)
-                edited += edited_captions(folder, rows)
+                edited += edited_files(folder, rows)
                 bar.update()
+        for rows in kept.values():
+            folder.done(rows, new=False)
+            tally.add(rows, new=False)
+        pipeline.unopened.extend(kept)
     except BaseException:
         # On Ctrl-C the files being written are finished, those that only wait are not begun.
         pool.shutdown(cancel_futures=True)
         folder.abandon()
         raise
     pool.shutdown()
-    edited += folder.finish(dataset_toml(config, out, tally.present) if tally.present else None)
-    write_atomically(out / CONFIG_TOML, to_toml(config).encode())
-    write_report(out, config, tally, None if only is None else found)
-    used = {config.section(source) for source in sources}
-    return Result(out, tally, folder.foreign, edited, sorted(set(config.overrides) - used))
+    return tally, edited
+
+
+def by_size(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor, progress: bool) -> list[str]:
+    """The photos from many pixels to few, by their headers, so that of near-duplicates the largest comes first."""
+    counts = bounded_map(pool, lambda source: pixel_count(photos / source), sources, limit=HEADERS_AHEAD)
+    bar = tqdm(counts, total=len(sources), unit="header", disable=not progress, delay=2, leave=False)
+    pixels = dict(zip(sources, bar, strict=True))
+    return sorted(sources, key=lambda source: (-pixels[source], source))
 
 
 def preview(photos: Path, out: Path, config: HsdConfig, count: int, workers: int = 4, progress: bool = False) -> Result:
     """Decomposes `count` photos, spread evenly, and keeps only the report of it, in OUT/preview."""
     check_folders(photos.resolve(), out.resolve(), config)
     target = out.resolve() / PREVIEW
-    if target.exists() and not (target / MANIFEST).is_file():
+    if target.exists() and {path.name for path in target.iterdir()} - {LOCK} and not (target / MANIFEST).is_file():
         raise SgaError(f"{target} is no earlier preview: move it away or choose another OUT")
     with tempfile.TemporaryDirectory(prefix="sga_hsd_") as folder:
         result = run(photos, Path(folder) / "out", config, workers, progress, only=count)
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        # The manifest also marks the folder, so that no later run takes the report's pictures for photos.
-        for name in (REPORT, MANIFEST, CONFIG_TOML):
-            shutil.copy(result.out / name, target / name)
-        if (result.out / STRIPS).is_dir():
-            shutil.copytree(result.out / STRIPS, target / STRIPS)
-    return Result(target, result.tally, [], [], result.unmatched)
+        with only_writer(target, REMEDY):
+            aside = replace_preview(result.out, target)
+    return replace(result, out=target, foreign=[], edited=[], swept=Swept(0, [], aside))
+
+
+def replace_preview(made: Path, target: Path) -> list[Path]:
+    """Put a report and its pictures in the place of an earlier preview's. Returns settings that were set aside.
+
+    Only what that one's manifest has the hash of goes. The manifest also marks the folder, so that no later run takes
+    the report's pictures for photos.
+    """
+    remove_recorded(target, f"{STRIPS}/")
+    aside = set_edited_aside(target / CONFIG_TOML)
+    for name in (MANIFEST, REPORT, CONFIG_TOML):
+        write_whole(target / name, (made / name).read_bytes())
+    if (made / STRIPS).is_dir():
+        (target / STRIPS).mkdir(exist_ok=True)
+        for picture in (made / STRIPS).iterdir():
+            write_whole(target / STRIPS / picture.name, picture.read_bytes())
+    return [aside] if aside else []
 
 
 @contextmanager
@@ -125,8 +176,11 @@ def sample(sources: Sequence[str], count: int | None) -> list[str]:
     return [sources[i * len(sources) // count] for i in range(count)]
 
 
-def edited_captions(folder: OutputFolder, rows: Sequence[Row]) -> Iterator[str]:
+def edited_files(folder: OutputFolder, rows: Sequence[Row]) -> Iterator[str]:
+    """Slices (told by their length) and captions that the user has edited."""
     for row in rows:
+        if row.file and folder.resized(row):
+            yield row.file
         if row.file and folder.edited(caption_file(row.file), row.caption_sha256):
             yield caption_file(row.file)
 

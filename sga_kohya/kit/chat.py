@@ -1,146 +1,303 @@
-"""A client of OpenAI-compatible chat endpoints: raw replies kept on disk, cost bounded, failures retried."""
+"""A client of OpenAI-compatible chat endpoints: one question, one reply, whatever the server or the network does.
 
-import hashlib
+A question ends in a Reply, in ChatRefused (the user can correct it: a wrong key, model or address), or in
+ChatUnavailable (worth another run later). Everything is bounded: bytes, seconds of an attempt, attempts and the pauses
+between them. The key goes to the endpoint that was named and nowhere else: redirects are not followed.
+"""
+
+import base64
+import http.client
+import io
 import json
-import os
+import math
+import ssl
 import threading
-import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import Judge
-from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.sockets import BoundedReader
 
-REPLY_TOKENS = 250  # of a ranking in four dimensions, as estimated beforehand
+LARGEST_REPLY = 4 << 20  # bytes, headers included
+LONGEST_PAUSE = 60.0
+"""Seconds between two attempts, whatever Retry-After asks for."""
+_BUSY = (408, 409, 425, 429)  # and all from 500: worth another attempt
+
+Message = Mapping[str, Any]
 
 
-class BudgetSpent(Exception):
-    """The next request could exceed the budget."""
+class ChatRefused(SgaError):
+    """The endpoint will not answer such a request, however often: the user has to correct something.
+
+    status: of HTTP, 0 where nothing was sent.
+    """
+
+    status = 0
 
 
-class Endpoint:
-    """folder: of the replies, one file each. pause: seconds before the first retry, doubled at each further one."""
+class ChatUnavailable(SgaError):
+    """The endpoint did not answer in any of the attempts."""
 
-    def __init__(self, judge: Judge, folder: Path, pause: float = 1.0) -> None:
-        self.judge, self.folder, self.pause = judge, folder, pause
-        self.url = f"{judge.url.rstrip('/')}/chat/completions"
-        self.key = os.environ.get(judge.api_key_env, "")
-        self.requests, self.spent, self.reserved, self.dearest = 0, 0.0, 0.0, 0.0
-        self.lock = threading.Lock()
 
-    def payload(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        json_mode = {"response_format": {"type": "json_object"}} if self.judge.json_mode else {}
-        return {"model": self.judge.model, "messages": messages, **json_mode}
+@dataclass(frozen=True)
+class Service:
+    """url: of the endpoint, up to and with /v1. key: empty for none. key_name: the environment variable it is from.
 
-    def file(self, identity: str, attempt: int = 0) -> Path:
-        """Where the reply to the attempt is kept. identity: whatever the messages depend on."""
-        content = json.dumps([self.url, self.payload([]), identity, attempt], sort_keys=True)
-        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
+    timeout: seconds of one attempt. tries: attempts. pause: seconds before the second, doubled at each further one.
+    body: added to every request, such as {"temperature": 0, "max_tokens": 500}. setting: the url's name in errors.
+    """
 
-    def ask(self, identity: str, attempt: int, build: Callable[[], list[dict[str, Any]]]) -> str:
-        """The text of the reply, from disk if it was given before. build: makes the messages, called only if not.
+    url: str
+    model: str
+    key: str = ""
+    key_name: str = ""
+    timeout: float = 120.0
+    tries: int = 5
+    pause: float = 1.0
+    body: Mapping[str, Any] = field(default_factory=dict)
+    setting: str = "url"
 
-        Raises BudgetSpent before a request that could exceed the budget, SgaError when the endpoint refuses.
+
+@dataclass(frozen=True)
+class Reply:
+    """text: empty where the model said nothing. read, written: tokens, None where the server states no sensible one."""
+
+    text: str
+    read: int | None = None
+    written: int | None = None
+
+
+class Chat:
+    """Asks one Service. Safe for several threads."""
+
+    def __init__(self, service: Service) -> None:
+        """Raises ChatRefused for an address or a key that cannot be sent."""
+        self.service, self.url = service, f"{service.url.rstrip('/')}/chat/completions"
+        self.key = service.key.strip()
+        self.ended = threading.Event()
+        _refuse_address(self.url, service.setting)
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise ChatRefused(f"{service.key_name or 'the key'} holds characters that no key has: set it anew")
+        self._open = urllib.request.build_opener(_Plain(), _Secure(), _NoRedirect()).open
+
+    @property
+    def is_private(self) -> bool:
+        """Whether no one on the way can read it: encrypted, or on this machine."""
+        parts = urllib.parse.urlsplit(self.url)
+        return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+
+    def payload(self, messages: Sequence[Message]) -> dict[str, Any]:
+        return {"model": self.service.model, "messages": list(messages), **self.service.body}
+
+    def ask(
+        self,
+        messages: Sequence[Message],
+        arrived: Callable[[bytes], None] = lambda body: None,
+        lost: Callable[[bytes], None] = lambda body: None,
+        waiting: Callable[[float, str], None] = lambda seconds, problem: None,
+    ) -> Reply:
+        """The reply to the messages.
+
+        arrived: gets the body of a reply before anything else is done with it, to keep what was paid for. lost: gets
+        what there is of a reply that cannot be used but may have been charged, also after `arrived`. waiting: gets the
+        seconds until the next attempt, and why there has to be one.
+        Raises ChatRefused, ChatUnavailable.
         """
-        path = self.file(identity, attempt)
-        if not path.is_file():
-            messages = build()
-            with self.lock:
-                estimate = max(self.estimate(messages), self.dearest)
-                if self.spent + self.reserved + estimate > self.judge.budget + 1e-12:
-                    raise BudgetSpent
-                self.reserved += estimate
+        pause = self.service.pause
+        for left in reversed(range(self.service.tries)):
             try:
-                reply = self._post(self.payload(messages))
-            finally:
-                with self.lock:
-                    self.reserved -= estimate
-            dollars = self.cost(reply, messages)
-            self._keep(path, {"dollars": dollars, "reply": reply})
-            with self.lock:
-                self.requests += 1
-                self.spent += dollars
-                self.dearest = max(self.dearest, dollars)
-        return text_of(json.loads(path.read_text(encoding="utf-8"))["reply"])
+                return self._attempt(messages, arrived)
+            except _Again as again:
+                problem, pause = again, max(pause, again.pause)
+                if again.charged:
+                    lost(again.body)
+            pause = min(pause, LONGEST_PAUSE)
+            if left and not self.ended.is_set():
+                waiting(pause, self._shown(problem))
+            if not left or self.ended.wait(pause):
+                break
+            pause *= 2
+        raise ChatUnavailable(
+            f"{self.url} failed {self.service.tries - left} times, last with {self._shown(problem)}; run it again, "
+            "answers so far are kept"
+        )
 
-    def estimate(self, messages: list[dict[str, Any]]) -> float:
-        """Dollars for one request: four characters a token, pictures by OpenAI's tiles, a reply of REPLY_TOKENS."""
-        return self._dollars(count_tokens(messages, self.judge.size), REPLY_TOKENS)
+    def end(self) -> None:
+        """No further attempts: who still waits for one gets ChatUnavailable."""
+        self.ended.set()
 
-    def cost(self, reply: dict[str, Any], messages: list[dict[str, Any]]) -> float:
-        """Dollars by the usage that the reply states, else by the estimate."""
-        usage = reply.get("usage") or {}
-        if "prompt_tokens" not in usage:
-            return self.estimate(messages)
-        return self._dollars(usage["prompt_tokens"], usage.get("completion_tokens", 0))
-
-    def count_spent(self) -> None:
-        """Take what earlier runs cost into account."""
-        for path in self.folder.glob("*.json"):
-            dollars = json.loads(path.read_text(encoding="utf-8"))["dollars"]
-            self.spent += dollars
-            self.dearest = max(self.dearest, dollars)
-
-    def _dollars(self, read: int, written: int) -> float:
-        return (read * self.judge.price_input + written * self.judge.price_output) / 1e6
-
-    def _post(self, payload: dict[str, Any], tries: int = 5) -> dict[str, Any]:
+    def _attempt(self, messages: Sequence[Message], arrived: Callable[[bytes], None]) -> Reply:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(self.url, json.dumps(payload).encode(), headers)
-        pause = self.pause
-        for left in reversed(range(tries)):
-            try:
-                with urllib.request.urlopen(request, timeout=self.judge.timeout) as response:
-                    reply = json.load(response)
-                text_of(reply)
-                return reply
-            except urllib.error.HTTPError as error:
-                body = error.read(500).decode(errors="replace").strip()
-                problem = f"{error.code} {error.reason}: {body}"
-                if error.code not in (408, 409, 425, 429) and error.code < 500:
-                    raise SgaError(f"{self.url} refused the request: {problem}{self._hint(error.code, body)}") from None
-                pause = max(pause, _seconds(error.headers.get("Retry-After")))
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                problem = f"{type(error).__name__}: {error}"
-            if left:
-                time.sleep(pause)
-                pause *= 2
-        raise SgaError(f"{self.url} failed {tries} times, last with {problem}; run it again, answers so far are kept")
+        content = json.dumps(self.payload(messages)).encode()
+        body = self._post(urllib.request.Request(self.url, content, headers))
+        arrived(body)
+        try:
+            return read_reply(body)
+        except ValueError as error:
+            raise _Again(f"a reply that is no chat completion ({error})", body, charged=not _is_error(body)) from None
 
-    def _hint(self, code: int, body: str) -> str:
-        if code == 401 and not self.key:
-            return f" (the environment variable {self.judge.api_key_env} is not set)"
-        return " (write json_mode = false if the endpoint has no JSON mode)" if "response_format" in body else ""
+    def _post(self, request: urllib.request.Request) -> bytes:
+        """The whole body of a reply of status 2xx."""
+        pieces: list[bytes] = []
+        try:
+            with self._open(request, timeout=self.service.timeout) as response:
+                while piece := response.read(65_536):
+                    pieces.append(piece)
+                if response.length:
+                    raise http.client.IncompleteRead(b"", response.length)
+                return b"".join(pieces)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._of_status(error) from None
+        except urllib.error.URLError as error:  # it was not sent whole
+            raise _Again(f"{error.reason}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # Whoever took the request and hung up may have answered it; what does not speak HTTP has not.
+            charged = isinstance(error, (OSError, http.client.IncompleteRead))
+            raise _Again(f"{type(error).__name__}: {error}", b"".join(pieces), charged) from None
 
-    def _keep(self, path: Path, content: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(content, indent=1))
+    def _of_status(self, error: urllib.error.HTTPError) -> Exception:
+        body = _beginning(error)
+        problem = f"{error.code} {error.reason}: {body}"
+        if error.code in _BUSY or error.code >= 500:
+            return _Again(problem, pause=_seconds(error.headers.get("Retry-After")))
+        refused = ChatRefused(self._refusal(error, problem))
+        refused.status = error.code
+        return refused
+
+    def _refusal(self, error: urllib.error.HTTPError, problem: str) -> str:
+        if 300 <= error.code < 400:
+            place = error.headers.get("Location", "")
+            return (
+                f"{self.url} redirects to {self._shown(place)}: it was not followed and got no key; write that address "
+                f"as {self.service.setting} if you trust it"
+            )
+        unset = error.code == 401 and not self.key and self.service.key_name
+        hint = f" (the environment variable {self.service.key_name} is not set)" if unset else ""
+        return f"{self.url} refused the request: {self._shown(problem)}{hint}"
+
+    def _shown(self, text: object) -> str:
+        """What a server said, in one line that moves no cursor and does not repeat the key."""
+        line = " ".join(str(text).split())
+        line = "".join(letter if letter.isprintable() else "?" for letter in line)
+        return (line.replace(self.key, "(the key)") if self.key else line)[:600]
 
 
-def text_of(reply: dict[str, Any]) -> str:
-    """The reply's words; an empty text where the model refused. Raises when it is no chat completion."""
-    content = reply["choices"][0]["message"]["content"]
+class _Again(Exception):
+    """Worth another attempt. pause: seconds that the server asks for. charged: the model may have answered."""
+
+    def __init__(self, problem: str, body: bytes = b"", charged: bool = False, pause: float = 0.0) -> None:
+        super().__init__(problem)
+        self.body, self.charged, self.pause = body, charged, pause
+
+
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def picture_part(content: bytes, kind: str = "png") -> dict[str, Any]:
+    """A picture inside a message. content: of a file. kind: png, jpeg or webp."""
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(content).decode()}"}}
+
+
+def read_reply(body: bytes | str) -> Reply:
+    """Raises ValueError, in few words, where it is no chat completion."""
+    try:
+        found = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    try:
+        content = found["choices"][0]["message"].get("content")
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError("it has no choices[0].message") from None
+    usage = found.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    return Reply(_text(content), _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens")))
+
+
+def _text(content: object) -> str:
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content)
-    return content or ""
+        return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
-def count_tokens(messages: list[dict[str, Any]], size: int) -> int:
-    """size: pixels of a picture's longer side. A picture counts 85 and 170 for each tile of 512 pixels."""
-    tokens = 0
-    for message in messages:
-        parts = message["content"] if isinstance(message["content"], list) else [{"text": message["content"]}]
-        for part in parts:
-            tokens += len(part["text"]) // 4 if "text" in part else 85 + 170 * (-(-size // 512)) ** 2
-    return tokens
+def _tokens(value: object) -> int | None:
+    """A count that can be one: servers have stated null, NaN and negative ones."""
+    if type(value) not in (int, float) or not 0 <= value < 1e9:
+        return None
+    return math.ceil(value)
+
+
+def _is_error(body: bytes) -> bool:
+    """Whether a server that says 200 reports an error of its own, without usage: nothing was generated."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and bool(found.get("error")) and not found.get("usage")
+
+
+def _refuse_address(url: str, setting: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isascii() or any(letter <= " " for letter in url) or "@" in parts.netloc or parts.query:
+        raise ChatRefused(
+            f"{setting} = {url.removesuffix('/chat/completions')!r}: write it as https://api.openai.com/v1"
+        )
+
+
+def _beginning(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(500).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
 
 
 def _seconds(header: str | None) -> float:
+    """What Retry-After asks for, up to LONGEST_PAUSE; 0 where it is a date or nothing sensible."""
     try:
-        return min(60.0, float(header or 0))
+        seconds = float(header or 0)
     except ValueError:
         return 0.0
+    return min(LONGEST_PAUSE, seconds) if seconds > 0 else 0.0
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(BoundedReader(sock, sock.gettimeout() or 600.0, LARGEST_REPLY))
+
+
+class _HttpConnection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _HttpsConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_HttpConnection, request)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_HttpsConnection, request, context=ssl.create_default_context())
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would send the key along, to whatever host."""
+
+    def http_error_302(self, *_: Any) -> None:
+        """Leaves the reply to what handles errors."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.text import safe
 
 OK, FOUND, CORRECT, INTERRUPTED = 0, 1, 2, 130
 """Exit status: done; done, and a check found errors; the user can correct something; Ctrl-C."""
@@ -68,8 +69,8 @@ def errors_in_one_line(
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text without line breaks; an OSError's with the file it is about."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's text without line breaks and escapes, safe to show; an OSError's with the file it is about."""
+    return safe(" ".join(str(error).split())) or type(error).__name__
 
 
 def show_every_character() -> None:

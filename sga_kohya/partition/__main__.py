@@ -13,8 +13,10 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
 from sga_kohya.kit.cli import run_command, shell_word
+from sga_kohya.kit.files import only_writer
+from sga_kohya.kit.text import safe
 from sga_kohya.partition import criteria, topics
-from sga_kohya.partition.dataset import Sample, read_dataset
+from sga_kohya.partition.dataset import Dataset, Sample, read_dataset
 from sga_kohya.partition.output import DATASET_TOML, GROUPINGS, check_folder, write
 
 CRITERIA = ("frequency", "resolution", "caption", "random")
@@ -62,10 +64,29 @@ def run(args: argparse.Namespace) -> str:
     out = args.out.resolve()
     check_folder(out)
     dataset = read_dataset(args.dataset, args.resolution, args.batch_size)
+    unreadable = _unreadable(dataset)
+    if unreadable and args.by == "caption":
+        raise SgaError(unreadable[0])
     parts, values, remarks = label(dataset.samples, args.by, labels, keywords, args.seed)
-    write(out, dataset, [None if part is None else labels[part] for part in parts], values, args.by, args.group_by)
-    notes = [f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"]
-    return report(labels, parts, remarks, out, args.by, notes if dataset.dropped else [])
+    named = [None if part is None else labels[part] for part in parts]
+    with only_writer(out, "give another OUT"):
+        check_folder(out)
+        aside = write(out, dataset, named, values, args.by, args.group_by)
+    notes = [f"what was edited by hand is in {place} now: start from a copy" for place in aside]
+    if dataset.untrained:
+        such = f"{len(dataset.untrained)} pictures get no label, such as {dataset.untrained[0]}"
+        notes.append(f"{such}: sd-scripts does not read their format; convert them to PNG or JPEG")
+    if dataset.dropped:
+        notes.append(
+            f"{dataset.dropped} granularities of the TOML itself are left out: they would win over the manifest"
+        )
+    return report(labels, parts, remarks, out, args.by, [*notes, *unreadable])
+
+
+def _unreadable(dataset: Dataset) -> list[str]:
+    """What to say of captions in an unknown encoding, nothing without any."""
+    found = dataset.unreadable
+    return [f"{len(found)} captions cannot be read and stop sd-scripts, such as {found[0]}"] if found else []
 
 
 def label(
@@ -96,7 +117,7 @@ def _ordered(samples: Sequence[Sample], measure: Callable[[Path], float], labels
             return float(f"{measure(sample.path):.6g}")
         # On damaged files Pillow's decoders raise almost anything: SyntaxError, struct.error, zlib.error, …
         except Exception as error:
-            tqdm.write(f"warning: {sample.path} gets no label, it cannot be read: {error}", file=sys.stderr)
+            tqdm.write(f"warning: {safe(str(sample.path))} gets no label, it cannot be read: {error}", file=sys.stderr)
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -138,7 +159,7 @@ def report(
     lines = [f"{'label':<12}{'images':>8}  {by}"]
     lines += [f"{name:<12}{counts[i]:>8}  {remarks[i]}".rstrip() for i, name in enumerate(labels)]
     notes = [*notes, *(f"no image is {name}" for i, name in enumerate(labels) if not counts[i])]
-    lines += [f"warning: {note}" for note in notes]
+    lines += [f"warning: {safe(note)}" for note in notes]
     return "\n".join([*lines, "", "next:", f"  {next_command(labels, out, by)}"])
 
 

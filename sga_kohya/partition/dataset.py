@@ -10,10 +10,12 @@ from typing import Any
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import ATTRIBUTE
 from sga_kohya.kit.files import user_path
+from sga_kohya.kit.pictures import is_picture
+from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import listed_tables, read_toml
 
 EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".jxl", ".png", ".webp"}
-"""What sd-scripts takes for images, some of them with a plugin."""
+"""What sd-scripts takes for images, some of them with a plugin; other pictures would be labelled but not trained on."""
 CAPTION_EXTENSION = ".txt"
 
 
@@ -28,11 +30,14 @@ class Sample:
 @dataclass(frozen=True)
 class Dataset:
     """toml: as sd-scripts reads it, with absolute folders. samples: in the order of their paths, each once. dropped:
-    tables whose granularity would have overridden the new ones."""
+    tables whose granularity would have overridden the new ones. untrained: pictures that sd-scripts does not read.
+    unreadable: captions whose encoding cannot be known."""
 
     toml: dict[str, Any]
     samples: list[Sample]
     dropped: int
+    untrained: list[Path]
+    unreadable: list[UnreadableText]
 
 
 def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
@@ -45,6 +50,8 @@ def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
     else:
         raise SgaError(f"no folder or TOML {path}: give the dataset that you train on")
     samples: dict[Path, Sample] = {}
+    untrained: set[Path] = set()
+    unreadable: list[UnreadableText] = []
     subsets = list(_subsets(config, path))
     tables = [config.get("general", {}), *config.get("datasets", []), *(subset for subset, _ in subsets)]
     dropped = sum(_drop_granularity(table) for table in tables)
@@ -53,11 +60,13 @@ def read_dataset(path: Path, resolution: int, batch_size: int) -> Dataset:
         if not subset.get("is_reg"):
             extension = str(subset.get("caption_extension", inherited.get("caption_extension", ".caption")))
             fallback = str(subset.get("class_tokens", inherited.get("class_tokens", "")) or "")
-            for image in _images(subset, path):
-                samples.setdefault(image, Sample(image, _caption(image, extension) or fallback))
+            pictures = _pictures(subset, path)
+            untrained.update(image for image in pictures if image.suffix.lower() not in EXTENSIONS)
+            for image in (image for image in pictures if image not in untrained):
+                samples.setdefault(image, Sample(image, _caption(image, extension, unreadable) or fallback))
     if not samples:
         raise SgaError(f"no images in {path}: give a folder of images, or of folders such as 10_dog, or a dataset TOML")
-    return Dataset(config, [samples[image] for image in sorted(samples)], dropped)
+    return Dataset(config, [samples[image] for image in sorted(samples)], dropped, sorted(untrained), unreadable)
 
 
 def _folder_config(folder: Path, resolution: int, batch_size: int) -> dict[str, Any]:
@@ -120,19 +129,23 @@ def _drop_granularity(table: dict[str, Any]) -> bool:
     return had
 
 
-def _images(subset: Mapping[str, Any], path: Path) -> list[Path]:
+def _pictures(subset: Mapping[str, Any], path: Path) -> list[Path]:
     if "image_dir" not in subset:
         raise SgaError(f"{path}: a subset has no image_dir: only images in folders can be labelled")
     folder = Path(subset["image_dir"])
     if not folder.is_dir():
         raise SgaError(f"{path}: no folder {folder}: correct image_dir, or start from where sd-scripts is started")
-    return [folder / name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in EXTENSIONS]
+    return sorted(filter(is_picture, folder.iterdir()))
 
 
-def _caption(image: Path, extension: str) -> str:
-    """The first line, which is what sd-scripts reads."""
+def _caption(image: Path, extension: str, unreadable: list[UnreadableText]) -> str:
+    """The first line, which is what sd-scripts reads. One that cannot be read is "" and goes to `unreadable`."""
     file = image.with_name(image.stem + (extension if extension.startswith(".") else f".{extension}"))
     if not file.is_file():
         return ""
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
-    return lines[0].strip() if lines else ""
+    try:
+        lines = lines_of(read_text(file))
+    except UnreadableText as error:
+        unreadable.append(error)
+        return ""
+    return lines[0] if lines else ""

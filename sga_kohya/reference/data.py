@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
+from sga_kohya.kit.pictures import is_picture
+from sga_kohya.kit.text import read_text
 from sga_kohya.kit.toml_file import listed_tables, read_toml
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
 from sga_kohya.tuples.planner import Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 class SliceDataset(TupleDataset):
@@ -147,12 +147,12 @@ def _images(dataset_config: Path, subset: dict[str, Any]) -> list[Path]:
     folder = Path(subset.get("image_dir", ""))
     if not folder.is_dir():
         raise SgaError(f"{dataset_config}: image_dir {folder} is no folder; run `python -m sga_kohya.hsd` again")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(filter(is_picture, folder.iterdir()))
 
 
 def _caption(path: Path, subset: dict[str, Any]) -> str:
     file = path.with_suffix(subset.get("caption_extension", ".caption"))
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else subset.get("class_tokens", "")
+    return read_text(file).strip() if file.is_file() else subset.get("class_tokens", "")
 
 
 def _size(path: Path) -> tuple[int, int]:

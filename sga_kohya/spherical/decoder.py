@@ -202,8 +202,9 @@ class DecoderTrainer:
         _write(part / "run.json", json.dumps({"step": step, **_texts(self.options)}, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
-        for other in folder.parent.glob("step-*"):
-            if other != folder:
+        # What was copied to another name, or is not a run's, stays.
+        for other in folder.parent.glob("step-" + "[0-9]" * 8):
+            if other != folder and (other / "run.json").is_file():
                 shutil.rmtree(other)
 
     def _restore(self) -> int:

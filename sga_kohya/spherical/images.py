@@ -10,15 +10,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sga_kohya.errors import SgaError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from sga_kohya.kit.pictures import is_picture
 
 
 def find_images(folder: Path) -> list[Path]:
     """All images in a folder and below, sorted. Raises SgaError when there is none."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    found = sorted(filter(is_picture, folder.rglob("*"))) if folder.is_dir() else []
     if not found:
-        raise SgaError(f"{folder}: no images there ({', '.join(sorted(SUFFIXES))}); give a folder of photos")
+        raise SgaError(f"{folder}: no images there (.png, .jpg, .webp, …); give a folder of photos")
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
+from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.host import Levels
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
@@ -24,7 +25,7 @@ def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
     lines += [*_slices(groups, config, levels), *_steps(dataset), *dataset.notes()]
-    lines += [f"  warning: {text}" for text in (*_warnings(dataset, config), *levels.advice())]
+    lines += [f"  warning: {safe(text)}" for text in (*_warnings(dataset, config), *levels.advice())]
     return "\n".join([*lines, ""])
 
 

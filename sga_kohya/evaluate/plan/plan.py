@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sga_kohya.kit.pictures import is_picture
+
 ROLES = ("baseline", "sga", "full", "without_tuples", "without_modulation")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def pictures(folder: Path) -> list[Path]:
 
     Numbers count as numbers: 2.png is before 10.png.
     """
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if is_picture(path) and path.is_file())
     return sorted(found, key=lambda path: (_in_order(path.relative_to(folder).as_posix()), path))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Sampling, Variant, pictures
 from sga_kohya.kit.fields import Table
+from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import read_toml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -67,10 +68,12 @@ def _dataset(table: Table, folder: Path) -> Dataset:
     prompts = table.listed("prompts", str)
     if file := table.get("prompts_file", str):
         path = folder / os.path.expanduser(file)
-        if path.is_file():
-            prompts += tuple(path.read_text(encoding="utf-8").splitlines())
-        else:
-            table.complain("prompts_file", f"= {file!r}: {path} does not exist")
+        try:
+            prompts += tuple(lines_of(read_text(path)))
+        except UnreadableText as error:
+            table.complain("prompts_file", f"= {file!r}: {error}")
+        except OSError as error:
+            table.complain("prompts_file", f"= {file!r}: {path} cannot be read ({error.strerror})")
     prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip() and not prompt.startswith("#"))
     if not prompts:
         table.complain("prompts", "are missing; write them as a list, or one a line in a prompts_file")
@@ -125,7 +128,8 @@ def _judge(table: Table) -> Judge:
 
 
 # The least value of a number, where it is not 0.
-_LEAST = {"width": 64, "height": 64, "steps": 1, "size": 64, "batch_size": 1, "attempts": 1, "parallel": 1}
+_LEAST = {"width": 64, "height": 64, "steps": 1, "size": 64, "batch_size": 1}
+_LEAST |= {"attempts": 1, "parallel": 1, "timeout": 1}
 
 
 def _fields(kind: type, table: Table) -> Any:

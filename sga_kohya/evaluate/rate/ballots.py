@@ -1,6 +1,6 @@
 """What judges and raters are asked, and their answers: trials, balanced orders, ballots."""
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,6 +57,25 @@ class Ballot:
         )
 
 
+def is_ballot(values: Mapping[str, Any]) -> bool:
+    """Whether a row that was read can be a Ballot: every field there and of its kind, a rank for each place."""
+    try:
+        ballot = Ballot.from_json(values)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    words = (ballot.rater, ballot.kind, ballot.trial.dataset, *ballot.order, *ballot.ranks)
+    ranks = [rank for given in ballot.ranks.values() for rank in given]
+    return (
+        all(isinstance(word, str) for word in words)
+        and all(type(number) is int for number in (ballot.trial.prompt, ballot.trial.seed, *ranks))
+        and all(1 <= rank <= len(ballot.order) for rank in ranks)
+        and all(len(given) == len(ballot.order) for given in ballot.ranks.values())
+        and "overall" in ballot.ranks
+        and (ballot.kind != "attention" or "spoilt-0" in ballot.order)
+        and (ballot.seconds is None or type(ballot.seconds) in (int, float) and math.isfinite(ballot.seconds))
+    )
+
+
 def all_trials(plan: Plan) -> list[Trial]:
     return [
         Trial(dataset.name, prompt, seed)
@@ -100,24 +119,10 @@ def dense(ranks: Sequence[int]) -> tuple[int, ...]:
 
 def refuse_foreign(plan: Plan, ballots: Sequence[Ballot], path: Path) -> None:
     """Raises SgaError when ballots do not fit the plan they are read for."""
-    trials, names = set(all_trials(plan)), set(plan.variant_names)
+    trials, names = set(all_trials(plan)), sorted(plan.variant_names)
     for ballot in ballots:
-        if ballot.trial not in trials or (ballot.kind == "main" and set(ballot.order) != names):
+        if ballot.trial not in trials or (ballot.kind == "main" and sorted(ballot.order) != names):
             raise SgaError(
                 f"{path} holds answers to another plan ({ballot.trial}): rename the folder it is in, or change `out` "
                 "in the plan"
             )
-
-
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects of a JSONL file and how many lines were no JSON, such as one that a kill cut short."""
-    if not path.is_file():
-        return [], 0
-    rows, torn = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            if line:
-                rows.append(json.loads(line))
-        except ValueError:
-            torn += 1
-    return rows, torn

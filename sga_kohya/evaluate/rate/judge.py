@@ -4,10 +4,9 @@ The paper's judge (section 4.3.1) ranks by three dimensions; beside it, the same
 order, and asked of identical pictures tell how far to believe it.
 """
 
-import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
@@ -27,12 +25,15 @@ from sga_kohya.evaluate.rate.ballots import (
     all_trials,
     balanced_orders,
     dense,
+    is_ballot,
     moved,
     refuse_foreign,
 )
+from sga_kohya.evaluate.rate.endpoint import BudgetSpent, Endpoint
 from sga_kohya.evaluate.sample.images import load, png, same_size
-from sga_kohya.kit.chat import BudgetSpent, Endpoint
+from sga_kohya.kit.chat import picture_part, text_part
 from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.journal import read_rows
 
 DIMENSIONS = ("geometry", "rendering", "aesthetics", "overall")
 INSTRUCTIONS = """\
@@ -59,13 +60,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run of the judge came to. failed: questions without a valid answer. dollars: spent so far in all."""
+    """What a run of the judge came to. failed: questions without a valid answer. dollars: spent so far in all.
+
+    lost: replies that did not arrive whole.
+    """
 
     ballots: tuple[Ballot, ...]
     failed: int
     unasked: int
     dollars: float
     requests: int
+    lost: int = 0
 
 
 def questions(plan: Plan) -> list[Question]:
@@ -112,15 +117,15 @@ class Asker:
         trial, letters = question.trial, LETTERS[: len(question.order)]
         prompt = self.plan.dataset(trial.dataset).prompts[trial.prompt]
         shown = same_size([load(path) for path in self.shown(question)], self.plan.judge.size)
-        parts: list[dict[str, Any]] = [_text("References of the domain:"), *self.references(trial.dataset)]
-        parts.append(_text(f"Prompt: {prompt}"))
+        parts: list[dict[str, Any]] = [text_part("References of the domain:"), *self.references(trial.dataset)]
+        parts.append(text_part(f"Prompt: {prompt}"))
         for letter, image in zip(letters, shown, strict=True):
-            parts += [_text(f"Candidate {letter}:"), _picture(image)]
+            parts += [text_part(f"Candidate {letter}:"), picture_part(png(image))]
         return [{"role": "system", "content": INSTRUCTIONS + example(letters)}, {"role": "user", "content": parts}]
 
     def _references(self, dataset: str) -> list[dict[str, Any]]:
         files = self.reference_files(dataset)
-        return [_picture(same_size([load(file)], self.plan.judge.size)[0]) for file in files]
+        return [picture_part(png(same_size([load(file)], self.plan.judge.size)[0])) for file in files]
 
     def reference_files(self, dataset: str) -> list[Path]:
         return some_references(self.plan, dataset, self.plan.judge.references)
@@ -145,7 +150,7 @@ def parse(text: str, letters: str) -> dict[str, tuple[int, ...]]:
         raise ValueError("there is no JSON object in it")
     try:
         answer = json.loads(text[begin : end + 1])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not valid JSON ({error})") from None
     ranks = {}
     for dimension in DIMENSIONS:
@@ -154,7 +159,9 @@ def parse(text: str, letters: str) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"{dimension!r} must be an object with a rank for each of {', '.join(letters)}")
         for letter, rank in given.items():
             if type(rank) is not int or not 1 <= rank <= len(letters):
-                raise ValueError(f"the rank of {letter} in {dimension!r} is {rank!r}, not one of 1 to {len(letters)}")
+                raise ValueError(
+                    f"the rank of {letter} in {dimension!r} is {str(rank)[:40]}, not one of 1 to {len(letters)}"
+                )
         ranks[dimension] = dense([given[letter] for letter in letters])
     return ranks
 
@@ -189,6 +196,8 @@ def judge(plan: Plan, files: Mapping[Cell, Path], only_estimate: bool = False, p
     endpoint.count_spent()
     count, dollars = estimate(plan, asker, endpoint)
     total = len(questions(plan))
+    for warning in _warnings(plan, endpoint):
+        print(f"warning: {warning}", flush=True)
     print(
         f"judge {plan.judge.model}: {total} questions, {total - count} answered already; the rest is estimated at "
         f"${dollars:.2f}, ${endpoint.spent:.2f} were spent, the budget is ${plan.judge.budget:.2f}",
@@ -211,6 +220,13 @@ def judge(plan: Plan, files: Mapping[Cell, Path], only_estimate: bool = False, p
     return verdict
 
 
+def _warnings(plan: Plan, endpoint: Endpoint) -> Iterator[str]:
+    if endpoint.damaged:
+        yield f"{endpoint.damaged} kept replies are damaged (NAME.damaged): they count as spent and are asked again"
+    if endpoint.chat.key and not endpoint.chat.is_private:
+        yield f"{endpoint.chat.url} is not encrypted: {plan.judge.api_key_env} and the pictures can be read on the way"
+
+
 def _ask_all(plan: Plan, asker: Asker, endpoint: Endpoint) -> Verdict:
     def one(question: Question) -> Ballot | str:
         try:
@@ -221,10 +237,14 @@ def _ask_all(plan: Plan, asker: Asker, endpoint: Endpoint) -> Verdict:
     pool = ThreadPoolExecutor(plan.judge.parallel)
     try:
         answers = list(tqdm(pool.map(one, asked := questions(plan)), total=len(asked), desc="judge", unit="question"))
+    except BaseException:
+        endpoint.chat.end()  # what was asked is waited for, for it is paid; nothing is asked again
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     ballots = tuple(answer for answer in answers if isinstance(answer, Ballot))
-    return Verdict(ballots, answers.count("failed"), answers.count("unasked"), endpoint.spent, endpoint.requests)
+    failed, unasked = answers.count("failed"), answers.count("unasked")
+    return Verdict(ballots, failed, unasked, endpoint.spent, endpoint.requests, endpoint.lost)
 
 
 def ballots_file(plan: Plan) -> Path:
@@ -242,17 +262,12 @@ def read(plan: Plan) -> list[Ballot]:
     path = ballots_file(plan)
     if not path.is_file():
         return []
-    ballots = [Ballot.from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows, torn = read_rows(path)
+    if torn or not all(map(is_ballot, rows)):
+        raise SgaError(f"{path} is damaged: run `judge` again; it writes it from the replies it has, at no cost")
+    ballots = [Ballot.from_json(row) for row in rows]
     refuse_foreign(plan, ballots, path)
     return ballots
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _picture(image: Image.Image) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"}}
 
 
 def agreements(ballots: Sequence[Ballot], kind: str) -> list[float]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -20,11 +19,12 @@ from sga_kohya.evaluate.rate.ballots import (
     Trial,
     all_trials,
     balanced_orders,
+    is_ballot,
     moved,
-    read_lines,
     refuse_foreign,
 )
 from sga_kohya.evaluate.sample.images import load, same_size
+from sga_kohya.kit.journal import Journal, read_rows
 
 CONSENT = (
     "You will see groups of pictures made by image models and rank them. Your rankings, the time each one takes and "
@@ -117,25 +117,21 @@ def passed(ballot: Ballot) -> bool:
 
 
 class Log:
-    """Append-only JSONL. A line is on disk before `append` returns; one cut short by a kill is skipped when read."""
+    """What raters said: a Journal, kept in memory as far as it decides what is asked next. Safe for several threads."""
 
     def __init__(self, plan: Plan) -> None:
-        self.path = log_file(plan)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = threading.Lock()
-        rows, self.torn = read_lines(self.path)
+        self.path, self.lock = log_file(plan), threading.Lock()
+        rows, self.torn = events(self.path)
         if rows and rows[0].get("digest") != digest(plan):
             raise SgaError(f"{self.path} belongs to another study than this plan's: rename it, or change `out`")
         self.answered = {(row["rater"], row["item"]) for row in rows if row["event"] == "answer"}
         self.raters = {row["rater"] for row in rows if row["event"] == "consent"}
-        self.file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        size = os.fstat(self.file).st_size
-        if size and os.pread(self.file, 1, size - 1) != b"\n":
-            os.write(self.file, b"\n")
+        self.journal = Journal(self.path)
         if not rows:
             self._append({"event": "study", "digest": digest(plan)})
 
     def consent(self, rater: str) -> None:
+        """Raises OSError when it could not be kept; so does `answer`."""
         with self.lock:
             if rater not in self.raters:
                 self._append({"event": "consent", "rater": rater})
@@ -155,12 +151,23 @@ class Log:
         return [item for item in items_for(plan, rater) if (rater, item.name) not in self.answered]
 
     def close(self) -> None:
-        os.close(self.file)
+        self.journal.close()
 
     def _append(self, row: dict[str, Any]) -> None:
-        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **row})
-        os.write(self.file, f"{line}\n".encode())
-        os.fsync(self.file)
+        self.journal.append({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **row})
+
+
+def events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a log that are whole, and how many lines are none of them."""
+    rows, torn = read_rows(path)
+    whole = [row for row in rows if _is_event(row)]
+    return whole, torn + len(rows) - len(whole)
+
+
+def _is_event(row: Mapping[str, Any]) -> bool:
+    if row.get("event") == "answer":
+        return is_ballot(row) and isinstance(row.get("item"), str)
+    return row.get("event") == "study" or (row.get("event") == "consent" and isinstance(row.get("rater"), str))
 
 
 def digest(plan: Plan) -> str:
@@ -178,7 +185,7 @@ def log_file(plan: Plan) -> Path:
 def read(plan: Plan) -> list[Ballot]:
     """The raters' answers; empty before there are any."""
     path = log_file(plan)
-    ballots = [Ballot.from_json(row) for row in read_lines(path)[0] if row["event"] == "answer"]
+    ballots = [Ballot.from_json(row) for row in events(path)[0] if row["event"] == "answer"]
     refuse_foreign(plan, ballots, path)
     return ballots
 

@@ -95,7 +95,13 @@ def _sample_all(
     folder.mkdir(parents=True, exist_ok=True)
     settings = _settings(sampling, variant, dataset, weights)
     if _read(folder / SETTINGS) != settings:
-        for old in folder.glob("p*_s*.png"):
+        earlier = sorted(folder.glob("p*_s*.png"))
+        if earlier and not (folder / SETTINGS).is_file():
+            raise SgaError(
+                f"variant {variant.name}: {len(earlier)} images in {folder} were not made here, such as "
+                f"{earlier[0].name}: move them away, or name them as `images` of the variant"
+            )
+        for old in earlier:
             old.unlink()
         write_whole(folder / SETTINGS, settings)
     cells = missing_images(plan, variant, dataset)

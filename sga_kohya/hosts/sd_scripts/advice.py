@@ -2,10 +2,11 @@
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.captions import caption_advice
+from sga_kohya.hosts.sd_scripts.captions import caption_advice, mangled_text
 from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora, wants_static_graph
 from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
 from sga_kohya.hosts.sd_scripts.masks import mask_advice
@@ -18,6 +19,9 @@ def advice(options: Mapping[str, Any]) -> Iterator[str]:
     yield from dora_in_comfyui(options)
     if wants_static_graph(options):
         yield "ddp_static_graph works with tuples in one process only: leave it out before you train with several"
+    prompts = Path(str(options.get("sample_prompts") or ""))
+    if prompts.suffix == ".txt" and prompts.is_file():
+        yield from mangled_text([prompts])
     try:
         folders = find_folders(options)
     except SgaError:

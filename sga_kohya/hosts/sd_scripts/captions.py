@@ -1,48 +1,107 @@
-"""How sd-scripts will read a folder's captions, and what of it hurts: an empty file stops it, others mislead it."""
+"""How sd-scripts will read captions and prompts, and what of it hurts: some files stop it, others mislead it.
 
-from collections.abc import Iterator, Sequence
+It reads them as strict UTF-8, and a byte order mark as a character.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sga_kohya.hosts.sd_scripts.folders import Folder
+from sga_kohya.kit.text import decode_text, lines_of, safe
 
+_AS_UTF_8 = "In your editor, save it as UTF-8"
 _LOST_FIELDS = 4  # a name left by face_crop tools ends in _x_y_w_h, and sd-scripts looks for the caption without them
 
 
-def empty_captions(folder: Folder) -> Iterator[str]:
-    """A caption file of 0 bytes is an AssertionError in sd-scripts, minutes later and with a traceback."""
-    files = {_caption_file(image, folder) for image in folder.images()} - {None}
-    empty = sorted(path for path in files if path.stat().st_size == 0)
+_MARK = "\ufeff"
+
+
+def caption_problems(folder: Folder) -> Iterator[str]:
+    """Files that end sd-scripts minutes later with a traceback: of 0 bytes (AssertionError), or not UTF-8."""
+    files = sorted({file for image in folder.images() if (file := _caption_file(image, folder))})
+    empty = [path for path in files if path.stat().st_size == 0]
     if empty:
         yield (
             f"{_names(empty)}: the caption file is empty, which stops sd-scripts. Write a caption, or delete "
             "the file to train without one"
         )
+    undecodable = [path for path in files if _as_host(path) is None]
+    if undecodable:
+        yield f"{_names(undecodable)}: the caption is not UTF-8, which stops sd-scripts. {_AS_UTF_8}"
+
+
+def prompt_problems(options: Mapping[str, Any]) -> Iterator[str]:
+    """A file of sample prompts is read when the first samples are made, which may be hours later."""
+    path = Path(str(options.get("sample_prompts") or ""))
+    if not path.is_file():
+        return
+    text = _as_host(path)
+    if text is None:
+        yield f"--sample_prompts {_names([path])}: not UTF-8, which stops sd-scripts. {_AS_UTF_8}"
+    elif text.startswith(_MARK) and path.suffix != ".txt":
+        yield f"--sample_prompts {_names([path])}: a byte order mark in front stops sd-scripts. {_AS_UTF_8} without BOM"
+
+
+def mangled_text(files: Sequence[Path]) -> Iterator[str]:
+    """Files that sd-scripts decodes, but not as their owner sees them."""
+    texts = {file: text for file in files if (text := _as_host(file)) is not None}
+    marked = [file for file, text in texts.items() if text.startswith(_MARK)]
+    if marked:
+        yield (
+            f"{_names(marked)}: begins with a byte order mark, which sd-scripts takes for a character of the text. "
+            f"{_AS_UTF_8} without BOM"
+        )
+    lost = {file: reason for file in texts if (reason := _what_was_lost(file))}
+    if lost:
+        yield f"{_names(list(lost))}: {next(iter(lost.values()))}. Write it again, as UTF-8"
 
 
 def caption_advice(folder: Folder) -> Iterator[str]:
     """What of the captions trains differently from what their owner may think."""
-    images = folder.images()
-    captions = {image: _caption_file(image, folder) for image in images}
-    taken = [image for image, file in captions.items() if file and file.stem != image.stem]
+    captions = {image: _caption_file(image, folder) for image in folder.images()}
+    files = sorted({file for file in captions.values() if file})
+    yield from _taken_from_others(captions, folder)
+    if not folder.enable_wildcard:
+        yield from _lines_not_read(files)
+    yield from mangled_text(files)
     missing = [image for image, file in captions.items() if file is None]
-    blank = [file for file in captions.values() if file and file.stat().st_size and not _first_line(file)]
+    # Folders named after a class are meant to have no captions; one forgotten among many is not.
+    if missing and (not folder.class_tokens or len(missing) < len(captions)):
+        yield _missing(missing, len(captions), folder)
+
+
+def _taken_from_others(captions: Mapping[Path, Path | None], folder: Folder) -> Iterator[str]:
+    taken = [(image, file) for image, file in captions.items() if file and file.stem != image.stem]
     if taken:
         yield (
-            f"{_names(taken)}: no caption of its own, so sd-scripts takes that of {captions[taken[0]]}: it drops the "
-            f"last {_LOST_FIELDS} fields of a name with five or more, separated by _. Write {taken[0].stem}"
-            f"{folder.caption_extension}, or rename the image"
+            f"{_names([image for image, _ in taken])}: no caption of its own, so sd-scripts takes that of "
+            f"{_names([taken[0][1]])}: it drops the last {_LOST_FIELDS} fields of a name with five or more, separated "
+            f"by _. Write {safe(taken[0][0].stem)}{folder.caption_extension}, or rename the image"
         )
+
+
+def _lines_not_read(files: Sequence[Path]) -> Iterator[str]:
+    texts = {file: text for file in files if (text := _as_host(file))}
+    blank = [file for file, text in texts.items() if not text.partition("\n")[0].strip()]
     if blank:
         yield f"{_names(blank)}: the first line is blank, and sd-scripts reads only that one"
-    # Folders named after a class are meant to have no captions; one forgotten among many is not.
-    if missing and (not folder.class_tokens or len(missing) < len(images)):
-        instead = f"with {folder.class_tokens!r}" if folder.class_tokens else "with an empty prompt"
-        other = _other_extension(missing, folder)
+    several = [file for file, text in texts.items() if file not in blank and len(lines_of(text)) > 1]
+    if several:
         yield (
-            f"{folder.path}: {len(missing)} of {len(images)} images have no {folder.caption_extension} file and train "
-            f"{instead}, such as {missing[0].name}"
-            + (f'. There are {other} files: set caption_extension = "{other}"' if other else "")
+            f"{_names(several)}: several lines, of which sd-scripts reads the first. Join them, or set "
+            "enable_wildcard = true to train on one of them by chance"
         )
+
+
+def _missing(images: Sequence[Path], of: int, folder: Folder) -> str:
+    instead = f"with {folder.class_tokens!r}" if folder.class_tokens else "with an empty prompt"
+    other = _other_extension(images, folder)
+    return (
+        f"{safe(str(folder.path))}: {len(images)} of {of} images have no {folder.caption_extension} file and train "
+        f"{instead}, such as {safe(images[0].name)}"
+        + (f'. There are {other} files: set caption_extension = "{other}"' if other else "")
+    )
 
 
 def _caption_file(image: Path, folder: Folder) -> Path | None:
@@ -54,8 +113,20 @@ def _caption_file(image: Path, folder: Folder) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _first_line(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
+def _as_host(file: Path) -> str | None:
+    """What sd-scripts reads, None where it fails."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _what_was_lost(file: Path) -> str:
+    try:
+        decode_text(file.read_bytes())
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _other_extension(images: Sequence[Path], folder: Folder) -> str | None:
@@ -64,4 +135,4 @@ def _other_extension(images: Sequence[Path], folder: Folder) -> str | None:
 
 
 def _names(files: Sequence[Path]) -> str:
-    return str(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    return safe(str(files[0])) + (f" and {len(files) - 1} more" if len(files) > 1 else "")

@@ -10,7 +10,7 @@ from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.captions import empty_captions
+from sga_kohya.hosts.sd_scripts.captions import caption_problems, prompt_problems
 from sga_kohya.hosts.sd_scripts.folders import find_folders
 from sga_kohya.hosts.sd_scripts.masks import mask_problems
 from sga_kohya.tuples import states
@@ -42,6 +42,7 @@ def problems(options: Mapping[str, Any], config: SgaConfig) -> Iterator[str]:
             "fp8_base excludes LyCORIS DoRA (dora_wd=True): DoRA needs the norm of the base weight, and torch has no "
             "such kernel for Float8. Leave out one of the two"
         )
+    yield from prompt_problems(options)
     yield from data_problems(options)
     if options.get("resume") and options.get("resume_from_huggingface") in _SWITCHED_OFF:
         found = states.problem(Path(str(options["resume"])))
@@ -115,5 +116,5 @@ def data_problems(options: Mapping[str, Any]) -> Iterator[str]:
     for folder in folders:
         if not folder.path.is_dir():
             yield f"{folder.origin} {folder.path}: {folder.path.absolute()} does not exist; correct the path"
-        yield from empty_captions(folder)
+        yield from caption_problems(folder)
         yield from mask_problems(folder, options)

@@ -12,6 +12,8 @@ from sga_kohya.kit.files import user_path
 from sga_kohya.kit.toml_file import merge_sections, read_toml
 from sga_kohya.options import HOST
 
+# Not kit/pictures.py: these are what sd-scripts reads, the last two with a plugin, and what it will not train on is
+# no image of a run.
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"}
 _OF_A_TRAINING = ("pretrained_model_name_or_path", "output_dir", "network_module", "max_train_steps", "learning_rate")
 _CAPTIONS = ".caption"  # sd-scripts' default, where nothing names another
@@ -30,6 +32,7 @@ class Folder:
     masks: Path | None = None
     alpha_mask: bool = False
     bucketed: bool = False
+    enable_wildcard: bool = False
 
     def images(self) -> list[Path]:
         """Its image files in order of their names; none where it does not exist."""
@@ -58,7 +61,8 @@ def _from_subfolders(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
     for path in sorted(root.iterdir()):
         repeats, _, words = path.name.partition("_")
         if path.is_dir() and repeats.isdecimal() and repeats.strip("0"):
-            yield Folder("--train_data_dir", path, _extension(options), words)
+            wildcard = bool(_first("enable_wildcard", options))
+            yield Folder("--train_data_dir", path, _extension(options), words, enable_wildcard=wildcard)
 
 
 def _from_file(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
@@ -81,6 +85,7 @@ def _from_file(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
                     Path(str(subset["conditioning_data_dir"])) if "conditioning_data_dir" in subset else None,
                     bool(subset.get("alpha_mask")),
                     _first("enable_bucket", *levels) not in (None, False, "false"),
+                    bool(_first("enable_wildcard", *levels)),
                 )
 
 

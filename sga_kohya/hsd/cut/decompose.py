@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,13 @@ from sga_kohya.hsd.cut.geometry import (
 from sga_kohya.hsd.detect import Detection, Detector, View
 from sga_kohya.hsd.photos.images import resize
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
+
+DUPLICATE, SURPLUS = "duplicate", "surplus"
+"""Kinds of discards that say nothing against the photo: what they show is there already, or more than was asked for."""
+ITS_OWN = 0.4
+"""Area, as a share of the box around it, below which a thing of the same kind is one of its own."""
+A_LITTLE = 1.1
+"""Upscale that is always allowed to a photo that would otherwise be lost."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,17 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What is used of one level's detections, best first, and what is not, with the reason."""
+
+    chosen: list[Detection]
+    left: dict[Detection, str] = field(default_factory=dict)
+
+    def discards(self) -> list[Slice]:
+        return [_discard(detection, reason) for detection, reason in self.left.items()]
+
+
+@dataclass(frozen=True)
 class Group:
     """One region of a photo with its slices, coarse to fine: the semantic group of Algorithm 2.
 
@@ -67,9 +85,10 @@ def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, conf
     The finer levels are sought inside the coarsest slice's own frame, so that its box contains theirs.
     """
     wholes = [_view(source, image, _whole(image)) for source, image in photos]
+    regions = partition(wholes, detector, config)
     coarsest = [
-        [coarsest_slice(region, view.box, config) for region in regions]
-        for view, regions in zip(wholes, partition(wholes, detector, config), strict=True)
+        [coarsest_slice(region, view.box, config) for region in choice.chosen]
+        for view, choice in zip(wholes, regions, strict=True)
     ]
     views = [
         _view(source, image, piece.box)
@@ -80,31 +99,41 @@ def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, conf
     found = [detector.detect(views, level.name) if views else [] for level in config.finer]
     per_view = zip(*found, strict=True)
     return [
-        [assemble_group(piece, next(per_view), config) if piece.kept else Group((piece,)) for piece in pieces]
+        [
+            *(assemble_group(piece, next(per_view), config) if piece.kept else Group((piece,)) for piece in pieces),
+            *(Group((piece,)) for piece in choice.discards()),
+        ]
         or [Group((nothing_found(view.box, detector, config),))]
-        for view, pieces in zip(wholes, coarsest, strict=True)
+        for view, pieces, choice in zip(wholes, coarsest, regions, strict=True)
     ]
 
 
-def partition(wholes: Sequence[View], detector: Detector, config: HsdConfig) -> list[list[Detection]]:
+def partition(wholes: Sequence[View], detector: Detector, config: HsdConfig) -> list[Choice]:
     """Stage 1: the regions of each photo, best first.
 
     Whole-image mode: the photo is its only region. Split mode: what is detected for the coarsest level.
     """
     level = config.coarsest
     if config.mode == "whole":
-        return [[Detection(view.box, 1.0, level.name)] for view in wholes]
+        return [Choice([Detection(view.box, 1.0, level.name)]) for view in wholes]
     found = detector.detect(wholes, level.name) if wholes else []
     return [
-        distinct(_inside(view.box, detections), config.duplicate_overlap)[: level.max_slices]
+        choose(_inside(view.box, detections), config.duplicate_overlap, level.max_slices)
         for view, detections in zip(wholes, found, strict=True)
     ]
 
 
 def coarsest_slice(region: Detection, photo: Box, config: HsdConfig) -> Slice:
-    """A region as a slice of the coarsest level; its frame may reach beyond the region, inside the photo."""
+    """A region as a slice of the coarsest level; its frame may reach beyond the region, inside the photo.
+
+    One that misses the smallest size by a little is enlarged by that little, whatever tau_up says.
+    """
     score = None if config.mode == "whole" else region.score
-    return adapt(region, photo, config.coarsest, config.min_size, score)
+    piece = adapt(region, photo, config.coarsest, config.min_size, score)
+    if piece.kept or config.coarsest.tau_up >= A_LITTLE:
+        return piece
+    nearly = adapt(region, photo, replace(config.coarsest, tau_up=A_LITTLE), config.min_size, score)
+    return nearly if nearly.kept else piece
 
 
 def nothing_found(photo: Box, detector: Detector, config: HsdConfig) -> Slice:
@@ -118,16 +147,21 @@ def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config
     region = coarsest.box
     boxes = {config.coarsest.name: [Detection(region, 1.0, config.coarsest.name)]}
     seen = [_inside(region, detections) for detections in found]
-    for level, detections in zip(config.finer, seen, strict=True):
-        boxes[level.name] = distinct(detections, config.duplicate_overlap)[: level.max_slices]
+    choices = {
+        level.name: choose(detections, config.duplicate_overlap, level.max_slices)
+        for level, detections in zip(config.finer, seen, strict=True)
+    }
+    boxes |= {name: choice.chosen for name, choice in choices.items()}
     redundant = redundancies(boxes, config)
-    slices = [
-        Slice(level.name, detection.box, detection.score, label=detection.label, reason=redundant[detection])
-        if detection in redundant
-        else adapt(detection, region, level, config.min_size, detection.score)
-        for level in config.finer
-        for detection in boxes[level.name]
-    ]
+    slices: list[Slice] = []
+    for level in config.finer:
+        slices += [
+            _discard(detection, redundant[detection])
+            if detection in redundant
+            else adapt(detection, region, level, config.min_size, detection.score)
+            for detection in boxes[level.name]
+        ]
+        slices += choices[level.name].discards()
     reason = redundant.get(boxes[config.coarsest.name][0])
     # A suppressed region comes back when what made it redundant was itself discarded: no photo is lost that way.
     if reason and any(piece.kept for piece in slices):
@@ -135,16 +169,40 @@ def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config
     return Group((coarsest, *slices), tuple(detection for level in seen for detection in level))
 
 
-def distinct(detections: Sequence[Detection], overlap: float) -> list[Detection]:
-    """Stage 2 inside one level: best first, without those of which more than `overlap` is shared with a better one.
-
-    Overlap is containment, which is never below IoU: a face found again inside a looser box is the same face.
-    """
-    kept: list[Detection] = []
+def choose(detections: Sequence[Detection], overlap: float, count: int) -> Choice:
+    """Stage 2 inside one level: the best `count` detections, without those that show again what a better one shows."""
+    choice = Choice([])
     for detection in sorted(detections, key=lambda d: (-d.score, -d.box.area, d.box)):
-        if all(containment(detection.box, other.box) <= overlap for other in kept):
-            kept.append(detection)
-    return kept
+        twin = next((other for other in choice.chosen if same_thing(detection, other, overlap)), None)
+        if twin is not None:
+            shared = (
+                f"IoU {iou(detection.box, twin.box):.2f}, {containment(detection.box, twin.box):.0%} of the smaller"
+            )
+            choice.left[detection] = f"{DUPLICATE}: {shared} shared with a better {twin.label or twin.level}"
+        elif len(choice.chosen) == count:
+            choice.left[detection] = f"{SURPLUS}: {count} better ones are taken, max_slices {count}"
+        else:
+            choice.chosen.append(detection)
+    return choice
+
+
+def same_thing(a: Detection, b: Detection, overlap: float) -> bool:
+    """Whether two boxes of one level show one thing twice.
+
+    They do above an IoU of `overlap`, whatever they are taken for. Where they are taken for the same, containment,
+    which is never below IoU, may say so too: a face found again inside a looser box is the same face. But a thing much
+    smaller than the one of its own kind around it is another, as a child in its mother's arms is; only where the
+    detector has no names for things is nothing known of it but that it lies inside.
+    """
+    if iou(a.box, b.box) > overlap:
+        return True
+    small, large = sorted((a.box.area, b.box.area))
+    alike = a.label.casefold() == b.label.casefold() and (not a.label or small >= ITS_OWN * large)
+    return alike and containment(a.box, b.box) > overlap
+
+
+def _discard(detection: Detection, reason: str) -> Slice:
+    return Slice(detection.level, detection.box, detection.score, label=detection.label, reason=reason)
 
 
 def redundancies(boxes: Mapping[str, Sequence[Detection]], config: HsdConfig) -> dict[Detection, str]:

@@ -1,4 +1,4 @@
-"""Fitting a view into a model's square input and bringing boxes back; and batches of one constant size."""
+"""Fitting a view into a model's input and bringing boxes back, as ultralytics does it: other pixels, other boxes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ GREY = 114
 
 
 @dataclass(frozen=True)
-class Letterbox:
-    """A picture of `source` size, scaled to fit into `target` and centred there. Sizes are (width, height)."""
+class Stretch:
+    """A picture of `source` size, pulled to `target` size whatever its shape. Sizes are (width, height)."""
 
     source: Size
     target: Size
@@ -25,20 +25,20 @@ class Letterbox:
     @property
     def inner(self) -> Size:
         """The picture's size inside the target."""
-        scale = min(self.target[0] / self.source[0], self.target[1] / self.source[1])
-        return max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
+        return self.target
 
     @property
     def offset(self) -> Size:
         return (self.target[0] - self.inner[0]) // 2, (self.target[1] - self.inner[1]) // 2
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 of the source size to the target size."""
+        """(H, W, 3) uint8 of the source size to the target size.
+
+        Linear also where it shrinks: averaging would be the better picture, and not the one that was trained on.
+        """
         (left, top), (width, height) = self.offset, self.inner
-        shrinks = width < self.source[0]
-        resized = cv2.resize(pixels, self.inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         canvas = np.full((self.target[1], self.target[0], 3), GREY, np.uint8)
-        canvas[top : top + height, left : left + width] = resized
+        canvas[top : top + height, left : left + width] = cv2.resize(pixels, self.inner)
         return canvas
 
     def undo(self, boxes: np.ndarray) -> np.ndarray:
@@ -47,9 +47,22 @@ class Letterbox:
         return (boxes - np.array(self.offset * 2)) * zoom
 
 
+@dataclass(frozen=True)
+class Letterbox(Stretch):
+    """A picture of `source` size, scaled to fit into `target` and centred there, grey around it."""
+
+    @property
+    def inner(self) -> Size:
+        scale = min(self.target[0] / self.source[0], self.target[1] / self.source[1])
+        return max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
+
+
 def to_detection(corners: Sequence[float], score: float, level: str, label: str, size: Size) -> Detection | None:
-    """Whole pixels around the corners x0, y0, x1, y1, cut at a view of `size`; None when nothing is left."""
-    if not np.isfinite(corners).all():
+    """Whole pixels around the corners x0, y0, x1, y1, cut at a view of `size`; None when nothing is left.
+
+    A box without any width or height is nothing: rounded outwards it would be a pixel.
+    """
+    if not (np.isfinite(corners).all() and corners[0] < corners[2] and corners[1] < corners[3]):
         return None
     # Rounding first: 99.9999 that was 100 must not take in a further column.
     x0, y0 = (int(np.floor(round(float(edge), 2))) for edge in corners[:2])

@@ -31,7 +31,7 @@ class Options:
 
     def choice(self, name: str, values: Sequence[str]) -> str:
         """The first of `values` is the default."""
-        return self._one(name, lambda value: _choice(value, values), values[0])
+        return self._one(name, lambda value: one_of(value, values), values[0])
 
     def number(self, name: str, default: float, low: float, high: float = math.inf) -> float:
         return self._one(name, lambda value: _number(value, low, high), default)
@@ -41,7 +41,7 @@ class Options:
 
     def path(self, name: str) -> Path | None:
         """An existing file or folder."""
-        return self._one(name, _path, None)
+        return self._one(name, existing, None)
 
     def table(self, name: str) -> dict[str, Any]:
         """A free table, such as what is passed on to a server."""
@@ -128,7 +128,7 @@ def _nested(options: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
-def _choice(value: object, values: Sequence[str]) -> str:
+def one_of(value: object, values: Sequence[str]) -> str:
     if value not in values:
         raise ValueError(f"use one of {', '.join(values)}")
     return str(value)
@@ -155,13 +155,13 @@ def _whole(value: object, low: int) -> int:
 
 
 def _file(value: object, suffixes: Sequence[str]) -> str:
-    path = _path(value)
+    path = existing(value)
     if path.suffix.lower() not in suffixes or not path.is_file():
         raise ValueError(f"give a {' or '.join(suffixes)} file")
     return str(path)
 
 
-def _path(value: object) -> Path:
+def existing(value: object) -> Path:
     path = Path(str(value)).expanduser()
     if not path.exists():
         raise ValueError("no such file or folder")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
+from sga_kohya.kit.sealed import sealed
 
 DATASET_TOML = "dataset.toml"
 HEADER = "# Written by sga_kohya.hsd and rewritten by its next run here: edit a copy."
@@ -14,14 +15,13 @@ HEADER = "# Written by sga_kohya.hsd and rewritten by its next run here: edit a 
 def dataset_toml(config: HsdConfig, out: Path, present: Container[str]) -> str:
     """out: absolute. present: names of the levels that have slices; the others are left out, with a comment."""
     subsets = [_subset(level, out) if level.name in present else _absent(level) for level in config.levels]
-    return "\n".join([_dataset(config), *subsets])
+    return sealed(HEADER, "\n".join([_dataset(config), *subsets]))
 
 
 def _dataset(config: HsdConfig) -> str:
     levels = [(own, level) for own in config.everywhere for level in own.levels]
     sides = [side for own, level in levels for size in level.targets(own.min_size) for side in size]
-    return f"""{HEADER}
-
+    return f"""
 [[datasets]]
 resolution = {config.resolution}
 batch_size = {config.batch_size}

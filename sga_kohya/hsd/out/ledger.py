@@ -5,16 +5,21 @@ Memory holds where each photo's rows lie in those files, not the rows.
 
 import hashlib
 import json
-import os
+import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file
+from sga_kohya.kit.files import whole_file
 
 JOURNAL = "sga_manifest.partial.jsonl"
-"""A line per photo before its files are written, {file: digest of its text, "" for images}, and one after, [row, …]."""
+"""A line per slice before its files are written, {file: digest}, and one per finished photo, [row, …]."""
 
 STRIPS = "report"
 """Folder of the report's pictures, one per group."""
@@ -29,27 +34,32 @@ class _Block(NamedTuple):
 
 
 class Ledger:
-    """Remembers earlier runs, journals this one and writes its manifest, photo by photo. For one thread."""
+    """Remembers earlier runs, journals this one and writes its manifest.
+
+    `announce` is for any thread, the rest for one.
+    """
 
     def __init__(self, out: Path) -> None:
+        """Raises SgaError, before anything is written, for a manifest that is not of this tool."""
         self.path = out
-        self.written: dict[str, str] = {}
-        """Every file that earlier runs have announced -> digests, separated by spaces, of the texts it may have."""
+        self.written: dict[str, set[str]] = defaultdict(set)
+        """Every file that earlier runs have announced -> the digests that it may have as they wrote it."""
         self._blocks: dict[str, _Block] = {}
-        for block, entry in (*_read_manifest(out / MANIFEST), *_read_journal(out / JOURNAL)):
-            if isinstance(entry, dict):
-                self._remember(entry)
-            else:
-                self._remember(files_of(entry))
-                if isinstance(source := entry[0].get("source"), str):
-                    self._blocks[source] = block
+        for block, entry in chain(_read_manifest(out / MANIFEST), _read_journal(out / JOURNAL)):
+            for file, known in (entry if isinstance(entry, dict) else files_of(entry)).items():
+                self.written[file].add(known)
+            if isinstance(entry, list):
+                self._blocks[entry[0]["source"]] = block
         # backslashreplace: a file name that is not UTF-8 becomes JSON's own escape.
         self._journal = (out / JOURNAL).open("a", encoding="utf-8", errors="backslashreplace")
         self._journal.write("\n")  # ends a line that a kill has cut short
-        self._new = (out / f"{MANIFEST}.tmp").open("w", encoding="utf-8", errors="backslashreplace")
+        self._lock = threading.Lock()
+        self._new = tempfile.TemporaryFile(dir=out)  # noqa: SIM115  closed by finish or abandon
+        self._places: dict[str, tuple[int, int]] = {}
+        """Offset and length of each photo's rows in it."""
 
-    def rows(self, source: str, inputs: str) -> list[Row]:
-        """What an earlier run made of a photo from the same inputs, [] for nothing."""
+    def rows(self, source: str, inputs: str | None = None) -> list[Row]:
+        """What an earlier run made of a photo, [] for nothing. inputs: from these alone, None for any."""
         block = self._blocks.get(source)
         if block is None:
             return []
@@ -57,41 +67,47 @@ class Ledger:
             file.seek(block.offset)
             data = file.read(block.length).decode(errors="replace")
         rows = json.loads(data) if data.startswith("[") else [json.loads(line) for line in data.split("\n") if line]
-        return [Row(**row) for row in rows] if all(row.get("inputs") == inputs for row in rows) else []
+        try:
+            found = [Row(**row) for row in rows]
+        except TypeError:  # of a version with other fields
+            return []
+        return found if inputs is None or all(row.inputs == inputs for row in found) else []
 
-    def announce(self, rows: Sequence[Row]) -> None:
-        """To be called before the files of these rows are written: whoever comes after a kill knows them."""
-        files = files_of([row.__dict__ for row in rows])
-        if files:
-            self._log(files)
+    def sources_below(self, folder: str) -> list[str]:
+        """The photos below a folder of PHOTOS that earlier runs have rows of."""
+        return sorted(source for source in self._blocks if source.startswith(f"{folder}/"))
+
+    def announce(self, files: Mapping[str, str]) -> None:
+        """To be called before files are written, with their digests: whoever comes after a kill knows them."""
+        self._log(dict(files))
 
     def done(self, rows: Sequence[Row], journal: bool) -> None:
-        """The files of these rows are complete; the next rows of the manifest are these. journal: they are new."""
+        """The files of these rows, of one photo, are complete. journal: they are new."""
         if journal:
             self._log([row.__dict__ for row in rows])
-        self._new.writelines(row.to_json() + "\n" for row in rows)
+        data = "".join(row.to_json() + "\n" for row in rows).encode(errors="backslashreplace")
+        self._places[rows[0].source] = self._new.tell(), len(data)
+        self._new.write(data)
 
     def finish(self) -> None:
-        """The manifest becomes this run's."""
+        """The manifest becomes this run's, in the order of the sources, whatever the order of the work."""
         self._journal.close()
+        with whole_file(self.path / MANIFEST) as part, part.open("wb") as file:
+            for _, (offset, length) in sorted(self._places.items()):
+                self._new.seek(offset)
+                file.write(self._new.read(length))
         self._new.close()
-        os.replace(self._new.name, self.path / MANIFEST)
         (self.path / JOURNAL).unlink()
 
     def abandon(self) -> None:
         """Leaves manifest and journal for the next run."""
         self._journal.close()
         self._new.close()
-        os.unlink(self._new.name)
 
     def _log(self, entry: object) -> None:
-        self._journal.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._journal.flush()
-
-    def _remember(self, files: Mapping[str, str]) -> None:
-        for file, digest in files.items():
-            known = self.written.get(file)
-            self.written[file] = digest if known in (None, "", digest) else f"{known} {digest}"
+        with self._lock:
+            self._journal.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._journal.flush()
 
 
 def read_rows(out: Path) -> Iterator[Row]:
@@ -102,20 +118,25 @@ def read_rows(out: Path) -> Iterator[Row]:
 
 
 def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
-    """The files that belong to rows -> digest of a caption's text, "" for images.
+    """The files that belong to rows -> the digest that each had as it was written, "" where none is recorded.
 
     Only names of the form FOLDER/FILE count: the result decides what a later run may delete.
     """
     files = {}
     for row in rows:
         file = row.get("file")
-        if isinstance(file, str) and _is_plain(file):
-            files[file] = ""
+        if isinstance(file, str) and is_plain(file):
+            files[file] = str(row.get("sha256") or "")
             files[caption_file(file)] = str(row.get("caption_sha256") or "")
             strip = strip_file(str(row.get("group")))
-            if _is_plain(strip):
-                files[strip] = ""
+            if is_plain(strip):
+                files[strip] = str(row.get("strip_sha256") or "")
     return files
+
+
+def recorded_files(out: Path) -> dict[str, str]:
+    """The files that the manifest in `out` names -> their digests. Raises SgaError for one of another hand."""
+    return {file: known for _, rows in _read_manifest(out / MANIFEST) for file, known in files_of(rows).items()}
 
 
 def strip_file(group: str) -> str:
@@ -128,18 +149,22 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _is_plain(file: str) -> bool:
+def is_plain(file: str) -> bool:
+    """Whether it is FOLDER/FILE, and so lies below OUT wherever it comes from."""
     parts = PurePosixPath(file).parts
     return len(parts) == 2 and ".." not in parts and "/" not in parts
 
 
 def _read_manifest(path: Path) -> Iterator[tuple[_Block, list]]:
-    """The rows of each photo, which stand together."""
+    """The rows of each photo, which stand together. Raises SgaError for a manifest that another hand has written."""
     rows, start, end = [], 0, 0
-    for offset, length, row in _json_lines(path):
-        if not isinstance(row, dict):
-            continue
-        if rows and (row.get("source") != rows[0].get("source") or offset != end):
+    for number, (offset, length, row) in enumerate(_json_lines(path), start=1):
+        if not _is_row(row):
+            raise SgaError(
+                f"{path}, line {number}: not a row of sga_kohya.hsd (no source and inputs), so the files it "
+                "names may be yours: choose another OUT or move the manifest away"
+            )
+        if rows and (row["source"] != rows[0]["source"] or offset != end):
             yield _Block(path, start, end - start), rows
             rows = []
         if not rows:
@@ -151,22 +176,29 @@ def _read_manifest(path: Path) -> Iterator[tuple[_Block, list]]:
 
 
 def _read_journal(path: Path) -> Iterator[tuple[_Block, list | dict]]:
-    """Announcements (dict) and the rows of finished photos (list)."""
+    """Announcements (dict) and the rows of finished photos (list). A line cut short by a kill is passed over."""
     for offset, length, entry in _json_lines(path):
         if isinstance(entry, dict):
-            files = {file: text for file, text in entry.items() if _is_plain(file) and isinstance(text, str)}
+            files = {file: text for file, text in entry.items() if is_plain(file) and isinstance(text, str)}
             yield _Block(path, offset, length), files
-        elif isinstance(entry, list) and entry and all(isinstance(row, dict) for row in entry):
+        elif isinstance(entry, list) and entry and all(map(_is_row, entry)):
             yield _Block(path, offset, length), entry
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, int, object]]:
-    """(offset, length, value) of each line; one cut short by a kill is passed over."""
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("source"), str) and "inputs" in value
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, int, Any]]:
+    """(offset, length, value) of each line that is not empty; None for what is no JSON."""
     if not path.is_file():
         return
     offset = 0
     with path.open("rb") as lines:
         for line in lines:
-            with suppress(json.JSONDecodeError):
-                yield offset, len(line), json.loads(line.decode(errors="replace"))
+            value = None
+            with suppress(ValueError, RecursionError):
+                value = json.loads(line.decode(errors="replace"))
+            if line.strip():
+                yield offset, len(line), value
             offset += len(line)

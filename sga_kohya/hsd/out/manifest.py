@@ -13,6 +13,8 @@ from sga_kohya.hsd.settings.config import HsdConfig
 MANIFEST = "sga_manifest.jsonl"
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
+UNREADABLE_CAPTION = "unreadable caption"
+WHOLE_PHOTO = (NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION)
 """Kinds of reasons that are not of a slice but of a whole photo."""
 
 
@@ -24,8 +26,10 @@ class Row:
     pixels, upright. score, detector: None for a whole photo. label: what the detector took it for. scale: output over
     source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
     caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
-    digest of everything that the photo's rows depend on. phash: perceptual hash of the photo, hexadecimal. notes: what
-    was changed in reading it. reason: None for a slice, "kind: details" for a discard. An unreadable photo and a
+    digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
+    its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
+    what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
+    reason: None for a slice, "kind: details" for a discard. An unreadable photo (or caption) and a
     near-duplicate have one row, without group.
     """
 
@@ -46,11 +50,14 @@ class Row:
     sha256: str | None = None
     bytes: int | None = None
     caption_sha256: str | None = None
+    strip_sha256: str | None = None
     source: str
     source_sha256: str | None
+    source_size: Size | None = None
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()
+    guessed_caption: str = ""
     reason: str | None
 
     def to_json(self) -> str:
@@ -70,9 +77,11 @@ class Origin:
     root: str
     source: str
     source_sha256: str | None
+    source_size: Size | None = None
     inputs: str | None = None
     phash: str | None = None
     notes: Sequence[str] = ()
+    guessed_caption: str = ""
 
 
 def group_rows(groups: Sequence[Group], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:

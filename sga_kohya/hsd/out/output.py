@@ -2,29 +2,50 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, HEADER
-from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, strip_file
+from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
 from sga_kohya.hsd.out.manifest import Row, caption_file
+from sga_kohya.hsd.out.report import MARK as REPORT_MARK
+from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
 from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
+from sga_kohya.kit.files import part_of, sha256, write_whole
+from sga_kohya.kit.pictures import is_picture
+from sga_kohya.kit.sealed import set_edited_aside
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a finished run did to files of earlier ones that it does not make any more.
+
+    removed: how many. left: those that stay because they were changed since. aside: settings that were edited by hand
+    and lie under another name now.
+    """
+
+    removed: int
+    left: list[str]
+    aside: list[Path]
 
 
 class OutputFolder:
-    """OUT with its level folders. Raises SgaError when a TOML of other origin is in the way."""
+    """OUT with its level folders. What no run here has written, or was changed since, is left as it is.
+
+    Raises SgaError when a file of other origin is in the way.
+    """
 
     def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
         """path: absolute; created when missing. level_folders: names of the folders that slices go to."""
         self.path = path
-        for name, header in ((DATASET_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER)):
-            toml = path / name
-            if toml.exists() and header not in toml.read_text(encoding="utf-8", errors="replace"):
-                raise SgaError(f"{toml} was not written by sga_kohya.hsd: choose another OUT or move it away")
+        for name, marker in ((DATASET_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER), (REPORT, REPORT_MARK)):
+            file = path / name
+            if file.exists() and marker not in file.read_text(encoding="utf-8", errors="replace"):
+                raise SgaError(f"{file} was not written by sga_kohya.hsd: choose another OUT or move it away")
         path.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(path)
         owned = self.ledger.written
@@ -33,112 +54,131 @@ class OutputFolder:
         for name in self._folders:
             (path / name).mkdir(exist_ok=True)
         for file in owned:
-            (path / temporary_name(file)).unlink(missing_ok=True)  # left by a kill
+            part_of(path / file).unlink(missing_ok=True)  # left by a kill
         present = [f"{name}/{entry.name}" for name in self._folders for entry in os.scandir(path / name)]
         self._caches = _caches_by_stem(present)
         caches = {cache for group in self._caches.values() for cache in group}
-        self.foreign = sorted(
-            file for file in present if file not in owned and file not in caches and not file.startswith(f"{STRIPS}/")
-        )
-        """Files in the level folders that no run here has made."""
+        others = sorted(file for file in present if file not in owned and file not in caches)
+        self.taken = {Path(file).stem for file in others}
+        """Stems of files that no run here has made."""
+        self.foreign = [file for file in others if not file.startswith(f"{STRIPS}/")]
+        """Those files in the level folders."""
+        for file in filter(is_picture, map(Path, self.foreign)):
+            self._caches.pop(file.with_suffix("").as_posix(), None)
 
     def edited(self, file: str, written: str | None = None) -> bool:
-        """Whether an earlier run's caption is not what was written. written: digest of what this run writes there."""
+        """Whether an earlier run's file is not what was written. written: digest of what this run writes there.
+
+        An empty file is nobody's work.
+        """
         if file not in self.ledger.written:
             return False
         path = self.path / file
-        return path.is_file() and digest(path.read_bytes()) not in {*self.ledger.written[file].split(), written}
+        if not path.is_file() or not path.stat().st_size:
+            return False
+        return sha256(path) not in {*self.ledger.written[file], written}
 
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
         if row.file is None:
             return True
         files = (caption_file(row.file), strip_file(str(row.group)))
-        try:
-            whole = (self.path / row.file).stat().st_size == row.bytes
-        except FileNotFoundError:
+        if not all((self.path / file).is_file() for file in (row.file, *files)):
             return False
-        return whole and all((self.path / file).is_file() for file in files)
+        return not self.resized(row) or self.edited(row.file)
+
+    def resized(self, row: Row) -> bool:
+        """Whether the file of a kept slice has another length than the one written."""
+        return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
     def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
         """Writes what changed and returns the row with what there is to say of the files.
 
-        Where neither changed, both stay untouched, and so do sd-scripts' caches of them. A caption that the user has
-        edited stays as it is.
+        Where neither changed, both stay untouched, and so do sd-scripts' caches of them. A slice or a caption that the
+        user has edited stays as it is.
         """
         assert row.file is not None
-        contents = {row.file: image}
-        if not self.edited(caption_file(row.file), row.caption_sha256):
-            contents[caption_file(row.file)] = caption_bytes(caption)
-        changed = {name: data for name, data in contents.items() if not _holds(self.path / name, data)}
+        changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)})
+        self.ledger.announce({name: digest(data) for name, data in changed.items()})
         if changed:
             # Before the files: a kill in between must not leave a new file with an old cache.
             self._purge_caches(row.file)
         for name, data in changed.items():
-            write_atomically(self.path / name, data)
+            write_whole(self.path / name, data)
         return replace(row, sha256=digest(image), bytes=len(image))
 
     def write_strip(self, group: str, image: bytes) -> None:
         """The report's picture of a group."""
-        path = self.path / strip_file(group)
-        if not _holds(path, image):
-            write_atomically(path, image)
+        for name, data in self._changed({strip_file(group): image}).items():
+            self.ledger.announce({name: digest(data)})
+            write_whole(self.path / name, data)
+
+    def _changed(self, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Those of the files that do not hold what they should, and that nobody has edited."""
+        return {
+            name: data
+            for name, data in contents.items()
+            if not _holds(self.path / name, data) and not self.edited(name, digest(data))
+        }
 
     def done(self, rows: Sequence[Row], new: bool) -> None:
         """All files of a photo's rows are there. new: they were not taken over from an earlier run."""
         self._stale.difference_update(files_of([row.__dict__ for row in rows]))
         self.ledger.done(rows, new)
 
-    def finish(self, toml: str | None) -> list[str]:
-        """Removes what earlier runs made and this one did not; writes dataset.toml (if any) and the manifest.
+    def made_before(self, source: str) -> list[Row]:
+        """The rows of a photo that cannot be opened now: a drive that is away is no reason to delete its slices.
 
-        Returns the captions that were left because the user had edited them.
+        [] where there are no slices of it.
         """
-        left = []
-        for stale in sorted(self._stale):
-            self._purge_caches(stale)
-            if stale.endswith(".txt") and self.edited(stale):
-                left.append(stale)
-            else:
-                (self.path / stale).unlink(missing_ok=True)
+        rows = self.ledger.rows(source)
+        return rows if any(row.file for row in rows) else []
+
+    def finish(self, dataset: str | None, settings: str) -> Swept:
+        """Removes what earlier runs made and this one did not; writes dataset.toml (if any), settings and manifest."""
+        stale = sorted(file for file in self._stale if (self.path / file).is_file())
+        edited = {file for file in stale if self.edited(file)}
+        # A slice that stays keeps its caption, without which it would be trained on other words.
+        left = edited | ({caption_file(file) for file in edited if is_picture(Path(file))} & set(stale))
+        for file in stale:
+            if file not in left:
+                self._purge_caches(file)
+                (self.path / file).unlink()
         for name in self._folders:
             with suppress(OSError):  # not empty
                 (self.path / name).rmdir()
-        if toml is None:
-            (self.path / DATASET_TOML).unlink(missing_ok=True)
-        else:
-            write_atomically(self.path / DATASET_TOML, toml.encode())
+        aside = [self._write_toml(DATASET_TOML, dataset), self._write_toml(CONFIG_TOML, settings)]
         self.ledger.finish()
-        return left
+        return Swept(len(stale) - len(left), sorted(left), [place for place in aside if place])
 
     def abandon(self) -> None:
         """Leaves everything for the next run to go on from."""
         self.ledger.abandon()
+
+    def _write_toml(self, name: str, text: str | None) -> Path | None:
+        """Returns where the one before now lies, if someone has edited it."""
+        aside = set_edited_aside(self.path / name)
+        if text is None:
+            (self.path / name).unlink(missing_ok=True)
+        else:
+            write_whole(self.path / name, text)
+        return aside
 
     def _purge_caches(self, file: str) -> None:
         for cache in self._caches.get(os.path.splitext(file)[0], ()):
             (self.path / cache).unlink(missing_ok=True)
 
 
+def remove_recorded(folder: Path, prefix: str) -> None:
+    """Deletes the files below a prefix that the manifest in a folder records, where they are as they were written."""
+    for file, known in recorded_files(folder).items():
+        if file.startswith(prefix) and (folder / file).is_file() and sha256(folder / file) == known:
+            (folder / file).unlink()
+
+
 def caption_bytes(caption: str) -> bytes:
     """A caption file."""
     return f"{caption}\n".encode()
-
-
-def temporary_name(file: str) -> str:
-    """Where a file is written before it is moved into place; no trainer reads that extension."""
-    return file + ".tmp"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file is either as before or complete."""
-    temporary = Path(temporary_name(str(path)))
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -1,7 +1,6 @@
 """report.html: what a run made and what it left out, for a person to look at. Links to small pictures beside it."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -10,12 +9,18 @@ from pathlib import Path
 from typing import TextIO
 
 from sga_kohya.hsd.out.ledger import STRIPS, read_rows
-from sga_kohya.hsd.out.manifest import Row
+from sga_kohya.hsd.out.manifest import caption_file
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT
 from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.files import whole_file
+from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 
 REPORT = "report.html"
+MARK = '<meta name="generator" content="sga_kohya.hsd">'
+"""In the page, so that another's report.html is known and left alone."""
+MOST_GUESSES = 20
+"""Words of names that stand in the report; the summary shows fewer."""
 TEMPLATE = Path(__file__).with_name("report.template.html")
 
 
@@ -23,6 +28,7 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
     parts = {
+        "mark": MARK,
         "title": f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         "lead": escape(_lead(config) + ("" if preview else " Click a name to open the slice in full size.")),
         "numbers": "".join(f"<li><b>{value}</b>{escape(name)}</li>" for name, value in _numbers(tally)),
@@ -32,7 +38,7 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
         ),
         "size_rows": "".join(map(_size_row, tally.levels.items())),
         "no_discards": "" if any(tally.reasons.values()) else "<p>Nothing.</p>",
-        "notes": _notes(tally),
+        "notes": _guessed(tally) + _notes(tally),
         "k_options": "".join(f'<option value="{k}">with K = {k}</option>' for k in sorted(tally.group_sizes)),
         "strips": STRIPS,
         "gap": str(GAP),
@@ -41,12 +47,10 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
     page = TEMPLATE.read_text(encoding="utf-8")
     # Names of files may hold braces, so what is inserted is never searched again.
     head, tail = ("".join(_filled(half, parts)) for half in page.split("{{data}}"))
-    temporary = out / f"{REPORT}.tmp"
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with whole_file(out / REPORT) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(head)
-        _write_data(file, read_rows(out), list(tally.levels), links=not preview)
+        _write_data(file, out, list(tally.levels), links=not preview)
         file.write(tail)
-    os.replace(temporary, out / REPORT)
 
 
 def _filled(text: str, parts: dict[str, str]) -> Iterator[str]:
@@ -101,26 +105,52 @@ def _notes(tally: Tally) -> str:
         f"<tr><td>{count:,}</td><td>{escape(note)}</td><td>{escape(', '.join(tally.examples[note]))}</td></tr>"
         for note, count in tally.notes.most_common()
     )
-    return f'<h2 id="notes">Changed in reading</h2><table>{lines}</table>' if lines else ""
+    return f'<h2 id="notes">Noted in reading</h2><table>{lines}</table>' if lines else ""
 
 
-def _write_data(file: TextIO, rows: Iterable[Row], levels: list[str], links: bool) -> None:
+def _guessed(tally: Tally) -> str:
+    lines = "".join(
+        f"<tr><td>{count:,}</td><td>{escape(safe(words))}</td></tr>"
+        for words, count in tally.guessed.most_common(MOST_GUESSES)
+    )
+    left = len(tally.guessed) - MOST_GUESSES
+    more = (
+        f"<p>And {left:,} other captions, of a name each; they are marked in the contact sheet.</p>" if left > 0 else ""
+    )
+    advice = "They train on these words of their folder or file name. Give --caption, or write a .txt file beside each."
+    return f'<h2 id="guessed">Photos without a caption</h2><p>{advice}</p><table>{lines}</table>{more}' if lines else ""
+
+
+def _write_data(file: TextIO, out: Path, levels: list[str], links: bool) -> None:
     """The groups as they stream by; the discards after them."""
     discards: dict[str, list] = defaultdict(list)
     file.write(f'{{"levels": {_json(levels)}, "links": {_json(links)}, "groups": [')
     comma = ""
-    for (group, source), members in groupby(rows, key=lambda row: (row.group, row.source)):
-        slices = []
+    for (group, source), members in groupby(read_rows(out), key=lambda row: (row.group, row.source)):
+        source, slices, captions, guessed = safe(source), [], [], False
         for row in members:
             level = levels.index(row.granularity)
             if row.file and row.size:
                 slices.append([level, row.file, *row.size, row.scale, row.score, row.label, row.upscaler])
+                captions.append(_caption(out / caption_file(row.file)))
+                guessed = bool(row.guessed_caption)
             else:
-                discards[row.kind].append([source, level, (row.reason or "").partition(":")[2].strip()])
+                discards[row.kind].append([source, level, safe((row.reason or "").partition(":")[2].strip())])
         if slices:
-            file.write(comma + _json([group, source, slices]))
+            captions = captions[:1] if len(set(captions)) == 1 else captions
+            file.write(comma + _json([group, source, slices, captions, guessed]))
             comma = ",\n"
     file.write(f'], "discards": {_json(discards)}}}')
+
+
+def _caption(file: Path) -> str:
+    """As it lies there, which may have been edited."""
+    try:
+        return "\n".join(map(safe, lines_of(read_text(file))))
+    except UnreadableText as error:
+        return f"({error.reason})"
+    except OSError as error:
+        return f"({error.strerror})"
 
 
 def _json(value: object) -> str:

@@ -1,16 +1,20 @@
 """What a run made, for a person to read: a table, warnings with what to do, the next command."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
-from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE
+from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
 from sga_kohya.hsd.out.report import REPORT
-from sga_kohya.hsd.out.tally import LevelTally, Tally
-from sga_kohya.hsd.photos.images import EXTENSIONS
+from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
+from sga_kohya.hsd.photos.images import Found
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.cli import shell_word
+from sga_kohya.kit.pictures import RAW, is_picture
+from sga_kohya.kit.text import safe
 
 MANY = 0.5
 """Share of a level's slices above which their loss or smallness is worth a warning."""
@@ -26,11 +30,12 @@ def summarise(result: Result, config: HsdConfig) -> str:
         "",
         *_groups(tally),
         *_drops(tally),
-        f"look     {result.out / REPORT}",
+        *_swept(result),
+        f"look     {safe(str(result.out / REPORT))}",
     ]
     notes = list(warnings(result, config))
     if notes:
-        lines += ["", *(f"warning: {note}" for note in notes)]
+        lines += ["", *(f"warning: {safe(note)}" for note in notes)]
     return "\n".join(lines)
 
 
@@ -44,6 +49,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     """One sentence each: what is lost or doubtful, and what to do."""
     tally = result.tally
     yield from _lost(tally)
+    yield from _guessed(tally)
     for note, count in tally.notes.most_common():
         yield f"{count} photos, {note}: {_examples(tally, note, count)}"
     for level in config.finer:
@@ -53,9 +59,14 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             'mode "split" with the heuristic detector: it knows no people and no objects, so its regions are only '
             "areas that stand out. Use another --detector, or --mode whole"
         )
-    if result.edited:
-        yield f"{len(result.edited)} captions were edited here and stay as they are, such as {result.edited[0]}"
-    foreign = [file for file in result.foreign if Path(file).suffix.lower() in EXTENSIONS]
+    if tally.cropped:
+        yield (
+            f"{tally.cropped} photos are too long for any size, so much of them is unused: "
+            f"{_examples(tally, LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
+        )
+    yield from _left_alone(result)
+    yield from _not_read(result.found)
+    foreign = [file for file in result.foreign if is_picture(Path(file))]
     if foreign:
         yield (
             f"{len(foreign)} images in {result.out} were not made here but would be trained too, such as {foreign[0]}: "
@@ -69,9 +80,61 @@ def _lost(tally: Tally) -> Iterator[str]:
     for kind, count in sorted(tally.lost.items()):
         advice = {
             NEAR_DUPLICATE: "; --near_duplicates -1 keeps them",
+            UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
         yield f"{count} photos were skipped, {kind}: {_examples(tally, kind, count)}{advice}"
+
+
+def _guessed(tally: Tally) -> Iterator[str]:
+    count, named = sum(tally.guessed.values()), tally.guessed.most_common(NAMED)
+    if count:
+        words = ", ".join(f'"{words}" ({photos})' for words, photos in named)
+        more = len(tally.guessed) - len(named)
+        yield (
+            f"{count} of {tally.used} photos have no caption and train on words of their folder or file name: {words}"
+            + (f" and {more} other, see {REPORT}" if more else "")
+            + ". Give --caption TEXT for all of them, or write a .txt file beside each"
+        )
+
+
+def _left_alone(result: Result) -> Iterator[str]:
+    """What the user has changed in OUT, and photos that were out of reach."""
+    captions = [file for file in result.edited if file.endswith(".txt")]
+    slices = [file for file in result.edited if not file.endswith(".txt")]
+    for kind, files in (("captions", captions), ("slices", slices)):
+        if files:
+            yield f"{len(files)} {kind} were edited here and stay as they are, such as {files[0]}"
+    if result.unopened:
+        yield (
+            f"{len(result.unopened)} photos could not be opened now, what earlier runs made of them stays: "
+            f"{_some(result.unopened)}"
+        )
+    if result.swept and result.swept.left:
+        left = result.swept.left
+        yield f"{len(left)} files are made no more, but stay because they were changed here: {_some(left)}"
+    for place in result.swept.aside if result.swept else ():
+        yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
+
+
+def _not_read(found: Found) -> Iterator[str]:
+    """What lies in PHOTOS and is passed over."""
+    for folder, why in sorted(found.unreadable.items()):
+        yield f"folder {folder} of PHOTOS cannot be read ({why}): nothing that came from it was touched"
+    if found.linked:
+        yield f"{len(found.linked)} folders are links and not followed: {_some(found.linked)}; give them as PHOTOS"
+    if found.results:
+        yield f"{len(found.results)} folders hold results of a run and are no photos: {_some(found.results)}"
+    raw = sorted(name for suffix, names in found.others.items() if suffix in RAW for name in names)
+    if raw:
+        yield f"{len(raw)} raw files are not read: {_some(raw)}; export them as JPEG or TIFF"
+    for suffix, names in sorted(found.others.items()):
+        if suffix not in RAW:
+            yield f"{len(names)} files are no pictures that can be read ({suffix or 'no suffix'}): {_some(names)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _examples(tally: Tally, kind: str, count: int) -> str:
@@ -82,7 +145,7 @@ def _examples(tally: Tally, kind: str, count: int) -> str:
 def _level_warning(tally: LevelTally, level: LevelConfig, config: HsdConfig) -> Iterator[str]:
     limit = (level.resolution / 2) ** 2
     small = sum(count for (width, height), count in tally.sizes.items() if width * height < limit)
-    found = tally.kept + tally.dropped
+    found = tally.kept + tally.dropped - tally.spare
     if tally.too_small > MANY * found:
         yield (
             f"{tally.too_small} of {found} {level.name} slices were dropped: even at {level.tau_up:g}x upscale they do "
@@ -107,7 +170,7 @@ def _levels(tally: Tally) -> Iterator[str]:
     for name, level in tally.levels.items():
         share = f"{level.upscaled / level.kept:.0%}" if level.kept else "-"
         common = "{}x{}".format(*level.sizes.most_common(1)[0][0]) if level.sizes else "-"
-        yield f"{name:<12}{level.kept:>8}{level.dropped:>9}{share:>10}  {common}"
+        yield f"{name:<12}{level.kept:>8}{level.dropped - level.spare:>9}{share:>10}  {common}"
 
 
 def _groups(tally: Tally) -> Iterator[str]:
@@ -115,7 +178,13 @@ def _groups(tally: Tally) -> Iterator[str]:
     yield f"groups   {sum(tally.group_sizes.values())}" + (f": {counts}" if counts else "")
 
 
+def _swept(result: Result) -> Iterator[str]:
+    if result.swept and result.swept.removed:
+        yield f"removed  {result.swept.removed} files that earlier runs made and this one does not"
+
+
 def _drops(tally: Tally) -> Iterator[str]:
-    kinds = +tally.reasons
-    if kinds:
-        yield "dropped  " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    spare = Counter({kind: tally.reasons[kind] for kind in (DUPLICATE, SURPLUS)})
+    for name, kinds in (("dropped", +(tally.reasons - spare)), ("spare", +spare)):
+        if kinds:
+            yield f"{name:<9}" + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())

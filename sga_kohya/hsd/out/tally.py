@@ -4,20 +4,26 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Row
+from sga_kohya.hsd.out.manifest import WHOLE_PHOTO, Row
+from sga_kohya.kit.text import safe
 
+CROPPED = 0.6
+"""Share of a photo below which its only region is said to lose much of it."""
+LONG = "much is unused"
 NAMED = 5
 """Examples that are kept by name."""
 
 
 @dataclass
 class LevelTally:
-    """Of one level. too_small: of the dropped ones, by their kind of reason. sizes: of the kept ones."""
+    """Of one level. too_small, spare: of the dropped ones, by their kind of reason. sizes: of the kept ones."""
 
     kept: int = 0
     dropped: int = 0
     too_small: int = 0
+    spare: int = 0
     upscaled: int = 0
     super_resolved: int = 0
     sizes: Counter[Size] = field(default_factory=Counter)
@@ -26,6 +32,7 @@ class LevelTally:
         if row.file is None or row.size is None:
             self.dropped += 1
             self.too_small += row.kind == "too small"
+            self.spare += row.kind in (DUPLICATE, SURPLUS)
             return
         self.kept += 1
         self.upscaled += row.upscaled
@@ -34,7 +41,11 @@ class LevelTally:
 
 
 class Tally:
-    """photos, used: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without any slice."""
+    """photos, used: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without any slice.
+
+    cropped: photos taken as one region that lose much of themselves, being too long for any size. guessed: words of
+    names that photos train on for want of a caption, to photos. examples: safe to print.
+    """
 
     def __init__(self, levels: Iterable[str]) -> None:
         self.levels = {name: LevelTally() for name in levels}
@@ -43,6 +54,8 @@ class Tally:
         self.reasons: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
+        self.guessed: Counter[str] = Counter()
+        self.cropped = 0
         self.examples: dict[str, list[str]] = {}
 
     def add(self, rows: Sequence[Row], new: bool = True) -> None:
@@ -55,14 +68,18 @@ class Tally:
         for row in rows:
             self.reasons[row.kind] += row.file is None
             # A photo of which nothing was sought is no discard of a level.
-            if row.kind not in (UNREADABLE, NEAR_DUPLICATE):
-                self.levels[row.granularity].add(row)
+            if row.kind not in WHOLE_PHOTO:
+                # One that the settings no longer have, of a photo that cannot be read now, is counted as well.
+                self.levels.setdefault(row.granularity, LevelTally()).add(row)
         for row in kept:
             groups.setdefault(row.group, set()).add(row.granularity)
         self.group_sizes.update(map(len, groups.values()))
         for note in rows[0].notes:
             self._example(note, rows[0].source)
             self.notes[note] += 1
+        self._note_crop(kept)
+        if kept and rows[0].guessed_caption:
+            self.guessed[rows[0].guessed_caption] += 1
         if not kept:
             self.lost[rows[0].kind] += 1
             details = (rows[0].reason or "").partition(":")[2].strip()
@@ -73,7 +90,18 @@ class Tally:
         """Names of the levels that have slices."""
         return {name for name, level in self.levels.items() if level.kept}
 
+    def _note_crop(self, kept: Sequence[Row]) -> None:
+        for row in kept:
+            # A whole photo has no score.
+            if row.score is not None or row.box is None or row.source_size is None:
+                continue
+            (x0, y0, x1, y1), (width, height) = row.box, row.source_size
+            share = (x1 - x0) * (y1 - y0) / (width * height)
+            if share < CROPPED:
+                self.cropped += 1
+                self._example(LONG, f"{row.source} ({width}x{height}, {share:.0%} used)")
+
     def _example(self, kind: str, text: str) -> None:
         named = self.examples.setdefault(kind, [])
         if len(named) < NAMED:
-            named.append(text)
+            named.append(safe(text))

@@ -1,6 +1,6 @@
 """Captions: the photo's own, else the user's, else words of its folder or file name; less what a slice does not show.
 
-Never empty.
+Never empty, and never what a file might have meant: one that cannot be read with certainty is refused.
 """
 
 import re
@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Box, intersection
 from sga_kohya.hsd.detect import Detection
+from sga_kohya.hsd.photos.label_lines import is_label_line
+from sga_kohya.hsd.photos.tags import is_tag_list, plain_tag, with_prefix, without
+from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 
 SIDECARS = (".txt", ".caption")
 CAMERA_WORDS = {
@@ -29,6 +33,11 @@ CAMERA_WORDS = {
 }
 """What cameras and phones put in every name: says nothing about the photo."""
 
+NOTHING_KNOWN = "photo"
+SEVERAL_LINES = (
+    "caption of several lines: sd-scripts reads the first, with enable_wildcard one by chance; musubi-tuner all"
+)
+
 WHOLES = {"person", "full body", "whole body"}
 """Labels of a whole figure."""
 FRAMING_TAGS = {"full body", "full-body", "full length", "full shot", "wide shot", "long shot", "cowboy shot"}
@@ -39,24 +48,10 @@ WHOLE = 0.75
 """Share of a figure that a slice must hold to show all of it."""
 PART = 0.5
 """Share of its region below which a slice is a part of it, framed otherwise."""
-MAX_TAG_WORDS = 4
-SENTENCE_STARTS = {
-    "a",
-    "an",
-    "the",
-    "and",
-    "but",
-    "or",
-    "with",
-    "while",
-    "in",
-    "on",
-    "at",
-    "is",
-    "are",
-    "there",
-    "this",
-}
+
+
+class UnreadableCaption(SgaError):
+    """A caption file whose words cannot be known: its name and why."""
 
 
 @dataclass(frozen=True)
@@ -83,56 +78,24 @@ class CaptionEvidence:
 
 
 def slice_caption(caption: str, evidence: CaptionEvidence, prefix: str = "", drop_tags: bool = True) -> str:
-    """The caption of one slice: the photo's, less tags of what it does not show, behind the level's prefix.
+    """The caption of one slice: each line of the photo's, less tags of what it does not show, with the level's prefix.
 
-    Only a caption of comma-separated tags loses any; a sentence stays as it is. The first tag, which often is the
-    trigger word, and everything in front of sd-scripts' separator "|||" stay.
+    Only a line of comma-separated tags loses any; prose stays as it is. What stays in place, and where the prefix goes:
+    see `without` and `with_prefix`.
     """
-    text = caption.strip() or "photo"
-    if drop_tags and is_tag_list(text):
-        text = _without_hidden(text, evidence)
-    if not prefix.strip():
-        return text
-    # "close-up of A dog": an article that began a sentence no longer does.
-    text = re.sub(r"^(A|An|The)\b", lambda article: article.group().lower(), text)
-    return f"{prefix.rstrip()} {text}"
-
-
-def is_tag_list(caption: str) -> bool:
-    """Whether a caption is tags with commas between them, not prose: three or more short items, none like a clause."""
-    items = [item.strip() for item in caption.replace("|||", ",").split(",")]
-    items = [item for item in items if item]
-    return len(items) >= 3 and all(
-        len(words := item.split()) <= MAX_TAG_WORDS
-        and words[0].lower() not in SENTENCE_STARTS
-        and not item.endswith((".", "!", "?"))
-        for item in items
-    )
-
-
-def _without_hidden(caption: str, evidence: CaptionEvidence) -> str:
-    fixed, separator, rest = caption.rpartition("|||")
-    items = rest.split(",")
-    first = 0 if separator else next(i for i, item in enumerate(items) if item.strip())
-    kept = [item for i, item in enumerate(items) if (i <= first and not separator) or not _drops(item, evidence)]
-    if separator and not kept:
-        return fixed.rstrip(" ,")
-    return fixed + separator + ",".join(kept)
+    lines = lines_of(caption) or [NOTHING_KNOWN]
+    if drop_tags:
+        lines = [without(line, lambda tag: _drops(tag, evidence)) if is_tag_list(line) else line for line in lines]
+    return "\n".join(with_prefix(line, prefix) for line in lines)
 
 
 def _drops(tag: str, evidence: CaptionEvidence) -> bool:
-    plain = _plain_tag(tag)
-    return (evidence.is_part and plain in FRAMING_TAGS) or evidence.hides(plain)
-
-
-def _plain_tag(tag: str) -> str:
-    """Without weight, brackets and underscores: "(red_shoes:1.2)" is "red shoes"."""
-    return re.sub(r":[\d.]+$", "", re.sub(r"[\\()\[\]]", "", tag).strip()).replace("_", " ").casefold()
+    return (evidence.is_part and tag in FRAMING_TAGS) or evidence.hides(tag)
 
 
 def _names(tag: str, label: str) -> bool:
     """Whether a plain tag is about a detector's label: it ends with it, in singular or plural ("red shoes", "shoe")."""
-    tag_words, label_words = ([_singular(word) for word in text.split()] for text in (tag, _plain_tag(label)))
+    tag_words, label_words = ([_singular(word) for word in text.split()] for text in (tag, plain_tag(label)))
     return bool(label_words) and tag_words[-len(label_words) :] == label_words
 
 
@@ -143,35 +106,75 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def find_caption(photo: Path, folder: Path, default: str = "") -> str:
-    """One line of text for a photo below `folder`.
+@dataclass(frozen=True)
+class Caption:
+    """What a photo trains on. text: a line, or several. guessed: nobody has written it, it is words of a name."""
 
-    The first non-empty line of the caption file beside it; else `default`; else the words of the first of these that
-    has any: its sub-folder (kohya's "10_" in front does not count), its name, `folder`'s name; else "photo".
+    text: str
+    guessed: bool = False
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What its owner may not expect of it."""
+        return (SEVERAL_LINES,) if "\n" in self.text else ()
+
+
+def find_caption(photo: Path, folder: Path, default: str = "") -> Caption:
+    """The caption of a photo below `folder`.
+
+    Every line with words of the caption file beside it; else `default`; else what kohya's tools take from the nearest
+    folder that is named for them, "sks dog" from "10_sks dog"; else the words of the first of these that has any: its
+    sub-folder, its name, `folder`'s name; else "photo". Raises UnreadableCaption.
     """
-    return read_sidecar(photo) or default.strip() or _from_names(photo, folder)
+    written = read_sidecar(photo) or "\n".join(lines_of(default))
+    return Caption(written) if written else Caption(_from_names(photo, folder), guessed=True)
 
 
 def read_sidecar(photo: Path) -> str:
-    """The first non-empty line of PHOTO.txt or PHOTO.caption, "" when there is none."""
+    """Lines with words of PHOTO.txt or PHOTO.caption, "" when there are none. Raises UnreadableCaption, OSError."""
     for suffix in SIDECARS:
         sidecar = photo.with_suffix(suffix)
         if sidecar.is_file():
-            # utf-8-sig: Windows editors put a byte order mark in front, which is no part of a caption.
-            lines = sidecar.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            caption = next((line.strip() for line in lines if line.strip()), "")
-            if re.fullmatch(r"\d+( -?\d*\.?\d+){4,}", caption):
-                continue  # a YOLO annotation of the same name, not words
-            if caption:
-                return caption
+            lines = _read_lines(sidecar)
+            if lines and not is_label_line(lines[0]):  # a YOLO annotation has the photo's name, too
+                return "\n".join(lines)
     return ""
 
 
+def _read_lines(sidecar: Path) -> list[str]:
+    try:
+        return lines_of(read_text(sidecar))
+    except UnreadableText as error:
+        raise UnreadableCaption(f"{sidecar.name} {error.reason}") from None
+    except OSError as error:
+        # Out of reach, like a photo that is: what earlier runs made of it is not wrong for that.
+        raise OSError(error.errno, f"{sidecar.name}: {error.strerror}") from None
+
+
 def _from_names(photo: Path, folder: Path) -> str:
-    subfolder = photo.parent.name if photo.parent != folder else ""
-    return _words(subfolder) or _words(photo.stem) or _words(folder.resolve().name) or "photo"
+    folders = [path.name for path in photo.relative_to(folder).parents][:-1]  # from its own outwards
+    for name in (*folders, folder.resolve().name):
+        # As sd-scripts reads --train_data_dir: everything behind the repeats is the class, with a trigger word or not.
+        repeats, _, words = name.partition("_")
+        # 2024_05_03 is a date; what is not safe to show is no line of UTF-8 either.
+        if repeats.isdecimal() and any(map(str.isalpha, words)) and words == safe(words):
+            return words.strip()
+    return _words(folders[0] if folders else "") or _words(photo.stem) or _words(folder.resolve().name) or NOTHING_KNOWN
 
 
 def _words(name: str) -> str:
-    words = re.findall(r"[^\W\d_]{3,}", name)
-    return " ".join(word for word in words if word.casefold() not in CAMERA_WORDS)
+    found = (word for run in re.findall(r"[^\W_]+", name) for word in _words_of(run))
+    return " ".join(word for word in found if re.sub(r"\d", "", word).casefold() not in CAMERA_WORDS)
+
+
+def _words_of(run: str) -> list[str]:
+    """The words in letters and digits: all of "p3rs0n", which somebody has thought of, "trip" of "2024trip"."""
+    letters = sum(map(str.isalpha, run))
+    if run[0].isalpha() and letters > len(run) - letters and letters >= 3:
+        return [run]
+    return [word for word in re.findall(r"[^\W\d_]+", run) if len(word) >= 3 or _is_dense(word)]
+
+
+def _is_dense(word: str) -> bool:
+    """Whether a letter of it can be a word: those of Chinese, Japanese and Korean."""
+    return any("\u3040" <= letter <= "\u9fff" or "\uac00" <= letter <= "\ud7a3" for letter in word)

@@ -1,5 +1,7 @@
 """Near-duplicate photos, by perceptual hash: the same picture saved, scaled or slightly edited again."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from PIL import Image
 
@@ -9,15 +11,22 @@ SIDE = 128
 """A photo is made this small first: hashing sees 32 pixels, and a small copy is many times faster."""
 
 
+FLAT = 2.0
+"""Standard deviation, in grey levels of 256, below which a picture is blank: what its hash says would be noise."""
+
+
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """pHash of (H, W, 3) RGB uint8: 64 bits as 16 hexadecimal digits."""
+    """pHash of (H, W, 3) RGB uint8: 64 bits as 16 hexadecimal digits, "" for a blank one, which is like no other."""
     from imagehash import phash  # it brings SciPy, which the command line need not wait for
 
-    return str(phash(Image.fromarray(shrink(pixels, (SIDE, SIDE)))))
+    small = Image.fromarray(shrink(pixels, (SIDE, SIDE)))
+    if np.asarray(small.convert("L").resize((32, 32))).std() < FLAT:
+        return ""
+    return str(phash(small))
 
 
 class NearDuplicates:
-    """The photos so far, in the order in which they are asked for, which decides which of two is the first."""
+    """Photos that are used, against which others are held."""
 
     def __init__(self, distance: int) -> None:
         """distance: largest number of differing bits; -1 finds nothing."""
@@ -25,19 +34,29 @@ class NearDuplicates:
         self._sources: list[str] = []
         self._hashes = np.empty(256, np.uint64)
 
-    def first(self, source: str, phash: str) -> tuple[str, int] | None:
-        """The nearest earlier photo within the distance, the earliest of several, and its distance; else remembers."""
-        value, count = np.uint64(int(phash, 16)), len(self._sources)
-        if count and self.distance >= 0:
-            distances = _bits(self._hashes[:count] ^ value)
-            nearest = int(np.argmin(distances))
-            if distances[nearest] <= self.distance:
-                return self._sources[nearest], int(distances[nearest])
+    def nearest(self, phash: str) -> tuple[str, int] | None:
+        """The nearest photo within the distance, the first of several, and its distance."""
+        count = len(self._sources)
+        if not (phash and count and self.distance >= 0):
+            return None
+        distances = _bits(self._hashes[:count] ^ np.uint64(int(phash, 16)))
+        nearest = int(np.argmin(distances))
+        return (self._sources[nearest], int(distances[nearest])) if distances[nearest] <= self.distance else None
+
+    def alike(self, phash: str, others: Iterable[str]) -> bool:
+        """Whether one of other photos is within the distance."""
+        value = int(phash or "0", 16)
+        return any(phash and other and (value ^ int(other, 16)).bit_count() <= self.distance for other in others)
+
+    def add(self, source: str, phash: str) -> None:
+        """A photo that is used; a blank one matches none."""
+        if not phash:
+            return
+        count = len(self._sources)
         if count == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
-        self._hashes[count] = value
+        self._hashes[count] = np.uint64(int(phash, 16))
         self._sources.append(source)
-        return None
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

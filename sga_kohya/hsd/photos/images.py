@@ -2,8 +2,9 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +12,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.photos.png import encode_png
+from sga_kohya.kit.pictures import SUFFIXES
 
-# .heic and .jxl need a Pillow plugin; without it they are reported by name instead of being passed over in silence.
-EXTENSIONS = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"}
+BESIDE = {
+    *(".txt", ".caption", ".npz", ".json", ".jsonl", ".toml", ".yaml", ".yml", ".csv", ".xml", ".md", ".html", ".htm"),
+    *(".ini", ".db", ".lock", ".log", ".xmp", ".aae", ".part", ".safetensors"),
+}
+"""What lies beside photos and is none: captions, annotations, caches, what systems and tools leave behind."""
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 """Pillow plugins that are used where they are installed, and what turns them on where importing does not."""
 
@@ -27,6 +33,15 @@ FORMATS: dict[str, dict[str, object]] = {
 }
 """File extension to Pillow's options; PNG is written by `png`, JPEG by OpenCV: the same size a third faster."""
 
+NEARLY_WHITE = 224
+"""Luma, of 255, from which on a pixel hardly shows on white."""
+MOSTLY = 0.9
+"""Share of the opaque pixels that are nearly white in art that would be a blank picture on white."""
+GREY = (128, 128, 128)
+BITS_PER_SAMPLE = 258
+"""TIFF's tag."""
+SIXTEEN_BITS = 65535
+
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
@@ -34,24 +49,75 @@ class UnreadableImage(Exception):
     """The bytes of one file are no image that can be read; the message says why."""
 
 
-def find_images(folder: Path, skip: Path, marker: str) -> Iterator[Path]:
-    """Image files below `folder`, sorted within each folder.
+@dataclass
+class Found:
+    """What lies in a folder. images: in order. The rest, below the folder with '/', is not read, so it has to be said:
 
-    Hidden files and folders are passed over, and so are `skip` and every sub-folder that holds a file named `marker`:
-    results of this and of earlier runs are not photos.
+    unreadable: folder to why. linked: folders that are links. results: folders of earlier runs. others: suffix to the
+    files that are neither pictures nor anything that lies beside them.
     """
-    for parent, folders, files in os.walk(folder):
+
+    images: list[Path] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    linked: list[str] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    others: dict[str, list[str]] = field(default_factory=dict)
+
+
+def find_images(folder: Path, skip: Path, markers: Collection[str]) -> Found:
+    """Image files below `folder`, sorted within each folder, and what else is there.
+
+    Hidden files and folders are passed over, and so are `skip` and every sub-folder that holds a file named as one of
+    `markers`: results of this and of earlier runs are not photos. Raises OSError when `folder` itself cannot be read.
+    """
+    found = Found()
+
+    def refused(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise error
+        found.unreadable[_below(Path(error.filename), folder)] = error.strerror or str(error)
+
+    for parent, folders, files in os.walk(folder, onerror=refused):
         here = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (here / name).resolve() != skip)
-        if here != folder and marker in files:
+        if here != folder and not set(markers).isdisjoint(files):
+            found.results.append(_below(here, folder))
             folders.clear()
             continue
-        yield from (here / name for name in sorted(files) if not name.startswith(".") and _is_image(here / name))
+        found.linked += [_below(here / name, folder) for name in folders if (here / name).is_symlink()]
+        for name in sorted(files):
+            if not name.startswith("."):
+                _sort_in(here / name, folder, found)
+    return found
 
 
-def _is_image(path: Path) -> bool:
-    # A broken link counts, so that it is reported; a pipe or a device does not, as reading it might never end.
-    return path.suffix.lower() in EXTENSIONS and (path.is_file() or not path.exists())
+def _below(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _sort_in(path: Path, folder: Path, found: Found) -> None:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and _may_be_read(path):
+        found.images.append(path)
+    elif suffix not in BESIDE:
+        found.others.setdefault(suffix, []).append(_below(path, folder))
+
+
+def _may_be_read(path: Path) -> bool:
+    """A broken link and a file whose folder hides it count, so that they are reported; a pipe or a device does not, as
+    reading it might never end."""
+    try:
+        return path.is_file() or not path.exists()
+    except OSError:
+        return True
+
+
+def pixel_count(path: Path) -> int:
+    """Of a picture, from its header alone; 0 where that cannot be read."""
+    # Whatever is wrong with the file is reported when it is loaded.
+    with suppress(Exception), Image.open(path) as image:
+        return image.width * image.height
+    return 0
 
 
 @cache
@@ -65,10 +131,10 @@ def load_plugins() -> None:
 
 
 def decode_image(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The first frame, upright (EXIF orientation applied), in sRGB; transparency lies on white.
+    """The first frame, upright (EXIF orientation applied), in sRGB; what is transparent lies on white.
 
-    Returns (H, W, 3) RGB uint8 and what a user should know was changed. Raises UnreadableImage for anything that
-    Pillow cannot read or refuses as a decompression bomb.
+    Where the rest is nearly white, it lies on grey. Returns (H, W, 3) RGB uint8 and what a user should know was
+    changed. Raises UnreadableImage for anything that Pillow cannot read or refuses as a decompression bomb.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -105,8 +171,7 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
 def _to_srgb(image: Image.Image, notes: list[str]) -> np.ndarray:
     profile, transparent = image.info.get("icc_profile"), image.has_transparency_data
     if image.mode.startswith("I") or image.mode == "F":
-        notes.append("reduced to 8 bits")
-        image = _to_8_bits(image)
+        image = _to_8_bits(image, notes)
     if image.mode in ("P", "PA", "1", "LA", "La", "RGBa") or transparent:
         image = image.convert("RGBA" if transparent else "RGB")
     alpha = image.getchannel("A") if transparent else None
@@ -117,17 +182,46 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> np.ndarray:
     if image.mode != "RGB":
         image = image.convert("RGB")
     if alpha and alpha.getextrema()[0] < 255:
-        notes.append("transparency laid on white")
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+        image = _on_background(image, alpha, notes)
     return np.asarray(image)
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """convert("RGB") clips at 255, which turns such a photo white. Integers span 16 bits, floats 0 to 1 or to 255."""
+def _on_background(image: Image.Image, alpha: Image.Image, notes: list[str]) -> Image.Image:
+    """RGB pixels on white, as most viewers show them, or on grey where what is opaque would vanish there."""
+    opaque = alpha.point(lambda value: 255 if value >= 128 else 0)
+    counts = image.convert("L").histogram(opaque)
+    white_art = sum(counts[NEARLY_WHITE:]) > MOSTLY * sum(counts)
+    notes.append(
+        "transparency laid on grey, as the rest is nearly white" if white_art else "transparency laid on white"
+    )
+    return Image.composite(image, Image.new("RGB", image.size, GREY if white_art else "white"), alpha)
+
+
+def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
+    """convert("RGB") clips at 255, which turns such a photo white. Floats span 0 to 1 or to 255."""
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
-    # Down, not to the nearest: 255 stands for the highest 257 of 65536 values, like any other.
-    scale = 1 / 257 if image.mode != "F" else 255.0 if values.max() <= 1 else 1.0
-    return Image.fromarray((values * scale + 1e-3).clip(0, 255).astype(np.uint8))
+    note = "reduced to 8 bits"
+    if image.mode == "F":
+        values = values * 255 if values.max() <= 1 else values
+    else:
+        white = _white_value(image, int(values.max()))
+        # Down, not to the nearest: 255 stands for the highest 257 of 65536 values, like any other.
+        values = values / (white / 255 if white >= SIXTEEN_BITS else (white + 1) / 256) + 1e-3
+        note += f", from 0 to {white}" if white != SIXTEEN_BITS else ""
+    notes.append(note)
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def _white_value(image: Image.Image, highest: int) -> int:
+    """What white is in a picture of integers whose brightest pixel is `highest`.
+
+    The file's own word where it is below 16 bits. Else by what is there: cameras and microscopes write 8 or 12 bits
+    into files of 16, and a photo that uses no more of 65536 values would be black. Above 16 bits it is `highest`.
+    """
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
+    if 8 <= bits < 16:
+        return 2**bits - 1
+    return next((white for white in (255, 4095, SIXTEEN_BITS) if highest <= white), highest)
 
 
 def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:

@@ -29,7 +29,8 @@ class LevelConfig:
     the resolution are not wanted. tau_down >= 1: a crop this many times larger than its target, or less, is cut to the
     target at its own scale instead of being downsampled. tau_up >= 1: the largest upscale; a crop that needs more takes
     a smaller target, and is discarded where there is none. max_slices: per region; of the coarsest level: regions per
-    photo, where mode is "split". caption_prefix: put in front of the captions of this level.
+    photo, where mode is "split". caption_prefix: put into the level's captions, in front ("close-up of") or, if it is a
+    tag of its own ("close-up, "), behind the trigger word.
     """
 
     name: str
@@ -88,9 +89,9 @@ class HsdConfig:
     all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1] above which two boxes of one level are the
     same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
     the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
-    upscale_model: ESRGAN weights, None for Lanczos. caption: text for photos without a caption file. drop_tags: leave
-    out tags of what a slice does not show. batch_size: for dataset.toml. overrides: sub-folder of PHOTOS, with '/', to
-    the settings of the photos below it.
+    upscale_model: ESRGAN weights, None for Lanczos. caption: text for photos without a caption file, which otherwise
+    train on words of their folder or name. drop_tags: leave out tags of what a slice does not show. batch_size: for
+    dataset.toml. overrides: sub-folder of PHOTOS, with '/', to the settings of the photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
@@ -176,6 +177,8 @@ class HsdConfig:
             yield f"min_size {self.min_size}: use a multiple of {BUCKET_STEPS}"
         if self.format not in FORMATS:
             yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
+        if any("\ud800" <= character <= "\udfff" for character in self.caption):
+            yield f"caption {self.caption!a}: not UTF-8, which captions have to be: type it again in a UTF-8 terminal"
         if self.batch_size < 1:
             yield f"batch_size {self.batch_size}: use 1 or more"
         for folder, override in self.overrides.items():

@@ -22,6 +22,7 @@ from sga_kohya.hsd.settings.layers import (
     read_preset,
     tables_of,
 )
+from sga_kohya.kit.sealed import sealed
 
 CONFIG_TOML = "hsd_config.toml"
 HEADER = "# What this folder was made with. To make it again: python -m sga_kohya.hsd PHOTOS OUT --config THIS_FILE\n"
@@ -124,7 +125,7 @@ def to_layer(config: HsdConfig) -> Layer:
 
 def to_toml(config: HsdConfig) -> str:
     """hsd_config.toml: everything written out, so that it can be fed back with --config."""
-    return HEADER + toml.dumps(to_layer(config))
+    return sealed(HEADER, toml.dumps(to_layer(config)))
 
 
 def _level_layer(level: LevelConfig) -> Layer:

@@ -1,20 +1,15 @@
 """Two ways to ask a vision-language model, with OpenAI's messages: over HTTP, or by transformers on this machine."""
 
-import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.transformer import load_pretrained
 from sga_kohya.hsd.devices import torch_device
-from sga_kohya.kit.extras import library
+from sga_kohya.kit.chat import Chat, Message, Service, picture_part, text_part
 
-HTTP_RETRIES = 5
-BUSY = (408, 429, 500, 502, 503, 504, 529)
-"""Statuses that are worth another attempt, after the pause that the server asks for or else 1, 2, 4, … seconds."""
-
-Message = Mapping[str, Any]
+PAUSE = 1.0
+"""Seconds before the second attempt, doubled at each further one; the server may ask for up to a minute."""
 
 
 class Client(Protocol):
@@ -22,57 +17,46 @@ class Client(Protocol):
     parallel: int
     """Questions at once."""
 
-    def ask(self, messages: Sequence[Message]) -> str: ...
+    def ask(self, messages: Sequence[Message]) -> str:
+        """Raises ChatRefused, ChatUnavailable."""
+        ...
+
+    def end(self) -> None:
+        """The run ends: who waits to ask again need not."""
+        ...
 
 
 class HttpClient:
     """Any server with OpenAI's /chat/completions."""
 
     def __init__(
-        self, endpoint: str, model: str, key_variable: str, timeout: float, parallel: int, request: Mapping[str, Any]
+        self,
+        endpoint: str,
+        model: str,
+        key_variable: str,
+        timeout: float,
+        parallel: int,
+        request: Mapping[str, Any],
+        say: Callable[[str], None],
     ) -> None:
         """endpoint: up to and with /v1. key_variable: environment variable that holds the key; no key, no header.
 
-        request: added to every request's body, such as temperature or max_completion_tokens.
+        timeout: seconds of one attempt, all of it. request: added to every request's body, such as temperature or
+        max_completion_tokens. say: gets one line where a pause is made. Raises ChatRefused for a bad address.
         """
-        requests, adapters = library("requests", "vlm", "detector vlm"), library("requests.adapters", "vlm", "vlm")
-        retry = library("urllib3", "vlm", "detector vlm").Retry(
-            HTTP_RETRIES,
-            connect=2,
-            read=1,
-            status_forcelist=BUSY,
-            allowed_methods=None,
-            backoff_factor=1,
-            raise_on_status=False,
-            other=0,
-        )
-        self._session = requests.Session()
-        self._session.trust_env = True
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapters.HTTPAdapter(pool_maxsize=parallel, max_retries=retry))
-        key = os.environ.get(key_variable)
-        if key:
-            self._session.headers["Authorization"] = f"Bearer {key}"
-        self.url, self.model, self.parallel = f"{endpoint.rstrip('/')}/chat/completions", model, parallel
-        self._timeout, self._request = timeout, request
+        key, body = os.environ.get(key_variable, ""), {"temperature": 0, **request}
+        service = Service(endpoint, model, key, key_variable, timeout, pause=PAUSE, body=body, setting="endpoint")
+        self._chat, self._say = Chat(service), say
+        self.url, self.model, self.parallel = self._chat.url, model, parallel
 
     def ask(self, messages: Sequence[Message]) -> str:
-        """Raises SgaError when the server refuses or stays away: the next photo would fare no better."""
-        body = {"model": self.model, "messages": list(messages), "temperature": 0, **self._request}
-        try:
-            response = self._session.post(self.url, json=body, timeout=self._timeout)
-        except OSError as error:  # what requests raises is one
-            reason = getattr(error.args[0], "reason", error) if error.args else error
-            raise SgaError(f"detector vlm: {self.url} does not answer: {reason}; what was answered is kept") from error
-        if not response.ok:
-            said = " ".join(response.text.split())[:300]
-            raise SgaError(
-                f"detector vlm: {self.url} answers {response.status_code}: {said}; what was answered is kept"
-            )
-        try:
-            return str(response.json()["choices"][0]["message"]["content"] or "")
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise SgaError(f"detector vlm: {self.url} does not answer as OpenAI's chat completions do") from None
+        return self._chat.ask(messages, waiting=self._wait).text
+
+    def end(self) -> None:
+        self._chat.end()
+
+    def _wait(self, seconds: float, problem: str) -> None:
+        self._say(f"{self.url}: {problem}; the next attempt is in {seconds:g} seconds")
 
 
 class LocalClient:
@@ -100,11 +84,12 @@ class LocalClient:
             tokens = self._model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False)
         return self._processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
 
+    def end(self) -> None:
+        pass
+
 
 def picture_message(text: str, jpeg: bytes) -> Message:
-    url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    picture, words = {"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}
-    return {"role": "user", "content": [picture, words]}
+    return {"role": "user", "content": [picture_part(jpeg, "jpeg"), text_part(text)]}
 
 
 def _as_transformers(message: Message) -> Message:

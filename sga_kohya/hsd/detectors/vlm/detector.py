@@ -20,14 +20,27 @@ from sga_kohya.hsd.detectors.classes import Found
 from sga_kohya.hsd.detectors.labels import phrases
 from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, Message, picture_message
+from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, picture_message
 from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, BadReply, complaint, question, read_reply
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.photos.images import find_images
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
+from sga_kohya.kit.files import move
+from sga_kohya.kit.text import safe
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 """Apache-2.0; used without an endpoint."""
+
+
+ABOUT_THE_PICTURE = (400, 413, 422, 451)
+"""Statuses by which a server refuses one request: too large, or against its rules. Others refuse all of them."""
+
+FAILURES_IN_A_ROW = 10
+"""So many say that the next would fail as well."""
+
+LONGEST_SENT_BACK = 2000
+"""Characters of an unusable reply that the model is shown again."""
 
 
 class VlmDetector:
@@ -51,13 +64,20 @@ class VlmDetector:
         self._side, self._pixels, self._attempts, self._max_calls = side, pixels, attempts, max_calls
         self._coarsest, *self._finer = labels
         self._calls, self._lock = 0, threading.Lock()
+        self._failed_in_a_row = 0
+        self.unanswered: set[str] = set()
+        self._given_up: set[str] = set()
 
     def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
         # The finer levels are asked for in one question; the coarsest, in split mode, before there are regions.
         levels = [self._coarsest] if level == self._coarsest else self._finer
         asked = tuple(dict.fromkeys(label for name in levels for label in self._labels[name]))
         with ThreadPoolExecutor(self._client.parallel) as pool:
-            found = list(pool.map(lambda view: self._find(view, asked), views))
+            try:
+                found = list(pool.map(lambda view: self._find(view, asked), views))
+            except BaseException:
+                self._client.end()
+                raise
         return [
             best_first(
                 [
@@ -71,36 +91,68 @@ class VlmDetector:
 
     def _find(self, view: View, labels: Sequence[str]) -> list[Found]:
         """What the model answers; nothing, with a warning, when no attempt gives a reply that can be used."""
+        text, jpeg, extent = self._question(view, labels)
+        key = hashlib.sha256(json.dumps([self._client.model, text]).encode() + jpeg).hexdigest()
+        if key in self._given_up:  # a level of the same view, which the same question is for
+            return []
+        try:
+            return read_reply(self._cache.read(key), labels, extent)
+        except BadReply:  # none is kept, or it is damaged
+            pass
+        try:
+            reply, found = self._converse(picture_message(text, jpeg), labels, extent)
+        except (BadReply, ChatUnavailable, ChatRefused) as error:
+            if isinstance(error, ChatRefused) and error.status not in ABOUT_THE_PICTURE:
+                raise SgaError(f"detector vlm: {error}; {self._kept}") from error
+            self._given_up.add(key)
+            self._fail(view.source, error)
+            return []
+        self._cache.write(key, reply)
+        with self._lock:
+            self._failed_in_a_row = 0
+        return found
+
+    def _question(self, view: View, labels: Sequence[str]) -> tuple[str, bytes, Size]:
+        """What is asked; the picture; what the right and lower edges are called in the answer."""
         small = shrink(view.pixels, self._side)
         size: Size = small.shape[1::-1]
         jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         text = question(labels, size if self._pixels else None)
-        extent = size if self._pixels else (RELATIVE, RELATIVE)
-        key = hashlib.sha256(json.dumps([self._client.model, text]).encode() + jpeg).hexdigest()
-        kept = self._cache.read(key)
-        if kept is not None:
-            return read_reply(kept, labels, extent)
-        messages: list[Message] = [picture_message(text, jpeg)]
-        for _ in range(self._attempts):
-            reply = self._ask(messages)
+        return text, jpeg, size if self._pixels else (RELATIVE, RELATIVE)
+
+    def _converse(self, asked: Message, labels: Sequence[str], extent: Size) -> tuple[str, list[Found]]:
+        """A usable reply and what it says. Raises BadReply after the last attempt, and what asking raises."""
+        messages = [asked]
+        for attempt in range(1, self._attempts + 1):
+            # A lone half of a character, which JSON can spell, can be neither kept nor sent.
+            reply = self._ask(messages).encode("utf-8", "replace").decode()
             try:
-                found = read_reply(reply, labels, extent)
+                return reply, read_reply(reply, labels, extent)
             except BadReply as error:
-                problem = error
-                messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": complaint(error)}]
-            else:
-                self._cache.write(key, reply)
-                return found
-        tqdm.write(f"warning: {view.source}: no usable reply in {self._attempts} attempts: {problem}", file=sys.stderr)
-        return []
+                if attempt == self._attempts:
+                    raise BadReply(f"no usable reply in {attempt} attempts: {error}") from error
+                said = reply[:LONGEST_SENT_BACK]
+                messages += [{"role": "assistant", "content": said}, {"role": "user", "content": complaint(error)}]
+        raise AssertionError("attempts is at least 1")
+
+    def _fail(self, source: str, error: Exception) -> None:
+        """Counts a view without an answer. Raises SgaError when too many come one after the other."""
+        with self._lock:
+            self.unanswered.add(source)
+            self._failed_in_a_row += 1
+            count, in_a_row = len(self.unanswered), self._failed_in_a_row
+        if in_a_row >= FAILURES_IN_A_ROW:
+            raise SgaError(f"detector vlm: {in_a_row} failures in a row, last {source!r}: {error}; {self._kept}")
+        say(f"{source!r}: {error} (photo {count} that fails)")
+
+    @property
+    def _kept(self) -> str:
+        return f"every usable reply is kept in {self._cache.folder}, so the same command goes on from here"
 
     def _ask(self, messages: Sequence[Message]) -> str:
         with self._lock:
             if self._max_calls and self._calls >= self._max_calls:
-                raise SgaError(
-                    f"detector vlm: max_calls {self._max_calls} is spent; every reply is kept in {self._cache.folder}, "
-                    "so the same command goes on from here"
-                )
+                raise SgaError(f"detector vlm: max_calls {self._max_calls} is spent; {self._kept}")
             self._calls += 1
         return self._client.ask(messages)
 
@@ -112,18 +164,25 @@ class ReplyCache:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def read(self, key: str) -> str | None:
-        file = self._file(key)
-        return file.read_text(encoding="utf-8") if file.is_file() else None
+    def read(self, key: str) -> str:
+        """ "" where there is none."""
+        try:
+            return self._file(key).read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
 
     def write(self, key: str, reply: str) -> None:
         file = self._file(key)
-        temporary = file.with_suffix(f".{threading.get_ident()}.tmp")
+        temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         temporary.write_text(reply, encoding="utf-8")
-        os.replace(temporary, file)
+        move(temporary, file)
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.txt"
+
+
+def say(warning: str) -> None:
+    tqdm.write(f"warning: {safe(warning)}", file=sys.stderr)
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -152,7 +211,7 @@ def create(config: HsdConfig, photos: Path) -> VlmDetector:
     options.finish()
     client: Client
     if endpoint:
-        client = HttpClient(endpoint, model, key_variable, timeout, parallel, request)
+        client = HttpClient(endpoint, model, key_variable, timeout, parallel, request, say)
         announce(client, photos, attempts, max_calls, side, cache)
     else:
         client = LocalClient(model or DEFAULT_MODEL, config.device, max_new_tokens)
@@ -161,7 +220,7 @@ def create(config: HsdConfig, photos: Path) -> VlmDetector:
 
 def announce(client: HttpClient, photos: Path, attempts: int, max_calls: int, side: int, cache: Path) -> None:
     """What the run will ask of a server that may cost money, before it does."""
-    count = sum(1 for _ in find_images(photos, photos / ".", MANIFEST)) if photos.is_dir() else 0
+    count = len(find_images(photos, photos / ".", [MANIFEST]).images) if photos.is_dir() else 0
     limit = f"at most {max_calls} calls (max_calls)" if max_calls else "no limit (max_calls)"
     print(
         f"vlm: {count} photos go to {client.url} ({client.model}), one call a region, each a JPEG of at most {side} "

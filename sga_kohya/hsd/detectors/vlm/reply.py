@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,15 @@ RELATIVE = 1000
 
 SLACK = 0.02
 """A box may lie this share of a side outside the picture; it is cut off. Further out the reply is in other units."""
+
+LONGEST = 100_000
+"""Characters of a reply; boxes of a hundred things take a tenth of it."""
+
+DEEPEST = 16
+"""Brackets within brackets; a list of boxes in an object has four."""
+
+STARTS = 100
+"""Brackets at which a list is looked for; prose has few."""
 
 FORMAT = (
     'Reply with JSON only, a list of {{"label": LABEL, "box": [left, top, right, bottom]}}, the clearest first. '
@@ -53,21 +63,33 @@ def read_reply(text: str, labels: Sequence[str], extent: Size) -> list[Found]:
 
 def _entries(text: str) -> list[Any]:
     """The JSON list in a reply, alone, in a code fence, within prose, or as the only list of an object."""
-    decoder, start = json.JSONDecoder(), 0
-    while start < len(text):
-        if text[start] in "[{":
-            try:
-                value, end = decoder.raw_decode(text, start)
-            except ValueError:
-                end = start + 1
-            else:
-                entries = _as_list(value)
-                if entries is not None:
-                    return entries
-            start = end
-        else:
-            start += 1
+    _check_extent(text)
+    # Numbers as float: one of 400 digits is then infinite, which is refused, instead of an error anywhere below.
+    decoder, start = json.JSONDecoder(parse_int=float), 0
+    for _ in range(STARTS):
+        bracket = re.compile(r"[\[{]").search(text, start)
+        if bracket is None:
+            break
+        start = bracket.end()
+        try:
+            value, start = decoder.raw_decode(text, bracket.start())
+        except ValueError:
+            continue
+        entries = _as_list(value)
+        if entries is not None:
+            return entries
     raise BadReply("it holds no JSON list of boxes")
+
+
+def _check_extent(text: str) -> None:
+    """Raises BadReply for what would take long, or more depth than Python has, to read."""
+    if len(text) > LONGEST:
+        raise BadReply(f"it has {len(text)} characters, more than {LONGEST}")
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        if depth > DEEPEST:
+            raise BadReply(f"its brackets are nested more than {DEEPEST} deep")
 
 
 def _as_list(value: object) -> list[Any] | None:
@@ -82,18 +104,18 @@ def _as_list(value: object) -> list[Any] | None:
 def _box(entry: Mapping[str, Any], rank: int, spelled: Mapping[str, str], extent: Size) -> Found:
     label = spelled.get(str(entry.get("label", "")).strip().casefold())
     if label is None:
-        raise BadReply(f"label {entry.get('label')!r} is none of {', '.join(spelled.values())}")
+        raise BadReply(f"label {entry.get('label')!r:.80} is none of {', '.join(spelled.values())}")
     # bbox_2d is Qwen's habit. Gemini's box_2d is asked again: its numbers come top first.
     box = entry.get("box", entry.get("bbox_2d"))
     numbers = box if isinstance(box, list) else []
     if len(numbers) != 4 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
-        raise BadReply(f"box {box!r} is not four numbers")
+        raise BadReply(f"box {box!r:.80} is not four numbers")
     if not all(map(math.isfinite, numbers)):
-        raise BadReply(f"box {box!r} is not four finite numbers")
+        raise BadReply(f"box {box!r:.80} is not four finite numbers")
     x0, y0, x1, y1 = (edge / side for edge, side in zip(numbers, extent * 2, strict=True))
     if not all(-SLACK <= edge <= 1 + SLACK for edge in (x0, y0, x1, y1)):
-        raise BadReply(f"box {box!r} lies outside 0 to {extent[0]} by 0 to {extent[1]}")
+        raise BadReply(f"box {box!r:.80} lies outside 0 to {extent[0]} by 0 to {extent[1]}")
     if x0 >= x1 or y0 >= y1:
-        raise BadReply(f"box {box!r} is empty: left must be below right, top below bottom")
+        raise BadReply(f"box {box!r:.80} is empty: left must be below right, top below bottom")
     corners = tuple(min(1.0, max(0.0, edge)) for edge in (x0, y0, x1, y1))
     return corners, max(0.0, round(1 - 0.01 * rank, 2)), label

@@ -1,0 +1,44 @@
+"""Text files that a command writes again at its next run, and how it knows whether anyone has edited them since.
+
+A sealed file begins with the command's header and with the digest of all that follows.
+"""
+
+import hashlib
+from pathlib import Path
+
+from sga_kohya.kit.files import move
+
+SEAL = "# sha256 of all below: "
+
+
+def sealed(header: str, body: str) -> str:
+    """header: a comment of one line, which says who writes the file."""
+    return f"{header.rstrip()}\n{SEAL}{_digest(body)}\n{body}"
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a file is as `sealed` made it; one that is not there is."""
+    if not path.exists():
+        return True
+    text = path.read_bytes().decode(errors="replace")
+    _, _, rest = text.partition(SEAL)
+    digest, _, body = rest.partition("\n")
+    return digest == _digest(body)
+
+
+def set_edited_aside(path: Path) -> Path | None:
+    """Move a sealed file that was edited out of the way of a new one. Returns its new place, None if it stays."""
+    return None if is_untouched(path) else set_aside(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a file out of the way of a new one, NAME.toml to NAME.edited.toml. Returns its new place."""
+    numbers = ["", *(f"-{number}" for number in range(2, 1000))]
+    places = (path.with_name(f"{path.stem}.edited{number}{path.suffix}") for number in numbers)
+    place = next(place for place in places if not place.exists())
+    move(path, place)
+    return place
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
