@@ -8,7 +8,7 @@ from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, Row
 
-CROPPED = 0.6
+CROPPED = 0.75
 """Share of a photo below which its only region is said to lose much of it."""
 LONG = "much is unused"
 NAMED = 5
