@@ -111,6 +111,8 @@ def test_a_tiff_of_12_bits_is_as_bright_as_it_was():
     values = np.tile(np.array([0, 1024, 2048, 3000], np.uint16), (4, 2))
     read, notes = decode_image(tiff_of_12_bits(values))
     assert read[0, :4, 0].tolist() == [0, 64, 128, 187] and notes == ("reduced to 8 bits, from 0 to 4095",)
+    dark, _ = decode_image(tiff_of_12_bits(values // 16))
+    assert dark[0, :4, 0].tolist() == [0, 4, 8, 11], "by its own word, not by its brightest pixel"
 
 
 def swapped_profile() -> bytes:

@@ -45,7 +45,8 @@ def test_a_manifest_of_another_hand_is_refused_and_nothing_is_touched(photos, tm
 
 
 @pytest.mark.parametrize(
-    "line", ['{"file": "1_macro/p0.png"}', "no json", "[" * 100_000, "3", '{"source": 1, "inputs": 2}']
+    "line",
+    ['{"file": "1_macro/p0.png"}', "no json", "[" * 100_000, "3", '{"source": 1, "inputs": 2}', '{"source": "a"}'],
 )
 def test_one_line_of_another_hand_is_enough(photos, tmp_path, line):
     out = tmp_path / "out"

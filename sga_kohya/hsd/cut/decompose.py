@@ -170,8 +170,11 @@ def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config
 
 
 def choose(detections: Sequence[Detection], overlap: float, count: int) -> Choice:
-    """Stage 2 inside one level: the best `count` detections, without those that show again what a better one shows."""
-    choice = Choice([])
+    """Stage 2 inside one level: the best `count` detections, without those that show again what a better one shows.
+
+    What is above the count has one row that tells how much it is: detectors find dozens.
+    """
+    choice, surplus = Choice([]), []
     for detection in sorted(detections, key=lambda d: (-d.score, -d.box.area, d.box)):
         twin = next((other for other in choice.chosen if same_thing(detection, other, overlap)), None)
         if twin is not None:
@@ -180,9 +183,11 @@ def choose(detections: Sequence[Detection], overlap: float, count: int) -> Choic
             )
             choice.left[detection] = f"{DUPLICATE}: {shared} shared with a better {twin.label or twin.level}"
         elif len(choice.chosen) == count:
-            choice.left[detection] = f"{SURPLUS}: {count} better ones are taken, max_slices {count}"
+            surplus.append(detection)
         else:
             choice.chosen.append(detection)
+    if surplus:
+        choice.left[surplus[0]] = f"{SURPLUS}: {len(surplus)} more than max_slices {count}, this the best"
     return choice
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -42,12 +41,13 @@ class Ledger:
     def __init__(self, out: Path) -> None:
         """Raises SgaError, before anything is written, for a manifest that is not of this tool."""
         self.path = out
-        self.written: dict[str, set[str]] = defaultdict(set)
-        """Every file that earlier runs have announced -> the digests that it may have as they wrote it."""
+        self.written: dict[str, str] = {}
+        """Every file that earlier runs have announced -> the digests that it may have as they wrote it, with spaces."""
         self._blocks: dict[str, _Block] = {}
         for block, entry in chain(_read_manifest(out / MANIFEST), _read_journal(out / JOURNAL)):
             for file, known in (entry if isinstance(entry, dict) else files_of(entry)).items():
-                self.written[file].add(known)
+                before = self.written.get(file)
+                self.written[file] = known if before in (None, "", known) else f"{before} {known}"
             if isinstance(entry, list):
                 self._blocks[entry[0]["source"]] = block
         # backslashreplace: a file name that is not UTF-8 becomes JSON's own escape.

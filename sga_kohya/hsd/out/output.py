@@ -76,7 +76,7 @@ class OutputFolder:
         path = self.path / file
         if not path.is_file() or not path.stat().st_size:
             return False
-        return sha256(path) not in {*self.ledger.written[file], written}
+        return sha256(path) not in {*self.ledger.written[file].split(), written}
 
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""

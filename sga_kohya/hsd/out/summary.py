@@ -184,7 +184,10 @@ def _swept(result: Result) -> Iterator[str]:
 
 
 def _drops(tally: Tally) -> Iterator[str]:
-    spare = Counter({kind: tally.reasons[kind] for kind in (DUPLICATE, SURPLUS)})
-    for name, kinds in (("dropped", +(tally.reasons - spare)), ("spare", +spare)):
-        if kinds:
-            yield f"{name:<9}" + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    kinds = [(kind, count) for kind, count in tally.reasons.most_common() if count and kind not in (DUPLICATE, SURPLUS)]
+    if kinds:
+        yield "dropped  " + ", ".join(f"{count} {kind}" for kind, count in kinds)
+    if tally.reasons[DUPLICATE]:
+        yield f"spare    {tally.reasons[DUPLICATE]} boxes show again what a better one of their level shows"
+    if tally.reasons[SURPLUS]:
+        yield f"spare    in {tally.reasons[SURPLUS]} regions a level has more boxes than --max_slices takes"

@@ -9,7 +9,7 @@ from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.out.manifest import WHOLE_PHOTO, Row
 from sga_kohya.kit.text import safe
 
-CROPPED = 0.6
+CROPPED = 0.75
 """Share of a photo below which its only region is said to lose much of it."""
 LONG = "much is unused"
 NAMED = 5
