@@ -72,9 +72,8 @@ class VlmDetector:
         # The finer levels are asked for in one question; the coarsest, in split mode, before there are regions.
         levels = [self._coarsest] if level == self._coarsest else self._finer
         asked = tuple(dict.fromkeys(label for name in levels for label in self._labels[name]))
-        with ThreadPoolExecutor(self._client.parallel) as pool:
-            with self._ending():  # Ctrl-C arrives here, errors below
-                found = list(pool.map(lambda view: self._find(view, asked), views))
+        with ThreadPoolExecutor(self._client.parallel) as pool, self._ending():  # Ctrl-C arrives here, errors below
+            found = list(pool.map(lambda view: self._find(view, asked), views))
         return [
             best_first(
                 [
