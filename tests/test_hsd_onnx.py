@@ -188,6 +188,9 @@ def named(classes: int) -> dict[str, str]:
 ULTRALYTICS = {"task": "detect", "stride": "32", "description": "Ultralytics best model", "imgsz": "[64, 64]"}
 V8_HEAD, RTDETR_HEAD = {"head": "Detect", "end2end": "False"}, {"head": "RTDETRDecoder", "end2end": "False"}
 NMS = {"args": "{'batch': 1, 'nms': True}"}
+OTHERS = [[1, 0, 0, 64, 64, 0, 0.97]]
+"""What is found in the second picture of a batch."""
+
 CASES = {
     "v8": (named(2) | ULTRALYTICS, {"output0": anchors(2)}),
     "v8 of many classes": (named(80) | ULTRALYTICS | V8_HEAD, {"output0": anchors(80)}),
@@ -220,13 +223,13 @@ CASES = {
     "rt-detr as of 2026, of two classes": (named(2) | ULTRALYTICS | RTDETR_HEAD, {"output0": chosen_queries()}),
     "v7 end to end": (
         named(2),
-        {"output": np.array([[0, *box, number, score] for box, score, number in FOUND], np.float32)},
+        {"output": np.array([[0, *box, number, score] for box, score, number in FOUND] + OTHERS, np.float32)},
     ),
     "efficient nms": (
         named(2),
         {
             "num_dets": np.array([[2]], np.int32),
-            "det_boxes": rows(9)[..., :4],
+            "det_boxes": np.array([[*(box for box, *_ in FOUND), *[(0, 0, 64, 64)] * 7]], np.float32),
             "det_scores": np.array([[0.875, 0.5, *[0.97] * 7]], np.float32),  # only two of them count
             "det_classes": np.array([[0, 1, *[0] * 7]], np.int32),
         },

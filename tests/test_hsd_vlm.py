@@ -350,6 +350,9 @@ def test_options_are_checked_before_anything_is_sent(vlm, tmp_path):
     ("text", "words"),
     [
         ("", "no JSON list"),
+        ("[]" + " " * 100_000, "it has 100002 characters, more than 100000"),
+        ("[x " * 17, "its brackets are nested more than 16 deep"),
+        ("[x] " * 100 + "[]", "no JSON list"),
         ('[{"label": "face", "box": [0, 0', "no JSON list"),
         ('{"a": [], "b": []}', "no JSON list"),
         ('[{"label": "face", "box_2d": [0, 0, 1, 1]}]', "not four numbers"),

@@ -5,8 +5,9 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -72,12 +73,8 @@ class VlmDetector:
         # The finer levels are asked for in one question; the coarsest, in split mode, before there are regions.
         levels = [self._coarsest] if level == self._coarsest else self._finer
         asked = tuple(dict.fromkeys(label for name in levels for label in self._labels[name]))
-        with ThreadPoolExecutor(self._client.parallel) as pool:
-            try:
-                found = list(pool.map(lambda view: self._find(view, asked), views))
-            except BaseException:
-                self._client.end()
-                raise
+        with ThreadPoolExecutor(self._client.parallel) as pool, self._ending():  # Ctrl-C arrives here, errors below
+            found = list(pool.map(lambda view: self._find(view, asked), views))
         return [
             best_first(
                 [
@@ -91,6 +88,19 @@ class VlmDetector:
 
     def _find(self, view: View, labels: Sequence[str]) -> list[Found]:
         """What the model answers; nothing, with a warning, when no attempt gives a reply that can be used."""
+        with self._ending():
+            return self._kept_or_asked(view, labels)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """What ends the run ends the pauses of all threads at once: the others would be waited for."""
+        try:
+            yield
+        except BaseException:
+            self._client.end()
+            raise
+
+    def _kept_or_asked(self, view: View, labels: Sequence[str]) -> list[Found]:
         text, jpeg, extent = self._question(view, labels)
         key = hashlib.sha256(json.dumps([self._client.model, text]).encode() + jpeg).hexdigest()
         if key in self._given_up:  # a level of the same view, which the same question is for
