@@ -8,13 +8,16 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import permutations
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.rate.analysis import analyse, reliability
+from sga_kohya.evaluate.rate.ballots import balanced_orders
 from sga_kohya.evaluate.rate.endpoint import ROOM
 from sga_kohya.evaluate.rate.judge import DIMENSIONS, INSTRUCTIONS, Asker, judge, parse, questions, read
 from sga_kohya.evaluate.sample.images import all_images
@@ -438,3 +441,26 @@ def test_answers_nested_without_end_or_with_huge_numbers_are_invalid_not_fatal()
     with pytest.raises(ValueError) as caught:
         parse(ranks, "ABC")
     assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", range(5))
+def test_orders_are_balanced_for_any_number_of_trials(size, seed):
+    """No one stands in a place, or right after another, more often than anyone else, as far as the number allows."""
+    names = tuple("abcdef"[:size])
+    for count in [*range(1, 45), 100, 121, 240]:
+        orders = balanced_orders(names, count, np.random.default_rng(seed))
+        assert len(orders) == count and all(sorted(order) == list(names) for order in orders)
+        places = Counter((name, place) for order in orders for place, name in enumerate(order))
+        pairs = Counter(pair for order in orders for pair in zip(order, order[1:], strict=False))
+        often = [places[name, place] for name in names for place in range(size)]
+        after = [pairs[pair] for pair in permutations(names, 2)]
+        assert max(often) - min(often) == bool(count % size)
+        assert max(after) - min(after) <= (0 if count % (size * (1 + size % 2)) == 0 else 1 + size % 2)
+
+
+def test_three_variants_in_forty_trials_have_no_place_of_their_own():
+    places = Counter()
+    for order in balanced_orders(("a", "b", "c"), 40, np.random.default_rng(0)):
+        places.update(enumerate(order))
+    assert sorted(places.values()) == [13] * 6 + [14] * 3
