@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 def metrics(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    _need("transformers", "imagehash")
+    _need("transformers")
     import torch
 
     from sga_kohya.evaluate.measure.metrics import measure, metric_intervals

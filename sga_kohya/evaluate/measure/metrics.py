@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.measure.backbones import Backbone, cache_file
+from sga_kohya.evaluate.measure.copies import References
 from sga_kohya.evaluate.plan.plan import Cell, Plan
 from sga_kohya.evaluate.sample.images import all_images, load
 from sga_kohya.kit.files import write_csv, write_whole
@@ -83,23 +84,13 @@ def text_scores(
 
 
 def near_copies(plan: Plan, files: Mapping[Cell, Path]) -> list[tuple[Cell, str, int]]:
-    """Images whose perceptual hash lies within near_copy_bits (of 64) of a reference, or of its mirror image.
-
-    Training with flip_aug can learn the mirror image by heart.
-    """
-    import imagehash
-    from PIL import ImageOps
-
+    """Images within near_copy_bits (of 64) of a part of a reference or of its mirror image."""
     found = []
     for dataset in plan.datasets:
-        hashes = []
-        for reference in dataset.references:
-            image = load(reference)
-            hashes += [(reference.name, imagehash.phash(view)) for view in (image, ImageOps.mirror(image))]
+        references = References(dataset.references)
         cells = [cell for cell in files if cell.dataset == dataset.name]
         for cell in tqdm(cells, desc=f"near-copies {dataset.name}", unit="image", delay=2):
-            own = imagehash.phash(load(files[cell]))
-            bits, name = min((int(own - other), name) for name, other in hashes)
+            bits, name = references.nearest(load(files[cell]))
             if bits <= plan.metrics.near_copy_bits:
                 found.append((cell, name, bits))
     return found
