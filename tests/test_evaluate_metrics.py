@@ -145,16 +145,8 @@ def real_photos(folder):
     """Photos that the packages of the tests carry."""
     skimage = pytest.importorskip("skimage")
     ultralytics = pytest.importorskip("ultralytics")
-    names = [
-        "astronaut.png",
-        "camera.png",
-        "chelsea.png",
-        "coffee.png",
-        "rocket.jpg",
-        "moon.png",
-        "motorcycle_left.png",
-    ]
-    files = [Path(skimage.__file__).parent / "data" / name for name in [*names, "retina.jpg", "ihc.png"]]
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    files = [Path(skimage.__file__).parent / "data" / name for name in names]
     files += [Path(ultralytics.__file__).parent / "assets" / name for name in ("zidane.jpg", "bus.jpg")]
     for file in files:
         ImageOps.contain(Image.open(file).convert("RGB"), (640, 640)).save(folder / f"{file.stem}.png")
@@ -192,7 +184,7 @@ def test_a_copy_that_was_cut_mirrored_or_made_square_is_found_and_no_other_photo
                 found[kind] += bits.pop(file) <= 8
                 found[f"{kind}, all"] += 1
                 assert min(bits.values()) > 8, (file.name, kind)
-    assert found["whole"] == found["whole, all"] == 33
+    assert found["whole"] == found["whole, all"] == 18
     for kind in ("cut by 10 %", "cut and mirrored", "cut on one side"):
         assert found[kind] >= 0.9 * found[f"{kind}, all"], found
 
@@ -218,3 +210,27 @@ def test_the_nearest_reference_is_named_whatever_the_shapes(tmp_path):
         noise(number, (60 + 30 * number, 70)).save(tmp_path / f"{number}.png")
     references = References(sorted(tmp_path.glob("*.png")))
     assert [references.nearest(noise(n, (60 + 30 * n, 70))) for n in range(3)] == [(0, f"{n}.png") for n in range(3)]
+
+
+DAMAGED = ["", "5", "{}", "[]", '{"columns": [], "rows": []}', '{"columns": ["a"], "rows": [[1]]}', "[" * 9999]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=[text[:30] for text in DAMAGED])
+def test_scores_that_are_damaged_are_said_with_the_remedy(tmp_path, content):
+    plan = make_plan(tmp_path)
+    plan.out.mkdir()
+    (plan.out / "metrics.json").write_text(content)
+    with pytest.raises(SgaError, match="metrics.json is (damaged|of another plan): run `metrics` again"):
+        read(plan)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:200], lambda b: b[:-30], lambda b: b"PK" + b[9:]])
+def test_embeddings_that_are_damaged_are_made_anew(tmp_path, models, damage, capsys):
+    plan = make_plan(tmp_path, datasets=("alpha",))
+    backbone, cache = Backbone(models["dino"], "cpu", 4), tmp_path / "cache.npz"
+    files = list(all_images(plan).values())
+    first = backbone.images(files, cache)
+    cache.write_bytes(damage(cache.read_bytes()))
+    again = backbone.images(files, cache)
+    assert all(np.array_equal(first[path], again[path]) for path in files)
+    assert "cache.npz is damaged" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -166,12 +167,16 @@ def checkpoints(args: argparse.Namespace) -> int:
 
     if args.source.is_file():
         return _checkpoints_of(read_plan(args.source))
-    if args.n1_hours is None or args.n1_hours <= 0:
+    if args.n1_hours is None or not 0 < args.n1_hours < math.inf:
         raise SgaError("--n1_hours: write the hours of the reference run, such as 14, or name a plan")
     try:
         multiples = [float(number) for number in args.at.split(",")]
     except ValueError:
-        raise SgaError(f"--at {args.at}: write numbers with commas, such as 1.0,1.5") from None
+        multiples = [math.nan]
+    if not all(0 <= multiple < math.inf for multiple in multiples):
+        raise SgaError(f"--at {args.at}: write numbers with commas, such as 1.0,1.5")
+    if not 0 <= args.tolerance_minutes < math.inf:
+        raise SgaError(f"--tolerance_minutes {args.tolerance_minutes}: write a number of minutes, such as 30")
     failed = 0
     for name, run in all_runs(args.source).items():
         for multiple in multiples:

@@ -142,19 +142,28 @@ def save(plan: Plan, scores: Scores) -> None:
 
 
 def read(plan: Plan) -> Scores | None:
-    """What `measure` saved. None before it ran. Raises SgaError when the plan has changed since."""
+    """What `measure` saved. None before it ran. Raises SgaError when the plan has changed since, or the file has."""
     path = plan.out / FILE
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    cells = [Cell(d, v, p - 1, s) for d, v, p, s, *_ in content["rows"]]
-    expected = {cell for variant in plan.variants for dataset in plan.datasets for cell in plan.cells(variant, dataset)}
-    if set(cells) != expected:
+    try:
+        scores = _scores(json.loads(path.read_text(encoding="utf-8")))
+        cells = set(scores.values[scores.columns[0]])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise SgaError(f"{path} is damaged: run `metrics` again") from None
+    if cells != {
+        cell for variant in plan.variants for dataset in plan.datasets for cell in plan.cells(variant, dataset)
+    }:
         raise SgaError(f"{path} is of another plan: run `metrics` again")
-    columns = tuple(content["columns"])
+    return scores
+
+
+def _scores(content: Mapping[str, Any]) -> Scores:
+    """Raises one of many errors where the content is not as `save` wrote it."""
+    cells = [Cell(d, v, p - 1, s) for d, v, p, s, *_ in content["rows"]]
     values = {
-        column: {cell: row[4 + place] for cell, row in zip(cells, content["rows"], strict=True)}
-        for place, column in enumerate(columns)
+        column: {cell: float(row[4 + place]) for cell, row in zip(cells, content["rows"], strict=True)}
+        for place, column in enumerate(content["columns"])
     }
-    copies = tuple((Cell(d, v, p - 1, s), name, n) for d, v, p, s, name, n in content["near_copies"])
-    return Scores(columns, values, copies, tuple(content["backbones"]), tuple(content["warnings"]))
+    copies = tuple((Cell(d, v, p - 1, s), name, int(n)) for d, v, p, s, name, n in content["near_copies"])
+    return Scores(tuple(values), values, copies, tuple(content["backbones"]), tuple(content["warnings"]))

@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import pictures
 from sga_kohya.hosts.sd_scripts.samplers import flat
 from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.toml_file import parse_toml, read_toml
 
 # role: label, sga_tuples, sga_modulation
 ARMS = {
@@ -67,8 +66,8 @@ def with_keys(text: str, settings: dict[str, Any], keys: dict[str, Any], base: P
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
     result = f"# One arm of the ablation of {base.name}.\n{lines}\n{pattern.sub('', text)}"
     try:
-        same = flat(toml.loads(result)) == {**settings, **keys}
-    except (toml.TomlDecodeError, IndexError):
+        same = flat(parse_toml(result, str(base))) == {**settings, **keys}
+    except SgaError:
         same = False
     if not same:
         raise SgaError(f"{base}: write each of {', '.join(keys)} on a line of its own, so that it can be replaced")
@@ -102,11 +101,8 @@ def plan_text(name: str, settings: dict[str, Any], prompts: Path | None, referen
 def _read(base: Path) -> tuple[str, dict[str, Any]]:
     if not base.is_file():
         raise SgaError(f"{base}: there is no such TOML")
-    text = base.read_text(encoding="utf-8")
-    try:
-        settings = flat(toml.loads(text))
-    except (toml.TomlDecodeError, IndexError) as error:
-        raise SgaError(f"{base}: not valid TOML: {error}") from None
+    settings = flat(read_toml(base))
+    text = base.read_text(encoding="utf-8-sig")
     if "pretrained_model_name_or_path" not in settings:
         raise SgaError(f"{base} is no training TOML: it has no pretrained_model_name_or_path")
     if settings.get("sga") is False:

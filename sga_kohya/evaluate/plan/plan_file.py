@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Sampling, Variant, pictures
 from sga_kohya.kit.fields import Table
+from sga_kohya.kit.toml_file import read_toml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -19,10 +18,7 @@ def read_plan(path: Path) -> Plan:
     """Raises one SgaError that lists everything wrong with the plan, with a remedy each."""
     if not path.is_file():
         raise SgaError(f"{path}: there is no such plan; examples/evaluate/plan.toml is one to start from")
-    try:
-        values = toml.loads(path.read_text(encoding="utf-8"))
-    except (toml.TomlDecodeError, UnicodeDecodeError, IndexError) as error:
-        raise SgaError(f"{path}: not valid TOML: {error}") from None
+    values = read_toml(path)
     problems: list[str] = []
     plan = _plan(Table(values, "", problems), path.resolve().parent)
     if problems:
@@ -70,23 +66,40 @@ def _dataset(table: Table, folder: Path) -> Dataset:
     name = _name(table)
     prompts = table.listed("prompts", str)
     if file := table.get("prompts_file", str):
-        path = folder / os.path.expanduser(file)
-        if path.is_file():
-            prompts += tuple(path.read_text(encoding="utf-8").splitlines())
-        else:
-            table.complain("prompts_file", f"= {file!r}: {path} does not exist")
+        prompts += _lines_of(folder / os.path.expanduser(file), file, table)
     prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip() and not prompt.startswith("#"))
     if not prompts:
         table.complain("prompts", "are missing; write them as a list, or one a line in a prompts_file")
     if len(set(prompts)) < len(prompts):
         table.complain("prompts", "hold one twice; write each once, seeds repeat it")
     wanted = table.get("references", str, "", required=True)
-    references = tuple(pictures(folder / os.path.expanduser(wanted))) if wanted else ()
-    if wanted and not references:
-        table.complain("references", f"= {wanted!r}: no image in {folder / wanted}")
+    references = _pictures_of(folder / os.path.expanduser(wanted), wanted, table) if wanted else ()
     dataset = Dataset(name, prompts, references, table.get("n1_hours", float, None, low=1e-9))
     table.refuse_unknown()
     return dataset
+
+
+def _pictures_of(path: Path, wanted: str, table: Table) -> tuple[Path, ...]:
+    try:
+        found = tuple(pictures(path))
+    except OSError as error:  # such as a name that is too long
+        table.complain("references", f"= {wanted!r}: cannot be read ({error.strerror})")
+        return ()
+    if not found:
+        table.complain("references", f"= {wanted!r}: no image in {path}")
+    return found
+
+
+def _lines_of(path: Path, file: str, table: Table) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+    except FileNotFoundError:
+        table.complain("prompts_file", f"= {file!r}: {path} does not exist")
+    except UnicodeDecodeError as error:
+        table.complain("prompts_file", f"= {file!r}: not UTF-8 ({error}); save it as UTF-8 in your editor")
+    except OSError as error:
+        table.complain("prompts_file", f"= {file!r}: cannot be read ({error.strerror})")
+    return ()
 
 
 def _variant(table: Table, datasets: list[str]) -> Variant:

@@ -234,7 +234,7 @@ def _settings(sampling: Sampling, variant: Variant, dataset: Dataset, weights: P
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def clear_leftovers(plan: Plan) -> None:
