@@ -66,14 +66,17 @@ ELSEWHERE = "write another `out` into the plan"
 def run(args: argparse.Namespace) -> int:
     # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
     from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
-    from sga_kohya.evaluate.sample.images import PUT_THERE, image_files, missing_images
+    from sga_kohya.evaluate.sample.images import PUT_THERE, folder_of, image_files, missing_images
 
     plan = read_plan(args.plan)
     samples = [variant for variant in plan.variants if not variant.images]
     made = 0
     if samples:
-        with only_writer(plan.out / "images", ELSEWHERE):
-            clear_leftovers(plan)
+        with contextlib.ExitStack() as held:
+            # Each variant by itself: `--only` may sample another one on another GPU.
+            for folder in (folder_of(plan, v, d) for v in samples for d in plan.datasets if args.only in ("", v.name)):
+                held.enter_context(only_writer(folder, "sample another variant with --only"))
+                clear_leftovers(folder)
             made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
     missing = {v.name: [c for d in plan.datasets for c in missing_images(plan, v, d)] for v in plan.variants}
     total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)

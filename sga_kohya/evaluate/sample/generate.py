@@ -237,7 +237,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def clear_leftovers(plan: Plan) -> None:
-    """Remove the work folders that a kill left behind."""
-    for folder in (plan.out / "images").glob("*/*/.sampling-*"):
+def clear_leftovers(images: Path) -> None:
+    """Remove the work folders that a kill left behind. images: of one variant and dataset, held by this process."""
+    for folder in images.glob(".sampling-*"):
         shutil.rmtree(folder, ignore_errors=True)
