@@ -18,7 +18,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.rate.analysis import analyse, reliability
 from sga_kohya.evaluate.rate.ballots import balanced_orders
-from sga_kohya.evaluate.rate.endpoint import ROOM
+from sga_kohya.evaluate.rate.endpoint import ROOM, BudgetSpent
+from sga_kohya.evaluate.rate.endpoint import Endpoint as PaidEndpoint
 from sga_kohya.evaluate.rate.judge import DIMENSIONS, INSTRUCTIONS, Asker, judge, parse, questions, read
 from sga_kohya.evaluate.sample.images import all_images
 from sga_kohya.kit import chat
@@ -464,3 +465,28 @@ def test_three_variants_in_forty_trials_have_no_place_of_their_own():
     for order in balanced_orders(("a", "b", "c"), 40, np.random.default_rng(0)):
         places.update(enumerate(order))
     assert sorted(places.values()) == [13] * 6 + [14] * 3
+
+
+def test_attempts_that_are_lost_do_not_break_the_budget(tmp_path, serve):
+    endpoint = serve(lambda payload: (200, {"Content-Length": "9999"}, b'{"choi'))
+    plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0, parallel=1)
+    asker, client = Asker(plan, all_images(plan)), PaidEndpoint(plan.judge, tmp_path)
+    each = client.estimate(asker.messages(questions(plan)[0]))
+    plan = replace(plan, judge=replace(plan.judge, budget=12.5 * each))
+    with pytest.raises(SgaError):
+        judge(plan, all_images(plan), pause=0)
+    for _ in range(3):
+        with pytest.raises(SgaError):
+            judge(plan, all_images(plan), pause=0)
+    assert 5 <= len(endpoint.payloads) <= 12
+
+
+def test_a_budget_ends_the_attempts_of_one_question(tmp_path, serve):
+    endpoint = serve(lambda payload: (200, {"Content-Length": "9999"}, b'{"choi'))
+    plan = plan_for(tmp_path, endpoint.url)
+    asker, client = Asker(plan, all_images(plan)), PaidEndpoint(plan.judge, tmp_path / "replies", pause=0)
+    messages = asker.messages(questions(plan)[0])
+    client.judge = replace(plan.judge, budget=2.5 * client.estimate(messages))
+    with pytest.raises(BudgetSpent):
+        client.ask("one", 0, lambda: messages)
+    assert len(endpoint.payloads) == 2 and client.spent <= client.judge.budget and client.reserved == 0
