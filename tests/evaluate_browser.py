@@ -104,10 +104,11 @@ def chromium(folder: Path, *flags: str) -> Iterator[Page]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
-            if (profile / "DevToolsActivePort").is_file():
+            told = (profile / "DevToolsActivePort").read_text() if (profile / "DevToolsActivePort").is_file() else ""
+            if told:  # the file is there before its content
                 break
             time.sleep(0.05)
-        port = (profile / "DevToolsActivePort").read_text().split()[0]
+        port = told.split()[0]
         for _ in range(200):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
                 pages = [page for page in json.load(reply) if page["type"] == "page"]

@@ -187,3 +187,30 @@ def test_arms_of_unequal_length_are_warned_of(tmp_path, capsys, keys, warns):
     (tmp_path / "base.toml").write_text(f"{keys}\n{BASE}")
     assert main(["ablation", str(tmp_path / "base.toml"), "--out", str(tmp_path / "out")]) == 0
     assert ("warning: max_train_steps counts tuple steps" in capsys.readouterr().out) == warns
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-inf", "-1", "1e999", "soon", ""])
+def test_hours_that_cannot_be_are_no_hours(tmp_path, hours):
+    save(tmp_path, "a-1", ss_output_name="a", ss_sga_train_hours=hours)
+    with pytest.raises(SgaError, match="no file tells how long it was trained"):
+        find_runs(tmp_path)
+    save(tmp_path, "a-2", ss_output_name="a", ss_sga_train_hours=14)
+    assert [c.hours for c in find_runs(tmp_path)] == [14]
+
+
+@pytest.mark.parametrize("words", [["--n1_hours", "nan"], ["--n1_hours", "inf"], ["--n1_hours", "14", "--at", "nan"]])
+def test_multiples_that_are_no_number_are_refused(tmp_path, capsys, words):
+    save(tmp_path, "a", ss_sga_train_hours=14)
+    assert main(["checkpoints", str(tmp_path), *words]) == 2
+    assert f"error: {words[-2]}" in capsys.readouterr().err
+    assert main(["checkpoints", str(tmp_path), "--n1_hours", "14", "--tolerance_minutes", "nan"]) == 2
+
+
+HEADERS = ["5", "[]", '{"__metadata__": 5}', '{"__metadata__": {"ss_output_name": 7}}', "[" * 5000, '{"a', "9" * 5000]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=[text[:30] for text in HEADERS])
+def test_a_header_that_is_none_is_named(tmp_path, header):
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(SgaError, match="a.safetensors: no safetensors file, or cut short"):
+        all_runs(tmp_path)

@@ -125,7 +125,7 @@ def test_what_was_made_before_a_kill_is_kept(sampled, tmp_path):
     assert sorted(file.name for file in made.glob("p*.png")) == ["p01_s1.png", "p01_s2.png", "p02_s1.png"]
     left.write_text("99")
     plan = read_plan(path)
-    clear_leftovers(plan)
+    clear_leftovers(made)
     assert generate(plan, tmp_path, command, only="one") == 3
     assert [file.name for file in made.iterdir() if file.name.startswith(".")] == []
 

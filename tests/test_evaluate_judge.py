@@ -8,14 +8,18 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import permutations
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.rate.analysis import analyse, reliability
-from sga_kohya.evaluate.rate.endpoint import ROOM
+from sga_kohya.evaluate.rate.ballots import balanced_orders
+from sga_kohya.evaluate.rate.endpoint import ROOM, BudgetSpent
+from sga_kohya.evaluate.rate.endpoint import Endpoint as PaidEndpoint
 from sga_kohya.evaluate.rate.judge import DIMENSIONS, INSTRUCTIONS, Asker, judge, parse, questions, read
 from sga_kohya.evaluate.sample.images import all_images
 from sga_kohya.kit import chat
@@ -438,3 +442,51 @@ def test_answers_nested_without_end_or_with_huge_numbers_are_invalid_not_fatal()
     with pytest.raises(ValueError) as caught:
         parse(ranks, "ABC")
     assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", range(5))
+def test_orders_are_balanced_for_any_number_of_trials(size, seed):
+    """No one stands in a place, or right after another, more often than anyone else, as far as the number allows."""
+    names = tuple("abcdef"[:size])
+    for count in [*range(1, 45), 100, 121, 240]:
+        orders = balanced_orders(names, count, np.random.default_rng(seed))
+        assert len(orders) == count and all(sorted(order) == list(names) for order in orders)
+        places = Counter((name, place) for order in orders for place, name in enumerate(order))
+        pairs = Counter(pair for order in orders for pair in zip(order, order[1:], strict=False))
+        often = [places[name, place] for name in names for place in range(size)]
+        after = [pairs[pair] for pair in permutations(names, 2)]
+        assert max(often) - min(often) == bool(count % size)
+        assert max(after) - min(after) <= (0 if count % (size * (1 + size % 2)) == 0 else 1 + size % 2)
+
+
+def test_three_variants_in_forty_trials_have_no_place_of_their_own():
+    places = Counter()
+    for order in balanced_orders(("a", "b", "c"), 40, np.random.default_rng(0)):
+        places.update(enumerate(order))
+    assert sorted(places.values()) == [13] * 6 + [14] * 3
+
+
+def test_attempts_that_are_lost_do_not_break_the_budget(tmp_path, serve):
+    endpoint = serve(lambda payload: (200, {"Content-Length": "9999"}, b'{"choi'))
+    plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0, parallel=1)
+    asker, client = Asker(plan, all_images(plan)), PaidEndpoint(plan.judge, tmp_path)
+    each = client.estimate(asker.messages(questions(plan)[0]))
+    plan = replace(plan, judge=replace(plan.judge, budget=12.5 * each))
+    with pytest.raises(SgaError):
+        judge(plan, all_images(plan), pause=0)
+    for _ in range(3):
+        with pytest.raises(SgaError):
+            judge(plan, all_images(plan), pause=0)
+    assert 5 <= len(endpoint.payloads) <= 12
+
+
+def test_a_budget_ends_the_attempts_of_one_question(tmp_path, serve):
+    endpoint = serve(lambda payload: (200, {"Content-Length": "9999"}, b'{"choi'))
+    plan = plan_for(tmp_path, endpoint.url)
+    asker, client = Asker(plan, all_images(plan)), PaidEndpoint(plan.judge, tmp_path / "replies", pause=0)
+    messages = asker.messages(questions(plan)[0])
+    client.judge = replace(plan.judge, budget=2.5 * client.estimate(messages))
+    with pytest.raises(BudgetSpent):
+        client.ask("one", 0, lambda: messages)
+    assert len(endpoint.payloads) == 2 and client.spent <= client.judge.budget and client.reserved == 0

@@ -1,17 +1,21 @@
 """Metrics on tiny random CLIP and ViT models: known cosines, invariants, caching, near-copies."""
 
 import csv
+import io
 import os
 import re
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.measure.backbones import Backbone, cache_file
+from sga_kohya.evaluate.measure.copies import References, hashes
 from sga_kohya.evaluate.measure.metrics import (
     measure,
     metric_difference,
@@ -24,8 +28,6 @@ from sga_kohya.evaluate.plan.plan import Cell
 from sga_kohya.evaluate.sample.images import all_images
 
 from .evaluate_world import PROMPTS, make_plan, noise, write_clip, write_plan, write_vit
-
-pytest.importorskip("imagehash", reason="near-copies need ImageHash; pip install 'sga-kohya[evaluate]'")
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +139,98 @@ def test_long_prompts_and_unknown_models_are_said(tmp_path, models):
         Backbone(str(tmp_path / "none"), "cpu", 1)
     with pytest.raises(SgaError, match="no text encoder"):
         measure(make_plan(tmp_path, metrics=models | {"clip": models["dino"], "further": []}), "cpu")
+
+
+def real_photos(folder):
+    """Photos that the packages of the tests carry."""
+    skimage = pytest.importorskip("skimage")
+    ultralytics = pytest.importorskip("ultralytics")
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    files = [Path(skimage.__file__).parent / "data" / name for name in names]
+    files += [Path(ultralytics.__file__).parent / "assets" / name for name in ("zidane.jpg", "bus.jpg")]
+    for file in files:
+        ImageOps.contain(Image.open(file).convert("RGB"), (640, 640)).save(folder / f"{file.stem}.png")
+    return sorted(folder.glob("*.png"))
+
+
+def worn(image):
+    """Another light and JPEG, as a model that learned a picture by heart gives it back."""
+    buffer = io.BytesIO()
+    ImageEnhance.Brightness(image).enhance(1.08).save(buffer, "JPEG", quality=80)
+    return Image.open(buffer).convert("RGB")
+
+
+def cut(image, share, left, top):
+    """share: of width and height that stays. left, top: 0 to 1, where it lies."""
+    width, height = round(image.width * share), round(image.height * share)
+    x, y = round((image.width - width) * left), round((image.height - height) * top)
+    return image.crop((x, y, x + width, y + height)).resize(image.size)
+
+
+def test_a_copy_that_was_cut_mirrored_or_made_square_is_found_and_no_other_photo_is(tmp_path):
+    files = real_photos(tmp_path)
+    alone = {file: References([file]) for file in files}
+    found = Counter()
+    for file in files:
+        image = Image.open(file)
+        for kind, views in {
+            "whole": [image, ImageOps.mirror(image), ImageOps.fit(image, (512, 512))],
+            "cut by 10 %": [cut(image, 0.9, *place) for place in [(0, 0), (1, 0), (0.3, 0.8)]],
+            "cut and mirrored": [ImageOps.mirror(cut(image, 0.9, *place)) for place in [(0.5, 0.5), (1, 1)]],
+            "cut on one side": [image.crop((0, 0, round(image.width * 0.9), image.height))],
+        }.items():
+            for view in map(worn, views):
+                bits = {other: references.nearest(view)[0] for other, references in alone.items()}
+                found[kind] += bits.pop(file) <= 8
+                found[f"{kind}, all"] += 1
+                assert min(bits.values()) > 8, (file.name, kind)
+    assert found["whole"] == found["whole, all"] == 18
+    for kind in ("cut by 10 %", "cut and mirrored", "cut on one side"):
+        assert found[kind] >= 0.9 * found[f"{kind}, all"], found
+
+
+def test_a_hash_is_the_one_that_imagehash_makes():
+    imagehash = pytest.importorskip("imagehash")
+    for seed in range(5):
+        image = noise(seed, (32, 32)).convert("L")  # of this size nothing is resized
+        expected = np.where(imagehash.phash(image).hash, 1, -1).ravel()
+        assert np.array_equal(hashes(np.asarray(image, float)[None])[0], expected)
+
+
+def test_a_flat_picture_is_no_copy_of_a_photo_with_a_flat_part(tmp_path):
+    image = noise(3, (200, 200))
+    image.paste((200, 200, 200), (0, 0, 200, 170))
+    image.save(tmp_path / "sky.png")
+    for colour in ("black", "white", (200, 200, 200)):
+        assert References([tmp_path / "sky.png"]).nearest(Image.new("RGB", (64, 64), colour))[0] > 8
+
+
+def test_the_nearest_reference_is_named_whatever_the_shapes(tmp_path):
+    for number in range(3):
+        noise(number, (60 + 30 * number, 70)).save(tmp_path / f"{number}.png")
+    references = References(sorted(tmp_path.glob("*.png")))
+    assert [references.nearest(noise(n, (60 + 30 * n, 70))) for n in range(3)] == [(0, f"{n}.png") for n in range(3)]
+
+
+DAMAGED = ["", "5", "{}", "[]", '{"columns": [], "rows": []}', '{"columns": ["a"], "rows": [[1]]}', "[" * 9999]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=[text[:30] for text in DAMAGED])
+def test_scores_that_are_damaged_are_said_with_the_remedy(tmp_path, content):
+    plan = make_plan(tmp_path)
+    plan.out.mkdir()
+    (plan.out / "metrics.json").write_text(content)
+    with pytest.raises(SgaError, match="metrics.json is (damaged|of another plan): run `metrics` again"):
+        read(plan)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:200], lambda b: b[:-30], lambda b: b"PK" + b[9:]])
+def test_embeddings_that_are_damaged_are_made_anew(tmp_path, models, damage, capsys):
+    plan = make_plan(tmp_path, datasets=("alpha",))
+    backbone, cache = Backbone(models["dino"], "cpu", 4), tmp_path / "cache.npz"
+    files = list(all_images(plan).values())
+    first = backbone.images(files, cache)
+    cache.write_bytes(damage(cache.read_bytes()))
+    again = backbone.images(files, cache)
+    assert all(np.array_equal(first[path], again[path]) for path in files)
+    assert "cache.npz is damaged" in capsys.readouterr().out

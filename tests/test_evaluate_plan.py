@@ -1,5 +1,7 @@
 """Plans: everything wrong is said at once, and images are found where the plan says."""
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,11 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.plan.plan import Cell, pictures
-from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.plan.plan_file import _plan, read_plan
 from sga_kohya.evaluate.sample.images import all_images, image_files, load, same_size
+from sga_kohya.kit.fields import Table
 
-from .evaluate_world import make_plan, write_plan
+from .evaluate_world import make_plan, noise, write_plan
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "evaluate" / "plan.toml"
 
@@ -140,3 +143,137 @@ def test_pictures_are_shown_upright_on_white_without_metadata_and_of_one_size(tm
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(SgaError, match="cannot be read as an image"):
         load(tmp_path / "broken.png")
+
+
+ODD = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    -1,
+    -1.5,
+    0,
+    10**30,
+    10**400,
+    "",
+    "x",
+    "~nouser/x",
+    "\0",
+    "a" * 5000,
+    "$x^",
+    "{",
+    "{0}",
+]
+ODD += [True, [], [1], ["a"], [[]], {}, {"a": 1}, {"alpha": 7}, [{}], "\x1b[2J", "ä" * 300]
+
+
+def slots(values, path=()):
+    """Every place of a table where a value stands."""
+    for key in values if isinstance(values, dict) else range(len(values)):
+        yield (*path, key)
+        if isinstance(values[key], dict | list):
+            yield from slots(values[key], (*path, key))
+
+
+def with_value(text, path, value):
+    values = json.loads(text)
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return values
+
+
+def full(folder):
+    values = toml.loads(write_plan(folder).read_text())
+    judge = {"url": "http://127.0.0.1:9/v1", "model": "m", "price_input": 1.0, "price_output": 1.0, "budget": 1.0}
+    values |= {"judge": judge | {"references": 2, "timeout": 9.0}, "title": "t", "out": "o", "tolerance_minutes": 3.0}
+    values |= {"confidence": 0.9, "generate": {"width": 64, "scale": 1.0}, "metrics": {"clip": "c", "further": ["d"]}}
+    values["datasets"][0] |= {"n1_hours": 2.0, "prompts_file": "p.txt"}
+    values["variants"][0] |= {"budget": 1.0, "label": "l", "role": "sga", "output_name": "n"}
+    values["variants"][1] |= {"weights": "w", "images": ""}
+    values["variants"][2] |= {"run": "r", "images": ""}
+    (folder / "p.txt").write_text("one more\n")
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=[repr(odd)[:16] for odd in ODD])
+def test_no_value_of_a_plan_is_a_traceback(tmp_path, odd, capsys):
+    """A plan is read, or its problems are said; and what was read is asked for its pictures."""
+    text = full(tmp_path)
+    for path in slots(json.loads(text)):
+        values = with_value(text, path, odd)
+        problems: list[str] = []
+        plan = _plan(Table(values, "", problems), tmp_path)
+        if not problems:
+            with contextlib.suppress(SgaError, OSError):
+                all_images(plan)
+
+
+BYTES = [
+    b"\xff",
+    b"\xef\xbb\xbftitle = 5",
+    b"a = {b = 2",
+    b"a = [[[[",
+    b"x",
+    b"\x00",
+    b"[[datasets]]\n[datasets]",
+    b"=",
+    b"",
+]
+
+
+@pytest.mark.parametrize("content", BYTES, ids=map(repr, BYTES))
+@pytest.mark.parametrize("command", ["run", "report", "ablation"])
+def test_a_file_that_is_no_plan_gets_one_sentence(tmp_path, content, command, capsys):
+    (tmp_path / "plan.toml").write_bytes(content)
+    assert main([command, str(tmp_path / "plan.toml")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_mark_before_the_first_key_hides_nothing(tmp_path):
+    path = write_plan(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_plan(path).seeds == (1, 2)
+
+
+def test_a_prompts_file_that_is_not_utf_8_is_a_problem_beside_the_others(tmp_path):
+    values = toml.loads(write_plan(tmp_path).read_text())
+    values["datasets"][0] = {"name": "alpha", "references": "references/alpha", "prompts_file": "p.txt"}
+    (tmp_path / "plan.toml").write_text(toml.dumps(values | {"sedes": 1}))
+    (tmp_path / "p.txt").write_bytes("ein Mädchen\n".encode("cp1252"))
+    with pytest.raises(SgaError, match="(?s)prompts_file = 'p.txt': not UTF-8.*sedes is unknown"):
+        read_plan(tmp_path / "plan.toml")
+    (tmp_path / "plan.toml").write_text(toml.dumps(values))
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf" + "ein Mädchen\n".encode())
+    assert read_plan(tmp_path / "plan.toml").datasets[0].prompts == ("ein Mädchen",)
+
+
+@pytest.mark.parametrize("key", ["budget", "price_input", "price_output", "timeout"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1.0"])
+def test_a_budget_or_price_that_is_no_number_is_refused(tmp_path, key, value):
+    judge = {"url": "http://127.0.0.1:9/v1", "model": "m", "price_input": 1.0, "price_output": 1.0, "budget": 1.0}
+    path = write_plan(tmp_path, judge={**judge, "references": 2, key: 777.0})
+    path.write_text(path.read_text().replace("777.0", value))
+    with pytest.raises(SgaError, match=rf"\[judge\]: {key} = "):
+        read_plan(path)
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\x00\x00\x00\x00WEBP", b"BM", b"GIF89a", b""]
+)
+@pytest.mark.parametrize("cut", [0, 40, 400])
+def test_a_damaged_picture_is_named(tmp_path, start, cut):
+    good = tmp_path / "good.png"
+    noise(1).save(good)
+    (tmp_path / "bad.png").write_bytes(start + good.read_bytes()[len(start) : cut])
+    with pytest.raises(SgaError, match="bad.png: cannot be read as an image"):
+        load(tmp_path / "bad.png")
+
+
+def test_a_picture_that_pillow_stumbles_over_is_named(tmp_path):
+    noise(1).save(tmp_path / "bad.png")
+    content = bytearray((tmp_path / "bad.png").read_bytes())
+    content[29:33] = b"\0\0\0\0"  # the checksum of the header: Pillow raises SyntaxError
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(SgaError, match="bad.png: cannot be read as an image"):
+        load(tmp_path / "bad.png")

@@ -21,6 +21,7 @@ from sga_kohya.evaluate.rate.analysis import analyse, judge_human_agreement, wit
 from sga_kohya.evaluate.rate.ballots import Ballot, all_trials
 from sga_kohya.evaluate.rate.judge import ballots_file
 from sga_kohya.evaluate.rate.study import Log, items_for
+from sga_kohya.evaluate.report.charts import save_figure
 from sga_kohya.evaluate.report.report import write_report
 
 from .evaluate_browser import chromium
@@ -200,3 +201,14 @@ def test_judge_and_raters_who_rank_alike_agree_wholly():
     _, raters = without_inattentive([*theirs, *(replace(ballot, rater="s") for ballot in theirs)])
     assert raters.alpha == pytest.approx(1)
     assert isinstance(SgaError("x"), ValueError)
+
+
+@pytest.mark.parametrize("label", ["$", "$x^", "a $\\frac{$ b", "100 $ and 200 $", "_hidden", "50 % {}", "a\nb"])
+def test_a_label_of_any_characters_is_drawn_as_it_is_written(tmp_path, label):
+    """matplotlib takes what stands between two `$` for mathematics."""
+    variants = tuple(Variant(name, f"{label} {name}") for name in ("a", "b"))
+    dataset = Dataset(label, ("p",), ())
+    plan = Plan("t", tmp_path, (1, 2), (dataset,), variants, bootstrap=100)
+    ballots = [Ballot("m", "main", trial, ("a", "b"), {"overall": (1, 2)}) for trial in all_trials(plan)]
+    save_figure(plan, f"{label} (Fig. 9)", analyse(plan, ballots), tmp_path / "figure.png")
+    assert Image.open(tmp_path / "figure.png").size[0] > 500

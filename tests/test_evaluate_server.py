@@ -13,6 +13,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
@@ -412,25 +413,46 @@ def test_two_studies_of_one_plan_are_one_too_many(tmp_path, capsys):
         again.wait()
 
 
+@contextlib.contextmanager
+def held(folder):
+    """A folder that another process is writing into."""
+    code = "import sys; from pathlib import Path; from sga_kohya.kit.files import only_writer\n"
+    code += "with only_writer(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, str(folder)]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield
+    finally:
+        holder.kill()
+        holder.wait()
+
+
 @pytest.mark.parametrize("command, folder", [("judge", "judge"), ("metrics", "embeddings"), ("report", "")])
 def test_each_command_is_the_only_one_of_its_kind_in_a_plan(tmp_path, capsys, command, folder):
     judge = {"url": "http://127.0.0.1:9/v1", "model": "m", "price_input": 0, "price_output": 0, "budget": 1}
     plan = make_plan(tmp_path, judge={**judge, "references": 2})
-    Log(plan).close()
-    log = Log(plan)
-    for item in items_for(plan, "ann"):
-        log.answer("ann", item, (1, 2, 3), 1.0)
-    code = "import sys; from pathlib import Path; from sga_kohya.kit.files import only_writer\n"
-    code += "with only_writer(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
-    words = [sys.executable, "-c", code, str(plan.out / folder)]
-    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with held(plan.out / folder):
         assert main([command, str(tmp_path / "plan.toml")]) == 2
-        assert "another process is writing into" in capsys.readouterr().err
-    finally:
-        holder.kill()
-        holder.wait()
+    assert "another process is writing into" in capsys.readouterr().err
+
+
+def test_two_runs_may_sample_two_variants_but_not_one(tmp_path, capsys):
+    """Two GPUs: each `run --only` has its own."""
+    values = toml.loads(write_plan(tmp_path).read_text())
+    for variant in values["variants"][:2]:
+        del variant["images"]
+    (tmp_path / "plan.toml").write_text(toml.dumps(values))
+    images = tmp_path / "evaluation" / "images" / "beta"
+    (images / "one" / ".sampling-x").mkdir(parents=True)
+    words = ["run", str(tmp_path / "plan.toml"), "--sd_scripts", str(tmp_path)]
+    with held(images / "one"):
+        for only in ([], ["--only", "one"]):
+            assert main([*words, *only]) == 2
+            assert "another process is writing into" in capsys.readouterr().err
+        assert main([*words, "--only", "two"]) == 2
+        assert "is no sd-scripts checkout" in capsys.readouterr().err
+        assert (images / "one" / ".sampling-x").is_dir()  # what the other run is working in
 
 
 DAMAGED = [b"5", b"[]", b'"answer"', b"null", b"{}x", b"\xff\xfe\x00", b"[" * 5000, b'{"event": "answer"}', b'{"a": 1}']

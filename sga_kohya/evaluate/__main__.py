@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -66,14 +67,17 @@ ELSEWHERE = "write another `out` into the plan"
 def run(args: argparse.Namespace) -> int:
     # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
     from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
-    from sga_kohya.evaluate.sample.images import PUT_THERE, image_files, missing_images
+    from sga_kohya.evaluate.sample.images import PUT_THERE, folder_of, image_files, missing_images
 
     plan = read_plan(args.plan)
     samples = [variant for variant in plan.variants if not variant.images]
     made = 0
     if samples:
-        with only_writer(plan.out / "images", ELSEWHERE):
-            clear_leftovers(plan)
+        with contextlib.ExitStack() as held:
+            # Each variant by itself: `--only` may sample another one on another GPU.
+            for folder in (folder_of(plan, v, d) for v in samples for d in plan.datasets if args.only in ("", v.name)):
+                held.enter_context(only_writer(folder, "sample another variant with --only"))
+                clear_leftovers(folder)
             made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
     missing = {v.name: [c for d in plan.datasets for c in missing_images(plan, v, d)] for v in plan.variants}
     total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def metrics(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    _need("transformers", "imagehash")
+    _need("transformers")
     import torch
 
     from sga_kohya.evaluate.measure.metrics import measure, metric_intervals
@@ -167,12 +171,16 @@ def checkpoints(args: argparse.Namespace) -> int:
 
     if args.source.is_file():
         return _checkpoints_of(read_plan(args.source))
-    if args.n1_hours is None or args.n1_hours <= 0:
+    if args.n1_hours is None or not 0 < args.n1_hours < math.inf:
         raise SgaError("--n1_hours: write the hours of the reference run, such as 14, or name a plan")
     try:
         multiples = [float(number) for number in args.at.split(",")]
     except ValueError:
-        raise SgaError(f"--at {args.at}: write numbers with commas, such as 1.0,1.5") from None
+        multiples = [math.nan]
+    if not all(0 <= multiple < math.inf for multiple in multiples):
+        raise SgaError(f"--at {args.at}: write numbers with commas, such as 1.0,1.5")
+    if not 0 <= args.tolerance_minutes < math.inf:
+        raise SgaError(f"--tolerance_minutes {args.tolerance_minutes}: write a number of minutes, such as 30")
     failed = 0
     for name, run in all_runs(args.source).items():
         for multiple in multiples:

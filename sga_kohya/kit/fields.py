@@ -1,6 +1,7 @@
 """Read a TOML table field by field, and collect what is wrong with it instead of stopping at the first."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +27,15 @@ class Table:
             return default
         value = self.values[key]
         if kind is float and type(value) is int:
-            value = float(value)
+            value = float(value) if abs(value) < 1e300 else math.inf
         if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
             self.complain(key, f"= {value!r}: write {KINDS[kind]}")
+            return default
+        if kind is float and not math.isfinite(value):
+            self.complain(key, f"= {value}: write a number")
+            return default
+        if kind is str and "\0" in value:
+            self.complain(key, f"= {value!r}: leave out the character with the code 0")
             return default
         if low is not None and not value >= low:
             self.complain(key, f"= {value}: write {low:g} or more")

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,8 +108,12 @@ def _batches(items: list, size: int) -> Iterator[list]:
 def _read_cache(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
-    with np.load(path) as stored:
-        return dict(zip(stored["digests"].tolist(), stored["features"], strict=True))
+    try:
+        with np.load(path) as stored:
+            return dict(zip(stored["digests"].tolist(), stored["features"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"warning: {path} is damaged ({type(error).__name__}): its pictures are embedded anew", flush=True)
+        return {}
 
 
 def _write_cache(path: Path, known: dict[str, np.ndarray]) -> None:

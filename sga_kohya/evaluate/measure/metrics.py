@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.measure.backbones import Backbone, cache_file
+from sga_kohya.evaluate.measure.copies import References
 from sga_kohya.evaluate.plan.plan import Cell, Plan
 from sga_kohya.evaluate.sample.images import all_images, load
 from sga_kohya.kit.files import write_csv, write_whole
@@ -83,23 +84,13 @@ def text_scores(
 
 
 def near_copies(plan: Plan, files: Mapping[Cell, Path]) -> list[tuple[Cell, str, int]]:
-    """Images whose perceptual hash lies within near_copy_bits (of 64) of a reference, or of its mirror image.
-
-    Training with flip_aug can learn the mirror image by heart.
-    """
-    import imagehash
-    from PIL import ImageOps
-
+    """Images within near_copy_bits (of 64) of a part of a reference or of its mirror image."""
     found = []
     for dataset in plan.datasets:
-        hashes = []
-        for reference in dataset.references:
-            image = load(reference)
-            hashes += [(reference.name, imagehash.phash(view)) for view in (image, ImageOps.mirror(image))]
+        references = References(dataset.references)
         cells = [cell for cell in files if cell.dataset == dataset.name]
         for cell in tqdm(cells, desc=f"near-copies {dataset.name}", unit="image", delay=2):
-            own = imagehash.phash(load(files[cell]))
-            bits, name = min((int(own - other), name) for name, other in hashes)
+            bits, name = references.nearest(load(files[cell]))
             if bits <= plan.metrics.near_copy_bits:
                 found.append((cell, name, bits))
     return found
@@ -151,19 +142,28 @@ def save(plan: Plan, scores: Scores) -> None:
 
 
 def read(plan: Plan) -> Scores | None:
-    """What `measure` saved. None before it ran. Raises SgaError when the plan has changed since."""
+    """What `measure` saved. None before it ran. Raises SgaError when the plan has changed since, or the file has."""
     path = plan.out / FILE
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    cells = [Cell(d, v, p - 1, s) for d, v, p, s, *_ in content["rows"]]
-    expected = {cell for variant in plan.variants for dataset in plan.datasets for cell in plan.cells(variant, dataset)}
-    if set(cells) != expected:
+    try:
+        scores = _scores(json.loads(path.read_text(encoding="utf-8")))
+        cells = set(scores.values[scores.columns[0]])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise SgaError(f"{path} is damaged: run `metrics` again") from None
+    if cells != {
+        cell for variant in plan.variants for dataset in plan.datasets for cell in plan.cells(variant, dataset)
+    }:
         raise SgaError(f"{path} is of another plan: run `metrics` again")
-    columns = tuple(content["columns"])
+    return scores
+
+
+def _scores(content: Mapping[str, Any]) -> Scores:
+    """Raises one of many errors where the content is not as `save` wrote it."""
+    cells = [Cell(d, v, p - 1, s) for d, v, p, s, *_ in content["rows"]]
     values = {
-        column: {cell: row[4 + place] for cell, row in zip(cells, content["rows"], strict=True)}
-        for place, column in enumerate(columns)
+        column: {cell: float(row[4 + place]) for cell, row in zip(cells, content["rows"], strict=True)}
+        for place, column in enumerate(content["columns"])
     }
-    copies = tuple((Cell(d, v, p - 1, s), name, n) for d, v, p, s, name, n in content["near_copies"])
-    return Scores(columns, values, copies, tuple(content["backbones"]), tuple(content["warnings"]))
+    copies = tuple((Cell(d, v, p - 1, s), name, int(n)) for d, v, p, s, name, n in content["near_copies"])
+    return Scores(tuple(values), values, copies, tuple(content["backbones"]), tuple(content["warnings"]))

@@ -67,25 +67,40 @@ def _dataset(table: Table, folder: Path) -> Dataset:
     name = _name(table)
     prompts = table.listed("prompts", str)
     if file := table.get("prompts_file", str):
-        path = folder / os.path.expanduser(file)
-        try:
-            prompts += tuple(lines_of(read_text(path)))
-        except UnreadableText as error:
-            table.complain("prompts_file", f"= {file!r}: {error}")
-        except OSError as error:
-            table.complain("prompts_file", f"= {file!r}: {path} cannot be read ({error.strerror})")
+        prompts += _lines_of(folder / os.path.expanduser(file), file, table)
     prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip() and not prompt.startswith("#"))
     if not prompts:
         table.complain("prompts", "are missing; write them as a list, or one a line in a prompts_file")
     if len(set(prompts)) < len(prompts):
         table.complain("prompts", "hold one twice; write each once, seeds repeat it")
     wanted = table.get("references", str, "", required=True)
-    references = tuple(pictures(folder / os.path.expanduser(wanted))) if wanted else ()
-    if wanted and not references:
-        table.complain("references", f"= {wanted!r}: no image in {folder / wanted}")
+    references = _pictures_of(folder / os.path.expanduser(wanted), wanted, table) if wanted else ()
     dataset = Dataset(name, prompts, references, table.get("n1_hours", float, None, low=1e-9))
     table.refuse_unknown()
     return dataset
+
+
+def _pictures_of(path: Path, wanted: str, table: Table) -> tuple[Path, ...]:
+    try:
+        found = tuple(pictures(path))
+    except OSError as error:  # such as a name that is too long
+        table.complain("references", f"= {wanted!r}: cannot be read ({error.strerror})")
+        return ()
+    if not found:
+        table.complain("references", f"= {wanted!r}: no image in {path}")
+    return found
+
+
+def _lines_of(path: Path, file: str, table: Table) -> tuple[str, ...]:
+    try:
+        return tuple(lines_of(read_text(path)))
+    except FileNotFoundError:
+        table.complain("prompts_file", f"= {file!r}: {path} does not exist")
+    except UnreadableText as error:
+        table.complain("prompts_file", f"= {file!r}: {error}")
+    except OSError as error:
+        table.complain("prompts_file", f"= {file!r}: {path} cannot be read ({error.strerror})")
+    return ()
 
 
 def _variant(table: Table, datasets: list[str]) -> Variant:

@@ -97,12 +97,15 @@ class Endpoint:
         return keep
 
     def _lose(self, path: Path, estimate: float) -> Callable[[bytes], None]:
-        """Keeps what there is of a reply that cannot be used, and makes room for the next attempt."""
+        """Keeps what there is of a reply that cannot be used, and makes room for the next attempt if it is to be."""
 
         def lose(body: bytes) -> None:
             if not path.is_file():
                 self._keep(path, estimate)(body)
             self._count(self._put_aside(path))
+            with self.lock:
+                if self.spent + self.reserved > self.judge.budget + 1e-12:  # what is reserved holds the next attempt
+                    raise BudgetSpent
             self._make_room(path)
 
         return lose

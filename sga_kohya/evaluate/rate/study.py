@@ -174,7 +174,8 @@ def digest(plan: Plan) -> str:
     """Of whatever decides which item a place is, so that answers are never continued under another plan."""
     shown = [(dataset.name, dataset.prompts) for dataset in plan.datasets]
     human = {key: value for key, value in asdict(plan.human).items() if key in ("trials", "attention", "repeats")}
-    content = json.dumps([plan.seed, plan.seeds, shown, plan.variant_names, human])
+    halves = ["by halves"] * (len(plan.variants) % 2)  # of an odd number; version 0.1 dealt their orders in another way
+    content = json.dumps([plan.seed, plan.seeds, shown, plan.variant_names, human, *halves])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,13 @@ from sga_kohya.evaluate.rate.analysis import Ranked
 def save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
     """Write the PNG. Left: how often each variant takes each place. Right: first places by dataset, in percent."""
     import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):  # a `$` in a label is a `$`
+        _save_figure(plan, title, ranked, path)
+
+
+def _save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
+    import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
 

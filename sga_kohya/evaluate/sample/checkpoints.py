@@ -5,6 +5,7 @@ and the end that kohya's metadata name, or the file's own time: wall time of one
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def all_runs(folder: Path) -> dict[str, list[Checkpoint]]:
         raise SgaError(f"{folder}: no .safetensors file; name the output_dir of a training")
     runs: dict[str, list[Checkpoint]] = {}
     for file in files:
-        metadata = read_header(file).get("__metadata__", {})
+        metadata = read_header(file)["__metadata__"]
         if (found := _hours(file, metadata)) is not None:
             runs.setdefault(metadata.get("ss_output_name") or _name(file), []).append(Checkpoint(file, *found))
     if not runs:
@@ -77,24 +78,34 @@ def read_header(file: Path) -> dict[str, Any]:
             if size > file.stat().st_size:
                 raise ValueError
             header = json.loads(stream.read(size))
-        if not isinstance(header, dict):
+        if not isinstance(header, dict) or not _are_words(header.setdefault("__metadata__", {})):
             raise ValueError
         return header
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise SgaError(f"{file}: no safetensors file, or cut short") from None
 
 
+def _are_words(metadata: object) -> bool:
+    return isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+
+
 def _hours(file: Path, metadata: dict[str, str]) -> tuple[float, str] | None:
+    """None where the file tells none, or none that can be: NaN, endless, before the start."""
     try:
-        if MEASURED in metadata:
-            return float(metadata[MEASURED]), MEASURED
-        started = float(metadata["ss_training_started_at"])
-        finished = metadata.get("ss_training_finished_at")
-        if finished not in (None, "None"):
-            return (float(finished) - started) / 3600, "wall time of the run"
-        return (file.stat().st_mtime - started) / 3600, "time of the file"
+        hours, source = _stated(file, metadata)
     except (KeyError, ValueError):
         return None
+    return (hours, source) if math.isfinite(hours) and hours >= 0 else None
+
+
+def _stated(file: Path, metadata: dict[str, str]) -> tuple[float, str]:
+    if MEASURED in metadata:
+        return float(metadata[MEASURED]), MEASURED
+    started = float(metadata["ss_training_started_at"])
+    finished = metadata.get("ss_training_finished_at")
+    if finished not in (None, "None"):
+        return (float(finished) - started) / 3600, "wall time of the run"
+    return (file.stat().st_mtime - started) / 3600, "time of the file"
 
 
 def _name(file: Path) -> str:

@@ -240,10 +240,10 @@ def _settings(sampling: Sampling, variant: Variant, dataset: Dataset, weights: P
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def clear_leftovers(plan: Plan) -> None:
-    """Remove the work folders that a kill left behind."""
-    for folder in (plan.out / "images").glob("*/*/.sampling-*"):
+def clear_leftovers(images: Path) -> None:
+    """Remove the work folders that a kill left behind. images: of one variant and dataset, held by this process."""
+    for folder in images.glob(".sampling-*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Cell, Dataset, Plan, Variant, pictures
@@ -91,8 +91,9 @@ def load(path: Path) -> Image.Image:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SgaError(f"{path}: cannot be read as an image: {error}") from None
+    except Exception as error:  # Pillow's readers raise nearly anything for damaged files: SyntaxError, struct.error, …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SgaError(f"{path}: cannot be read as an image: {reason}") from None
     return Image.frombytes("RGB", image.size, image.tobytes())
 
 

@@ -1,6 +1,5 @@
 """What a run made, for a person to read: a table, warnings with what to do, the next command."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
