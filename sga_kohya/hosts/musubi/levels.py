@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -31,7 +32,7 @@ class Levels:
         """As the base method draws them and our parts move them. The random state is left as it was."""
         host = import_module("musubi_tuner.hv_train_network")
         original = inspect.unwrap(host.NetworkTrainer.get_noisy_model_input_and_timesteps)
-        session = Session(self.config)
+        session = Session(replace(self.config, path="linear"))  # whose points need channels; levels are the same
         session.started(Run(self.modulation))
         session.accelerator = SimpleNamespace(current=SubBatch(0, (), (label,) * count))  # type: ignore[assignment]
         width, height = (side // self.family.compression for side in bucket[:2])

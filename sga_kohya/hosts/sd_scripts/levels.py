@@ -3,6 +3,7 @@
 import argparse
 import functools
 import inspect
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ class Levels:
         """As the host draws them and our parts move them. The random state is left as it was."""
         seam = next(seam for seam in noise.SEAMS if seam.target.startswith(f"{self.family.sampler}."))
         original = inspect.unwrap(getattr(import_module(self.family.sampler), seam.target.rpartition(".")[2]))
-        session = Session(self.config)
+        session = Session(replace(self.config, path="linear"))  # whose points need channels; levels are the same
         session.started(Run(self.modulation))
         session.accelerator = SimpleNamespace(current=SubBatch(0, (), (label,) * count))  # type: ignore[assignment]
         width, height = (side // self.family.compression for side in bucket)
