@@ -136,7 +136,7 @@ def human(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    _need("choix", "matplotlib")
+    _need("matplotlib")
     from sga_kohya.evaluate.report.report import write_report
 
     print(write_report(plan))
