@@ -16,7 +16,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.measure import Latents
 from sga_kohya.interference import report, store, summary
 from sga_kohya.interference.points import Measurement, exact_space, output_space, pool, pooled_space, pull_back
-from sga_kohya.interference.summary import Interval, Level, Matrix
+from sga_kohya.interference.summary import Level, Matrix
+from sga_kohya.kit.intervals import Interval
 from sga_kohya.tuples.accelerator import TupleAccelerator
 
 LABELS = ["macro", "meso", "micro"]
@@ -63,7 +64,8 @@ def test_a_point_has_the_omega_of_its_shape_s_latents(data, sigma):
     omega = delta @ delta.T / delta.shape[1]
     torch.testing.assert_close(torch.tensor(found["omega"]).double(), omega, rtol=1e-3, atol=1e-5)
     assert found["loss"] == pytest.approx(float(alpha @ omega @ alpha), rel=1e-3)
-    assert 0 < found["collapse"] < 1 and found["latents"] == 6
+    distances = [float((data.latents[0] - data.latents[i]).norm()) for i in range(1, 6)]
+    assert found["nearest"] == pytest.approx(min(distances)) and found["latents"] == 6
 
 
 def test_latents_of_another_shape_are_compared_only_as_a_proxy(data):
@@ -129,16 +131,18 @@ def test_cosines_and_conflict_rates_have_intervals():
 def level(sigma, cosine, control=None):
     gradients = summary.matrix(planted(cosine))
     chance = {} if control is None else {"cosine/macro-micro": control}
-    return Level(sigma, gradients, Matrix([], [], 0), Matrix([], [], 0), gradients, 1.0, 9.0, 0.95, 0.1, chance, sigma)
+    return Level(
+        sigma, gradients, Matrix([], [], 0), Matrix([], [], 0), gradients, 1.0, 9.0, 0.97, 0.95, 0.1, chance, sigma
+    )
 
 
 def test_the_verdict_says_what_the_figures_say():
-    specific = {"real": -0.5, "mean": 0.1, "low": -0.1, "high": 0.3, "at_or_below": 0.01}
+    specific = {"real": -0.5, "mean": 0.1, "low": -0.1, "high": 0.3, "at_or_below": 0.01, "below": 1.0}
     (text,) = summary.verdict([level(0.3, 0.5), level(0.7, -0.5, specific), level(0.9, 0.0)])
     assert "macro and micro conflict at noise level 0.7 and help each other at 0.3" in text
     assert "at 1 of 3 levels it is not clear" in text
     assert "agree less than random partitions of the same slices at 0.7" in text
-    (text,) = summary.verdict([level(0.3, 0.5, specific | {"at_or_below": 0.6})])
+    (text,) = summary.verdict([level(0.3, 0.5, specific | {"at_or_below": 0.6, "below": 0.0})])
     assert "help each other at noise level 0.3. Random partitions of the same slices agree no better" in text
     assert "siblings" in summary.verdict([])[0]
 

@@ -1,6 +1,5 @@
 """What was measured, on disk after every round over the noise levels, so that an interrupted measurement goes on."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +7,25 @@ import torch
 
 from sga_kohya.errors import SgaError
 from sga_kohya.interference.points import Measurement
+from sga_kohya.kit.files import whole_file
 
 FILE = "measured.pt"
 _KEPT = ("done", "seen", "steps", "windows")
+_FORM = 2  # of the content; what another version has measured is not mixed in
 
 
 def load(out: Path, facts: dict[str, str], levels: list[float], points: int) -> Measurement:
     """What OUT holds of this measurement, or an empty one. Raises SgaError when OUT holds another."""
-    settings = {**facts, "levels": levels}
+    settings = {**facts, "levels": levels, "form": _FORM}
     file = out / FILE
 
     def save(measured: Measurement) -> None:
         if measured.done % len(levels) and measured.done < measured.total:
             return
         out.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
         content = {key: value for key, value in vars(measured).items() if key in _KEPT}
-        torch.save({"settings": settings, **content, "steps": dict(measured.steps)}, part)
-        os.replace(part, file)
+        with whole_file(file) as part:
+            torch.save({"settings": settings, **content, "steps": dict(measured.steps)}, part)
 
     measured = Measurement(levels, points, save)
     if not file.is_file():
