@@ -13,6 +13,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
+from sga_kohya.equations import gram as grams
 from sga_kohya.equations.interference import flow_path
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.measure import Enough, Latents, Seen
@@ -214,16 +215,15 @@ def test_a_large_cosine_of_few_steps_is_no_direction():
     assert "show no clear direction" in summary.verdict([clear])[0]
 
 
-def test_random_partitions_are_beaten_only_beyond_the_number_of_looks():
+def test_random_partitions_are_beaten_only_beyond_the_number_of_looks(monkeypatch):
     """One level in 20 is below its random partitions by chance; of many, one says nothing."""
-    window = [[("a", torch.randn(400)), ("b", torch.randn(400))] for _ in range(16)]
-    found = {looks: summary._control(window, 0, looks)["cosine/a-b"] for looks in (1, 50)}
-    assert found[1]["at_or_below"] == found[50]["at_or_below"] and found[50]["below"] <= found[1]["below"]
-    assert found[1]["below"] == (found[1]["at_or_below"] <= 0.05)
-    assert found[50]["below"] == (found[50]["at_or_below"] <= 0.001)
     one_way = torch.randn(400)
     opposed = [[("a", one_way + torch.randn(400)), ("b", torch.randn(400) - one_way)] for _ in range(16)]
     assert summary._control(opposed, 0, 18)["cosine/a-b"]["below"] == 1
+    chance = {"mean": 0.0, "low": -0.1, "high": 0.1, "at_or_below": 0.02}
+    rare = grams.Pooled(["a", "b"], torch.eye(2), {"cosine/a-b": -0.1}, {"cosine/a-b": chance})
+    monkeypatch.setattr(grams, "pool", lambda *_: rare)
+    assert [summary._control(opposed, 0, looks)["cosine/a-b"]["below"] for looks in (1, 2, 3, 18)] == [1, 1, 0, 0]
 
 
 def test_the_verdict_says_what_the_figures_say():
