@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import hashlib
 import os
 import runpy
 import sys
@@ -18,7 +17,9 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
-from sga_kohya.launch import SCRIPTS, errors_in_one_line
+from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.files import sha256
+from sga_kohya.launch import SCRIPTS
 from sga_kohya.options import positive, read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
@@ -55,10 +56,11 @@ def noise_levels(text: str) -> tuple[float, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with code 2 on a user's error."""
+    """Exits with a status of kit/cli.py where it is not OK."""
     args, further = build_parser().parse_known_args(sys.argv[1:] if argv is None else argv)
-    with errors_in_one_line():
-        _run(args, further)
+    status = run_command("sga_kohya.interference", lambda: _run(args, further), "the same command goes on")
+    if status:
+        sys.exit(status)
 
 
 def _run(args: argparse.Namespace, further: list[str]) -> None:
@@ -84,7 +86,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     from sga_kohya.hosts.sd_scripts.measure import Enough, Look, install_look
     from sga_kohya.interference import report, store
 
-    facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": _hash(args.weights)}
+    facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": sha256(args.weights)[:16]}
     facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}
     measured = store.load(out, facts, list(args.levels), args.points)
     if measured.done < measured.total:
@@ -145,14 +147,6 @@ def _arguments(
     }
     words = [f"--{key}={value}" for key, value in ours.items()]
     return ["--config_file", str(file), "--cache_latents", *further, *words]
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import whole_file
 from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, load_vae
 from sga_kohya.reference.scheduler import PathScheduler
 from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, TextEncoder
@@ -63,8 +64,8 @@ class Denoiser(nn.Module):
             self.model.save_config(folder)
         weights = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
         file = folder / self.FILE[self.adapter is not None]
-        save_file(weights, file.with_suffix(".part"), {"format": "pt", **metadata})
-        file.with_suffix(".part").replace(file)
+        with whole_file(file) as part:
+            save_file(weights, part, {"format": "pt", **metadata})
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""

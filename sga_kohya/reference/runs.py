@@ -1,8 +1,6 @@
 """A run's settings and its checkpoints: what makes an interrupted run go on exactly where it was."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import whole_folder, write_whole
 from sga_kohya.reference.models import Denoiser
 
 
@@ -73,13 +72,10 @@ def save(
     folder = options.out / "checkpoints" / f"step-{step:08d}"
     if folder.exists():
         return
-    part = folder.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    denoiser.save(part, metadata)
-    torch.save(optimizer.state_dict(), part / "optimizer.pt")
-    (part / "run.json").write_text(json.dumps({"step": step, **_fixed(options, config)}, indent=1))
-    os.replace(part, folder)
+    with whole_folder(folder) as part:
+        denoiser.save(part, metadata)
+        torch.save(optimizer.state_dict(), part / "optimizer.pt")
+        write_whole(part / "run.json", json.dumps({"step": step, **_fixed(options, config)}, indent=1))
 
 
 def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) -> int:

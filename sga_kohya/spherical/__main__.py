@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sga_kohya.errors import SgaError
-from sga_kohya.options import positive
+from sga_kohya.kit.cli import positive, run_command
 
 KINDS = ("flux", "sd3", "sd", "sdxl")
 
@@ -79,16 +78,12 @@ def _ablation(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for what the user can correct."""
     args = build_parser().parse_args(argv)
-    try:
+
+    def body() -> None:
         if text := _COMMANDS[args.command](args):
             print(text)
-    except SgaError as error:
-        print(f"sga_kohya.spherical: error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f'sga_kohya.spherical: error: {error}; run pip install "sga-kohya[spherical]"', file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command("sga_kohya.spherical", body, _INTERRUPTED[args.command])
 
 
 def _options(kind: Any, args: argparse.Namespace) -> Any:
@@ -113,6 +108,11 @@ def _run_ablation(args: argparse.Namespace) -> str:
     return ablation.run(_options(ablation.AblationOptions, args))
 
 
+_INTERRUPTED = {
+    "probe": "the same command starts again",
+    "decoder": "add --resume to go on from the last checkpoint",
+    "ablation": "the same command goes on",
+}
 _COMMANDS = {"probe": _run_probe, "decoder": _run_decoder, "ablation": _run_ablation}
 
 if __name__ == "__main__":
