@@ -76,6 +76,8 @@ class Recorder:
             for given, result in zip(args, prepared if isinstance(prepared, tuple) else (prepared,), strict=True):
                 if isinstance(given, torch.utils.data.DataLoader):
                     self.watch_loader(result)
+                if isinstance(given, torch.nn.Module) and os.environ.get("TINY_MODEL_PREDICTS_NOTHING"):
+                    given.register_forward_hook(lambda module, inputs, output: nothing_like(output))
             return prepared
 
         def recorded_backward(loss, *args, **kwargs):
@@ -170,6 +172,11 @@ class Recorder:
         torch.save(self.events, path.with_suffix(f".rank{os.environ.get('RANK', 0)}.pt"))
 
 
+def nothing_like(output: Any) -> Any:
+    """The output of a model, all zeros, with its graph."""
+    return type(output)(map(nothing_like, output)) if isinstance(output, tuple | list) else 0 * output
+
+
 def trainable(optimizers: list[Any]) -> list[Any]:
     return [p for o in optimizers for group in o.param_groups for p in group["params"] if p.requires_grad]
 
@@ -212,9 +219,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # this folder out (its module names are common words), the checkout first, sga_kohya last
+    # This folder out (its module names are common words), the checkout first, then this tree: where another copy of
+    # sga_kohya is installed, that one would be tested.
     checkout, repository = options.checkout.resolve(), Path(__file__).resolve().parents[2]
-    sys.path[:] = [str(checkout), *sys.path[1:], str(repository)]
+    sys.path[:] = [str(checkout), str(repository), *sys.path[1:]]
     stack = load_stack(options.script or "flux")
     stack.shrink_host()
     if options.write_models:
