@@ -12,7 +12,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -96,8 +95,8 @@ def test_rankings_reach_the_right_variants(server, plan):
     for ballot in ballots:
         if ballot.kind != "attention":
             assert ballot.by_variant(["one", "two", "three"]).tolist() == [3, 2, 1]
-    kept, raters = without_inattentive(ballots)
-    assert raters.kept == ("ann",) and raters.consistency == 1 and raters.seconds == 1.5 and np.isnan(raters.alpha)
+    kept, raters = without_inattentive(plan, ballots)
+    assert raters.kept == ("ann",) and raters.consistency.value == 1 and raters.seconds == 1.5 and raters.alpha is None
     ranked = analyse(plan, kept)
     assert ranked.count == 6 and [interval.value for interval in ranked.first] == [0, 0, 1]
 
@@ -108,8 +107,8 @@ def test_concurrent_raters_lose_nothing_and_each_has_an_own_order(server, plan):
         assert list(pool.map(lambda name: Rater(server, name).finish(), names)) == [10] * 8
     lines = log_file(plan).read_text().splitlines()
     assert len(lines) == 1 + 8 + 80 and all(json.loads(line) for line in lines)
-    ballots, raters = without_inattentive(read(plan))
-    assert raters.alpha == pytest.approx(1) and len(raters.kept) == 8
+    ballots, raters = without_inattentive(plan, read(plan))
+    assert raters.alpha.value == pytest.approx(1) and len(raters.kept) == 8
     orders = {tuple((b.trial, b.order) for b in ballots if b.rater == name) for name in names}
     assert len(orders) == 8
 
@@ -266,7 +265,7 @@ def test_no_consent_no_study(server, plan):
 def test_raters_who_do_not_look_are_left_out(server, plan):
     Rater(server, "ann").finish()
     Rater(server, "bot").finish(look=lambda item: dict.fromkeys(item["candidates"], 1))
-    _, raters = without_inattentive(read(plan))
+    _, raters = without_inattentive(plan, read(plan))
     assert (raters.kept, raters.excluded) == (("ann",), ("bot",))
 
 

@@ -118,9 +118,11 @@ def test_rankings_reach_the_right_variants_through_blind_letters(tmp_path, serve
             assert ballot.by_variant(["one", "two", "three"]).tolist() == [3, 2, 1]
     ranked = analyse(plan, read(plan))
     assert [interval.value for interval in ranked.first] == [0, 0, 1]
-    found = reliability(read(plan))
-    assert (found.repeat, found.reorder, found.control_ties) == (1, 1, 1)
-    assert found.positions == pytest.approx([1 / 3] * 3)  # 12 trials run twice through the square of 6 rows
+    found = reliability(plan, read(plan))
+    assert [number.value for number in (found.repeat, found.reorder, found.control_ties)] == [1, 1, 1]
+    assert [rate.value for rate in found.positions] == pytest.approx(
+        [1 / 3] * 3
+    )  # 12 trials run twice through the square of 6 rows
     assert {headers["Authorization"] for headers in endpoint.headers} == {"Bearer secret"}
 
 
@@ -141,9 +143,11 @@ def test_requests_hold_no_names_no_metadata_and_pictures_of_one_size(tmp_path, s
 def test_a_judge_that_looks_at_positions_is_found_out(tmp_path, serve):
     plan = plan_for(tmp_path, serve(first_is_best).url, reorders=12)
     verdict = judge(plan, all_images(plan), pause=0)
-    found = reliability(verdict.ballots)
-    assert found.positions == found.control_positions == [1, 0, 0]
-    assert found.control_ties == 0 and found.repeat == 1 and found.reorder == pytest.approx(1 / 3)
+    found = reliability(plan, verdict.ballots)
+    for rates in (found.positions, found.control_positions):
+        assert [rate.value for rate in rates] == [1, 0, 0]
+    assert found.control_ties.value == 0 and found.repeat.value == 1
+    assert found.reorder.value == pytest.approx(1 / 3)
     first = [interval.value for interval in analyse(plan, verdict.ballots).first]
     assert first == pytest.approx([1 / 3] * 3)  # the balanced orders take the bias out
 

@@ -17,9 +17,18 @@ from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.measure.metrics import Scores, save
 from sga_kohya.evaluate.plan.plan import Dataset, Human, Plan, Variant
 from sga_kohya.evaluate.plan.plan_file import read_plan
-from sga_kohya.evaluate.rate.analysis import analyse, judge_human_agreement, without_inattentive
+from sga_kohya.evaluate.rate.analysis import (
+    alpha_of,
+    analyse,
+    judge_human_agreement,
+    reliability,
+    without_inattentive,
+    worth_intervals,
+)
 from sga_kohya.evaluate.rate.ballots import Ballot, all_trials
 from sga_kohya.evaluate.rate.judge import ballots_file
+from sga_kohya.evaluate.rate.panel import Panel
+from sga_kohya.evaluate.rate.ranking import krippendorff_alpha
 from sga_kohya.evaluate.rate.study import Log, items_for
 from sga_kohya.evaluate.report.charts import save_figure
 from sga_kohya.evaluate.report.report import write_report
@@ -27,7 +36,7 @@ from sga_kohya.evaluate.report.report import write_report
 from .evaluate_browser import chromium
 from .evaluate_world import write_plan
 
-for library in ("choix", "matplotlib"):
+for library in ("matplotlib",):
     pytest.importorskip(library, reason="the report needs it; pip install 'sga-kohya[evaluate]'")
 
 NAMES = ("baseline-1.0", "baseline-1.5", "sga-1.0", "sga-1.5")
@@ -176,7 +185,11 @@ def test_rates_sum_to_one_and_follow_the_order_of_variants(variants, prompts, da
     assert all(sum(number.value for number in row) == pytest.approx(1) for row in ranked.heat.values())
     wins = np.array([[number.value for number in row] for row in ranked.wins])
     assert np.allclose(wins + wins.T, 1)
-    assert all(number.low <= number.value + 1e-9 and number.value - 1e-9 <= number.high for number in ranked.first)
+    assert all(
+        number.low <= number.value + 1e-9 and number.value - 1e-9 <= number.high
+        for number in ranked.first
+        if number.bounded
+    )
 
     turned = replace(plan, variants=plan.variants[::-1])
     assert np.allclose([n.value for n in analyse(turned, ballots).first], [n.value for n in ranked.first][::-1])
@@ -187,19 +200,20 @@ def test_identical_images_that_are_called_ties_give_every_variant_its_chance():
     tie = {"overall": (1, 1, 1, 1)}
     ranked = analyse(plan, [Ballot("r", "main", trial, plan.variant_names, tie) for trial in all_trials(plan)])
     assert {(n.value, n.low, n.high) for n in ranked.first} == {(0.25, 0.25, 0.25)}
-    assert [n.value for n in ranked.luce] == [0, 0, 0, 0]
+    assert [n.value for n in ranked.worth] == pytest.approx([0, 0, 0, 0], abs=1e-9)
 
 
 def test_judge_and_raters_who_rank_alike_agree_wholly():
     plan = small_plan(3, 2)
     ours = [Ballot("j", "main", t, ("v0", "v1", "v2"), {"overall": (1, 2, 3)}) for t in all_trials(plan)]
     theirs = [Ballot("r", "main", t, ("v2", "v1", "v0"), {"overall": (3, 2, 1)}, 1.0) for t in all_trials(plan)[:3]]
-    assert judge_human_agreement(ours, theirs) == (1, 3)
-    assert judge_human_agreement(ours, []) is None
+    found, trials = judge_human_agreement(plan, ours, theirs)
+    assert (found.value, trials) == (1, 3)
+    assert judge_human_agreement(plan, ours, []) is None
     reverse = [replace(ballot, ranks={"overall": (1, 2, 3)}) for ballot in theirs]
-    assert judge_human_agreement(ours, reverse) == (0, 3)
-    _, raters = without_inattentive([*theirs, *(replace(ballot, rater="s") for ballot in theirs)])
-    assert raters.alpha == pytest.approx(1)
+    assert judge_human_agreement(plan, ours, reverse)[0].value == 0
+    _, raters = without_inattentive(plan, [*theirs, *(replace(ballot, rater="s") for ballot in theirs)])
+    assert raters.alpha.value == pytest.approx(1)
     assert isinstance(SgaError("x"), ValueError)
 
 
@@ -212,3 +226,53 @@ def test_a_label_of_any_characters_is_drawn_as_it_is_written(tmp_path, label):
     ballots = [Ballot("m", "main", trial, ("a", "b"), {"overall": (1, 2)}) for trial in all_trials(plan)]
     save_figure(plan, f"{label} (Fig. 9)", analyse(plan, ballots), tmp_path / "figure.png")
     assert Image.open(tmp_path / "figure.png").size[0] > 500
+
+
+def test_alpha_is_of_mid_ranks():
+    """Two raters: 1, 1, 2 and 1, 2, 3. As mid-ranks 1.5, 1.5, 3 they agree on who is last; as raw ranks they do not."""
+    plan = small_plan(3, 2)
+    pairs = [("r", (1, 1, 2)), ("s", (1, 2, 3))]
+    ballots = [
+        Ballot(r, "main", t, plan.variant_names, {"overall": ranks}) for t in all_trials(plan) for r, ranks in pairs
+    ]
+    ratings = np.array([[1.5, 1.5, 3] * 8, [1.0, 2, 3] * 8])
+    raw = np.array([[1.0, 1, 2] * 8, [1.0, 2, 3] * 8])
+    found = alpha_of(plan, ballots).value
+    assert found == pytest.approx(krippendorff_alpha(ratings)) and found > krippendorff_alpha(raw) + 0.1
+
+
+def test_intervals_of_worth_hold_the_scatter_of_prompts():
+    """Each prompt is wholly for one variant: 40 equal ballots of a prompt say no more than one."""
+    plan = replace(small_plan(2, 8), seeds=tuple(range(40)), bootstrap=400)
+    ballots = [
+        Ballot("r", "main", t, plan.variant_names, {"overall": (1, 2) if t.prompt % 4 else (2, 1)})
+        for t in all_trials(plan)
+    ]
+    one = replace(plan, seeds=(0,))
+    few = [ballot for ballot in ballots if ballot.trial.seed == 0]
+    wide, narrow = (worth_intervals(Panel(p, b))[0] for p, b in ((plan, ballots), (one, few)))
+    assert wide.high - wide.low > 0.6 and wide.low < wide.value < wide.high
+    assert wide.high - wide.low == pytest.approx(narrow.high - narrow.low, rel=0.3)
+
+
+def test_agreement_positions_and_consistency_have_intervals(evaluated):
+    main(["report", str(evaluated)])
+    text = (read_plan(evaluated).out / "report.md").read_text()
+    bracket = r"\[-?[\d.]+, -?[\d.]+\]"
+    assert re.search(rf"Krippendorff's alpha \(ordinal\): -?[\d.]+ {bracket}", text)
+    assert re.search(rf"themselves on \d+ % {bracket} of the pairs", text)
+    assert re.search(
+        rf"Of the pairs of pictures, \d+ % {bracket} were ordered alike .* \d+ % {bracket} when it was", text
+    )
+    assert re.search(rf"by position: A \d+ % {bracket}, B \d+ % {bracket}", text)
+    assert re.search(rf"Judge and raters order \d+ % {bracket} of the pairs", text)
+    assert "for these data sets" in text and "also other raters" in text
+
+
+def test_the_interval_of_positions_says_whether_the_judge_favours_one():
+    plan = replace(small_plan(2, 12), bootstrap=400)
+    first = [Ballot("j", "main", t, plan.variant_names, {"overall": (1, 2)}) for t in all_trials(plan)]
+    turns = [replace(b, ranks={"overall": (1, 2) if b.trial.prompt % 2 else (2, 1)}) for b in first]
+    biased = [a if place % 6 else b for place, (a, b) in enumerate(zip(first, turns, strict=True))]
+    assert reliability(plan, biased).positions[0].excludes(0.5)
+    assert not reliability(plan, turns).positions[0].excludes(0.5)

@@ -8,13 +8,14 @@ import torch
 from sga_kohya.equations import gram as grams
 from sga_kohya.equations.interference import (
     Posterior,
-    collapse_sigma,
     diffusion_path,
     flow_path,
     group_fields,
+    half_sigma,
     interference_matrix,
     log_likelihood,
     marginal_field,
+    one_hot_sigma,
     quadratic_form,
     relative_log_likelihood,
     residuals,
@@ -179,22 +180,32 @@ def test_repeats_count_as_copies(data):
     torch.testing.assert_close(counted.means, copied.means)
 
 
-def test_alpha_collapses_where_it_is_said_to():
-    """measure.md: 300 latents of 65,536 dimensions, s* = 0.991."""
-    assert collapse_sigma(math.sqrt(2 * 65536), 300) == pytest.approx(0.991, abs=5e-4)
-    d, n = 4096, 60
-    latents = torch.randn(n, d)
-    nearest = (squared_distances(latents, latents) + 1e9 * torch.eye(n)).min().sqrt()
-    threshold = collapse_sigma(float(nearest), n)
-    effective = []
-    for sigma in (threshold - 0.06, threshold + 0.02, 1.0):
-        path = flow_path(torch.full((n,), sigma))
-        posterior = Posterior(2)
-        likelihood = relative_log_likelihood(torch.randn(n, d), latents, latents, path)
-        posterior.add(likelihood, latents, torch.arange(n) % 2)
-        effective.append(float(posterior.effective.mean()))
-    assert effective[0] < 1.05 and effective[1] > 2
-    assert effective[2] == pytest.approx(n)
+@pytest.mark.parametrize("count", [60, 300])
+def test_alpha_collapses_where_it_is_said_to(count):
+    """By brute force: N equidistant latents, and the share of the one that a point was made from."""
+    latents = 50 * torch.eye(count, dtype=torch.float64)  # any two are 50 sqrt(2) apart
+    distance = float(squared_distances(latents[:1], latents)[0, 1].sqrt())
+    draws = 1500
+
+    def share(sigma):
+        path = flow_path(torch.full((draws,), sigma, dtype=torch.float64))
+        source = latents[:1].expand(draws, -1)
+        noise = torch.randn(draws, count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x = path.mean[:, None] * source + path.std[:, None] * noise
+        return log_likelihood(x, latents, path).softmax(1)[:, 0]
+
+    half, one_hot = half_sigma(distance, count), one_hot_sigma(distance, count)
+    assert 0.5 < share(half).mean() < 0.62  # a factor of two in the noise ratio would give 0.18 or 1
+    assert share(one_hot).median() > 0.95 and share(one_hot).mean() > 0.9
+    assert share(half).median() < 0.9  # between the two it is not one-hot
+    assert share((half + 1) / 2).mean() < 0.1
+
+
+def test_the_figures_that_page_and_readme_give():
+    """300 latents of 65,536 dimensions."""
+    distance = math.sqrt(2 * 65536)
+    assert half_sigma(distance, 300) == pytest.approx(0.987, abs=5e-4)
+    assert one_hot_sigma(distance, 300) == pytest.approx(0.9817, abs=5e-5)
 
 
 def test_a_label_without_latents_is_no_field():

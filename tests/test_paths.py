@@ -91,10 +91,23 @@ def test_a_token_is_the_channels_of_one_latent_pixel(shape):
     torch.testing.assert_close(SLERP.at(z, eps, per_pixel).x, x)
 
 
-@pytest.mark.parametrize(("d", "expected"), [(16, 2.534), (32, 2.499), (64, 2.484)])
+def expected_square(d):
+    """E[omega^2] by quadrature: the angle between independent directions has a density of sin(omega)^(d - 2)."""
+    omega = (torch.arange(200_000, dtype=torch.float64) + 0.5) * math.pi / 200_000
+    density = torch.sin(omega) ** (d - 2)
+    return float((density * omega.square()).sum() / density.sum())
+
+
+@pytest.mark.parametrize(("d", "expected"), [(16, 2.534), (32, 2.500), (64, 2.483)])
 def test_loss_of_a_model_that_predicts_nothing(d, expected):
-    z, eps = pair(d, n=400_000, dtype=torch.float32, seed=d)
-    assert SLERP.at(z, eps, torch.tensor(0.4)).velocity.square().mean().item() == pytest.approx(expected, abs=0.003)
+    """Each token's squared velocity is d omega^2, its mean over the channels omega^2."""
+    assert round(expected_square(d), 3) == expected
+    z, eps = pair(d, n=400_000, seed=d)
+    velocity = SLERP.at(z, eps, torch.tensor(0.4)).velocity
+    torch.testing.assert_close(velocity.square().mean(1), angle(z, eps)[:, 0].square(), rtol=1e-9, atol=0)
+    spread = float(velocity.square().mean(1).std()) / math.sqrt(len(z))
+    assert velocity.square().mean().item() == pytest.approx(expected_square(d), abs=3 * spread)
+    assert spread < 0.0015
 
 
 @pytest.mark.parametrize("omega", [0.3, math.pi / 2, 2.5])

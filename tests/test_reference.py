@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
@@ -386,6 +387,23 @@ def test_a_straight_path_is_what_the_trainer_always_did(options):
     assert torch.equal(noised.target, noise - latents)
     prediction = torch.randn(4, 3, 8, 8)
     assert torch.equal(slice_losses(prediction, noised), (prediction - noised.target).square().mean(dim=(1, 2, 3)))
+
+
+def test_noise_opposite_its_latents_is_drawn_anew(monkeypatch):
+    """There the geodesic is not unique."""
+    draws, drawn = torch.randn, []
+    latents = torch.randn(1, 4, 2, 2)
+
+    def once_opposite(*shape, **options):
+        drawn.append(draws(*shape, **options))
+        if len(drawn) == 2:  # the first are the noise levels
+            drawn[-1][0, :, 1, 0] = -2 * latents[0, :, 1, 0]
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randn", once_opposite)
+    noised = FlowMatching({}, path=PATHS["spherical-slerp"])(latents, ["macro"], torch.Generator().manual_seed(0))
+    omega = noised.target.norm(dim=1) / 2
+    assert len(drawn) > 2 and omega.max() < torch.pi - 1e-3
 
 
 def test_path_by_option(options, capsys):

@@ -33,6 +33,21 @@ def test_the_true_velocity_leads_to_the_data(shape, path):
     torch.testing.assert_close(tokens_of(x), project(z), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("path", ["spherical-linear", "spherical-slerp"])
+def test_what_is_decoded_lies_on_the_sphere_whatever_the_model_predicts(path):
+    """On a chord no step ends there by itself, so the last one projects; the ones before do not."""
+    scheduler = PathScheduler(path)
+    scheduler.set_timesteps(3)
+    x = scheduler.prior(gaussian(2, 16, 4, 4))
+    norms = []
+    for number, timestep in enumerate(scheduler.timesteps):
+        x = scheduler.step(3 * gaussian(2, 16, 4, 4, seed=number + 1), timestep, x).prev_sample
+        norms.append(x.norm(dim=1))
+    torch.testing.assert_close(norms[-1], torch.full_like(norms[-1], 4.0))
+    if path == "spherical-linear":
+        assert (norms[0] - 4).abs().min() > 1e-3
+
+
 def test_packing_is_that_of_diffusers():
     from diffusers import FluxPipeline
 

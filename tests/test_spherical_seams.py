@@ -90,6 +90,25 @@ def test_a_target_of_the_hosts_own_making_stays(family):
     torch.testing.assert_close(found[1], tangent(raw - prior, x)[1].square(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_noise_opposite_its_latents_is_drawn_anew(family):
+    """There the geodesic is not unique: the training path must leave the token's own noise, and only its."""
+    function, replace, _ = FAMILIES[family]
+    latents, noise = gaussian(2, 16, 4, 4), gaussian(2, 16, 4, 4, seed=1)
+    noise[1, :, 2, 3] = -3 * latents[1, :, 2, 3]
+    scheduler = [] if family == "sd3" else [None]
+    torch.manual_seed(4)
+    session = Session(SgaConfig(path="spherical-slerp"))
+    replace(function, session)(argparse.Namespace(), *scheduler, latents, noise, "cpu", torch.float32)
+    kept = SLERP.at(latents, noise, torch.tensor([0.3, 0.8]))
+    other = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    other[1, :, 2, 3] = False
+    found = session.path_batch
+    torch.testing.assert_close(found.x.where(other, 0 * found.x), kept.x.where(other, 0 * kept.x))
+    omega = found.velocity[1, :, 2, 3].norm() / 4
+    assert omega < torch.pi - 1e-3 and not torch.allclose(found.x[1, :, 2, 3], kept.x[1, :, 2, 3])
+
+
 def test_the_returned_noisy_latents_may_ask_for_gradients():
     session = Session(SgaConfig(path="spherical-slerp"))
     noisy, *_ = noise_seam._replace_flux(flux, session)(

@@ -19,7 +19,7 @@ from sga_kohya.equations.paths import project, unit
 from sga_kohya.errors import SgaError
 from sga_kohya.spherical import frechet, measures
 from sga_kohya.spherical.__main__ import main
-from sga_kohya.spherical.adversarial import PatchDiscriminator, hinge
+from sga_kohya.spherical.adversarial import PatchDiscriminator, adversarial, hinge
 from sga_kohya.spherical.autoencoders import DiffusersAutoencoder, load_autoencoder
 from sga_kohya.spherical.decoder import DecoderOptions, DecoderTrainer
 from sga_kohya.spherical.decoder import run as run_decoder
@@ -240,6 +240,26 @@ def test_every_term_of_the_loss_reaches_the_decoder_and_the_discriminator_learns
         learned = any(not torch.equal(a, b) for a, b in zip(judge, trainer.discriminator.parameters(), strict=True))
         assert learned == (name == "adversarial")
     assert not torch.equal(moved["L1"], moved["LPIPS"]) and not torch.equal(moved["L1"], moved["adversarial"])
+
+
+@pytest.mark.parametrize("spherical", [True, False])
+def test_the_decoder_is_shown_what_a_spherical_model_samples(vae, photos, tmp_path, spherical):
+    options = decoder_options(vae, photos, tmp_path / "out", spherical=spherical, adversarial=0.0)
+    trainer = DecoderTrainer(options)
+    shown = []
+    trainer.autoencoder.register_forward_pre_hook(lambda module, args: shown.append(args[0].clone()))
+    trainer.step(trainer.autoencoder, trainer.discriminator, trainer.optimizers, trainer.held[:1])
+    with torch.no_grad():
+        latents = trainer.autoencoder.encode(trainer.held[:1])
+    torch.testing.assert_close(shown[-1], project(latents) if spherical else latents)
+    assert not torch.allclose(project(latents), latents, rtol=0.01)
+
+
+def test_the_adversarial_term_moves_the_decoder_towards_higher_scores():
+    scores = torch.tensor([3.0, -1.0], requires_grad=True)
+    loss = adversarial(scores)
+    loss.backward()
+    assert loss.item() == -1 and (scores.grad < 0).all()  # a descending step raises them
 
 
 def test_discriminator_scores_patches_and_hinge_saturates():

@@ -1,7 +1,7 @@
 """Who pulls at a point: alpha_xi, u_xi, Delta_xi and Omega of Appendix A and B of arXiv:2603.10785, in log space.
 
 The data are N latents z_k in R^d with a label each; any labelling is a partition (0.A.3). Two facts to say wherever
-these figures are shown. (1) alpha is one-hot below a noise level, see `collapse_sigma`, that is close to 1 for latents
+these figures are shown. (1) alpha is one-hot below a noise level, see `one_hot_sigma`, that is close to 1 for latents
 of real size, so that the cross terms of a single point vanish over most of training. (2) Latents of different shape
 live in different spaces: a posterior is over latents of one shape.
 """
@@ -176,9 +176,19 @@ def quadratic_form(alpha: Tensor, omega: Tensor) -> Tensor:
     return torch.einsum("bg,bgh,bh->b", alpha, omega, alpha)
 
 
-def collapse_sigma(nearest: float, count: int) -> float:
-    """s*: below about this noise level alpha is one-hot, D / (D + sqrt(2 ln N)).
+def half_sigma(nearest: float, count: int) -> float:
+    """s*: about where alpha gives half to the latent that a point was made from, D / (D + 2 sqrt(ln N)).
 
-    nearest: D, the distance from a latent to its nearest neighbour. count: N, at least 2.
+    nearest: D, the distance from a latent to its nearest neighbour. count: N, at least 2. For N equidistant latents the
+    others then weigh N exp(r^2 D^2 / 4) against exp(r^2 D^2 / 2), r = (1 - s) / s, in the mean over the noise. Where
+    one neighbour is much nearer than all others only that pair matters.
     """
-    return nearest / (nearest + math.sqrt(2 * math.log(count)))
+    return nearest / (nearest + 2 * math.sqrt(math.log(count)))
+
+
+def one_hot_sigma(nearest: float, count: int) -> float:
+    """Below about this noise level alpha is one-hot, above 0.95: D / (D + 2 sqrt(2 ln N)), arguments as above.
+
+    The nearest of N latents is then farther away than the best of N draws of noise can bridge.
+    """
+    return nearest / (nearest + 2 * math.sqrt(2 * math.log(count)))

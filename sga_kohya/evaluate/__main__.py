@@ -158,7 +158,7 @@ def human(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    _need("choix", "matplotlib")
+    _need("matplotlib")
     from sga_kohya.evaluate.report.report import write_report
 
     with only_writer(plan.out, ELSEWHERE):

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import hashlib
 import os
 import runpy
 import sys
@@ -20,7 +19,7 @@ from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import positive, run_command
-from sga_kohya.kit.files import only_writer
+from sga_kohya.kit.files import only_writer, sha256
 from sga_kohya.options import read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
@@ -89,7 +88,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     from sga_kohya.hosts.sd_scripts.measure import Enough, Look, install_look
     from sga_kohya.interference import report, store
 
-    facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": _hash(args.weights)}
+    facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": sha256(args.weights)[:16]}
     facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}
     with only_writer(out, "name another folder by --out"):
         measured = store.load(out, facts, list(args.levels), args.points)
@@ -151,14 +150,6 @@ def _arguments(
     }
     words = [f"--{key}={value}" for key, value in ours.items()]
     return ["--config_file", str(file), "--cache_latents", *further, *words]
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from sga_kohya.interference.summary import Interval, Matrix
+from sga_kohya.interference.summary import Matrix
+from sga_kohya.kit.intervals import Interval
 
 CELL, LEFT = 56, 58
 WIDTH, HEIGHT, PAD = 340, 200, (40, 12, 12, 34)  # left, right, top, bottom
@@ -37,7 +38,7 @@ def _cell(matrix: Matrix, i: int, j: int, top: float) -> str:
         name = f"{matrix.labels[min(i, j)]}-{matrix.labels[max(i, j)]}"
         cosine = matrix.cosine.get(name, Interval(math.nan))
         value, kind = abs(cosine.value), "help" if cosine.value >= 0 else "conflict"
-        text, said = f"{cosine.value:+.2f}".replace("-", "−"), f"95 % interval {cosine.low:+.2f} to {cosine.high:+.2f}"
+        text, said = f"{cosine.value:+.2f}".replace("-", "−"), f"95 % interval {cosine.brackets('+.2f')}"
     x, y = LEFT + j * CELL, i * CELL
     if not math.isfinite(value):
         value, text, said, kind = 0.0, "·", "undefined: a part is zero", "grid"
@@ -75,7 +76,7 @@ def lines(levels: Sequence[float], series: Sequence[Sequence[Interval]], low: fl
         parts += [
             f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{y(v.low):.1f}" y2="{y(v.high):.1f}" class="bar s{number}"/>'
             for px, v in known
-            if math.isfinite(v.low)
+            if v.bounded
         ]
         parts += [
             f'<circle cx="{px:.1f}" cy="{y(v.value):.1f}" r="3.5" class="dot s{number}">'

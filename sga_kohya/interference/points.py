@@ -16,7 +16,6 @@ from torch.nn.functional import adaptive_avg_pool2d
 from sga_kohya.equations.interference import (
     Path,
     Posterior,
-    collapse_sigma,
     group_fields,
     interference_matrix,
     quadratic_form,
@@ -107,7 +106,7 @@ def output_space(space: Space, z: Tensor, noise: Tensor, x: Tensor, path: Path, 
         "loss": float(quadratic_form(alpha, omega)),
         "effective": float(posterior.effective),
         "latents": len(space.latents),
-        "collapse": collapse_sigma(nearest, len(space.latents)) if len(space.latents) > 1 else None,
+        "nearest": nearest if len(space.latents) > 1 else None,  # in units of the noise
         "noise": float(path.std / (path.mean + path.std)),  # sigma of the straight path with this signal-to-noise ratio
         "_pull": alpha[0][:, None] * delta[0],
     }

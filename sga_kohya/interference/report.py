@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -12,7 +11,9 @@ from typing import Any
 
 from sga_kohya.interference import charts, summary
 from sga_kohya.interference.points import Measurement
-from sga_kohya.interference.summary import Interval, Level
+from sga_kohya.interference.summary import Level
+from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.intervals import Interval
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -28,8 +29,8 @@ def write(out: Path, measured: Measurement, facts: dict[str, str]) -> Path:
     words = summary.verdict(levels)
     out.mkdir(parents=True, exist_ok=True)
     content = {**facts, "verdict": words, "notes": summary.NOTES, "levels": [asdict(level) for level in levels]}
-    _replace(out / "interference.json", json.dumps(_plain(content), indent=1) + "\n")
-    _replace(out / "interference.html", page(levels, words, facts))
+    write_whole(out / "interference.json", json.dumps(_plain(content), indent=1) + "\n")
+    write_whole(out / "interference.html", page(levels, words, facts))
     return out / "interference.html"
 
 
@@ -73,14 +74,25 @@ def _maps(level: Level) -> str:
         charts.heat_map(level.omega, "Ω, exact"),
         charts.heat_map(level.proxy, "Ω of averaged latents, a proxy"),
     ]
-    below = math.isfinite(level.collapse) and level.noise < level.collapse
-    note = " <span class=tag>below s*: α is one-hot</span>" if below else ""
-    return f"<h3>noise level {level.sigma:g}{note}</h3><div class=maps>{''.join(figures)}</div>"
+    return f"<h3>noise level {level.sigma:g}{_tag(level)}</h3><div class=maps>{''.join(figures)}</div>"
+
+
+def _tag(level: Level) -> str:
+    """NaN, where nothing is known, is below nothing."""
+    if level.noise < level.one_hot:
+        return " <span class=tag>below s*: α is one-hot</span>"
+    return " <span class=tag>below s*: α gives most to one slice</span>" if level.noise < level.half else ""
 
 
 def _row(level: Level) -> str:
     cells = [f"{level.sigma:g}", f"{level.noise:.3f}", f"{level.effective:.1f} of {level.latents:.0f}"]
-    cells += [f"{level.collapse:.3f}", f"{level.loss:.4f}", str(level.gradients.count), str(level.omega.count)]
+    cells += [
+        f"{level.half:.3f}",
+        f"{level.one_hot:.3f}",
+        f"{level.loss:.4f}",
+        str(level.gradients.count),
+        str(level.omega.count),
+    ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
@@ -91,9 +103,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -11,11 +11,12 @@ from sga_kohya.kit.files import whole_file
 
 FILE = "measured.pt"
 _KEPT = ("done", "seen", "steps", "windows")
+_FORM = 2  # of the content; what another version has measured is not mixed in
 
 
 def load(out: Path, facts: dict[str, str], levels: list[float], points: int) -> Measurement:
     """What OUT holds of this measurement, or an empty one. Raises SgaError when OUT holds another."""
-    settings = {**facts, "levels": levels}
+    settings = {**facts, "levels": levels, "form": _FORM}
     file = out / FILE
 
     def save(measured: Measurement) -> None:

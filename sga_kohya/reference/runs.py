@@ -9,7 +9,7 @@ import torch
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import one_line
-from sga_kohya.kit.files import whole_folder
+from sga_kohya.kit.files import whole_folder, write_whole
 from sga_kohya.reference.models import Denoiser
 
 
@@ -79,9 +79,7 @@ def save(
     with whole_folder(folder) as part:
         denoiser.save(part, metadata)
         torch.save(optimizer.state_dict(), part / "optimizer.pt")
-        (part / "run.json").write_text(
-            json.dumps({"step": step, **_fixed(options, config)}, indent=1), encoding="utf-8"
-        )
+        write_whole(part / "run.json", json.dumps({"step": step, **_fixed(options, config)}, indent=1))
 
 
 def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) -> int:

@@ -80,16 +80,16 @@ def _ablation(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
+    args = build_parser().parse_args(argv)
 
     def body() -> None:
-        args = build_parser().parse_args(argv)
         # The first process of a decoder's training holds its folder; the others write nothing.
         first = os.environ.get("RANK", "0") == "0"
         with only_writer(args.out, "name another folder as OUT") if first else contextlib.nullcontext():
             if text := _COMMANDS[args.command](args):
                 print(text)
 
-    return run_command("sga_kohya.spherical", body, extra="spherical")
+    return run_command("sga_kohya.spherical", body, _INTERRUPTED[args.command], extra="spherical")
 
 
 def _options(kind: Any, args: argparse.Namespace) -> Any:
@@ -114,6 +114,11 @@ def _run_ablation(args: argparse.Namespace) -> str:
     return ablation.run(_options(ablation.AblationOptions, args))
 
 
+_INTERRUPTED = {
+    "probe": "the same command starts again",
+    "decoder": "add --resume to go on from the last checkpoint",
+    "ablation": "the same command goes on",
+}
 _COMMANDS = {"probe": _run_probe, "decoder": _run_decoder, "ablation": _run_ablation}
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Every step is skipped when its result lies in OUT, and a run that was cut off go
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import whole_file, write_whole
 from sga_kohya.reference.models import Stack, make_stack
 from sga_kohya.reference.runs import RunOptions
 from sga_kohya.reference.sample import sample
@@ -81,8 +81,8 @@ def run(options: AblationOptions) -> str:
             found["distance"].setdefault(name, []).append(distance)
             save_grid(list(images[:40].view(5, 8, *images.shape[1:])), options.out / f"{name}-{seed}.png")
     text = table(found, options)
-    _write(options.out / "ablation.json", json.dumps(found, indent=1))
-    _write(options.out / "table.txt", text + "\n")
+    write_whole(options.out / "ablation.json", json.dumps(found, indent=1))
+    write_whole(options.out / "table.txt", text + "\n")
     return text
 
 
@@ -159,9 +159,8 @@ def _images(name: str, seed: int, dataset: Path, vae: Path, classes: list[str], 
             trainer = Trainer(RunOptions(**{**vars(run), "resume": resume}), config)
             trainer.run()
             stack = trainer.stack
-        part = kept.with_suffix(".part")
-        torch.save(_sample(stack, classes, options.samples, seed, name), part)
-        part.replace(kept)
+        with whole_file(kept) as part:
+            torch.save(_sample(stack, classes, options.samples, seed, name), part)
     return torch.load(kept, weights_only=True)
 
 
@@ -205,10 +204,4 @@ def _check_same(options: AblationOptions) -> None:
             raise SgaError(f"{options.out}: {'; '.join(changed)}; go on with the same settings, or name another folder")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    _write(file, json.dumps(now, indent=1))
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_whole(file, json.dumps(now, indent=1))

@@ -1,8 +1,6 @@
 """One view of every VAE: pixels to normalised latents and back, with the decoder that can be trained and saved."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import whole_file, whole_folder, write_whole
 
 
 class Autoencoder(nn.Module):
@@ -74,14 +73,12 @@ class DiffusersAutoencoder(Autoencoder):
         return nn.ModuleList([self.vae.decoder, *([after] if after is not None else [])])
 
     def save(self, folder: Path, metadata: dict[str, str]) -> Path:
-        target, part = folder / "vae", folder / "vae.part"
-        shutil.rmtree(part, ignore_errors=True)
-        self.vae.save_pretrained(part)
-        weights = part / "diffusion_pytorch_model.safetensors"
-        save_file(_contiguous(self.vae), weights, {"format": "pt", **metadata})
-        (part / "decoder.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
+        target = folder / "vae"
+        with whole_folder(target) as part:
+            self.vae.save_pretrained(part)
+            weights = part / "diffusion_pytorch_model.safetensors"
+            save_file(_contiguous(self.vae), weights, {"format": "pt", **metadata})
+            write_whole(part / "decoder.json", json.dumps(metadata, indent=1))
         return target
 
 
@@ -106,9 +103,9 @@ class HostFileAutoencoder(Autoencoder):
         return nn.ModuleList([self.module.decoder])
 
     def save(self, folder: Path, metadata: dict[str, str]) -> Path:
-        target, part = folder / "ae.safetensors", folder / "ae.part"
-        save_file(_contiguous(self.module), part, {"format": "pt", **metadata})
-        os.replace(part, target)
+        target = folder / "ae.safetensors"
+        with whole_file(target) as part:
+            save_file(_contiguous(self.module), part, {"format": "pt", **metadata})
         return target
 
 

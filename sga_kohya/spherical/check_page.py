@@ -3,10 +3,10 @@
 import base64
 import html
 import io
-import os
 from pathlib import Path
 from typing import Any
 
+from sga_kohya.kit.files import write_whole
 from sga_kohya.spherical.tokenizer_check import table
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
@@ -26,7 +26,7 @@ _COLOURS = {"suited": "#2a7", "doubtful": "#d90", "unsuited": "#c33"}
 def write_report(figures: dict[str, Any], out: Path) -> None:
     """OUT/probe.html and charts.png. out: where the probe's swap.png is."""
     charts = draw(figures)
-    _write(out / "charts.png", charts)
+    write_whole(out / "charts.png", charts)
     texts = {key: html.escape(str(figures[key])) for key in ("verdict", "why")}
     page = _PAGE.format(
         title=html.escape(f"Spherical probe of {figures['vae']}"),
@@ -36,7 +36,7 @@ def write_report(figures: dict[str, Any], out: Path) -> None:
         grid=base64.b64encode((out / "swap.png").read_bytes()).decode(),
         **texts,
     )
-    _write(out / "probe.html", page.encode())
+    write_whole(out / "probe.html", page.encode())
 
 
 def draw(figures: dict[str, Any]) -> bytes:
@@ -60,9 +60,3 @@ def draw(figures: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import write_whole
 from sga_kohya.spherical.images import find_images, load_square
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg", "ihc.png")
@@ -52,9 +53,7 @@ def write_crops(classes: dict[str, list[Path]], folder: Path, per_class: int, ba
             f"image_dir = {json.dumps(str(target))}",
             f"class_tokens = {json.dumps(name)}",
         ]
-    part = file.with_suffix(".part")
-    part.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    part.replace(file)
+    write_whole(file, "\n".join([*lines, ""]))
     return file
 
 

@@ -6,7 +6,6 @@ and step alone, so that a resumed run equals an uninterrupted one.
 """
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from sga_kohya.equations.paths import project
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import whole_folder, write_whole
 from sga_kohya.spherical.adversarial import PatchDiscriminator, adversarial, hinge
 from sga_kohya.spherical.autoencoders import load_autoencoder
 from sga_kohya.spherical.images import find_images, load_square, load_squares, save_grid
@@ -139,7 +139,7 @@ class DecoderTrainer:
                 [row[:SHOWN] for row in (self.held, *(r.images for r in rows.values()))], options.out / "rows.png"
             )
             report = {"options": _texts(options), "reconstruction": {name: r.figures for name, r in rows.items()}}
-            _write(options.out / "decoder.json", json.dumps(report, indent=1))
+            write_whole(options.out / "decoder.json", json.dumps(report, indent=1))
             text = f"{table(rows)}\nsaved: {target}"
         accelerator.wait_for_everyone()
         return text
@@ -188,20 +188,14 @@ class DecoderTrainer:
         if not self.accelerator.is_main_process:
             return
         folder = self.options.out / "checkpoints" / f"step-{step:08d}"
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        torch.save(
-            {
-                "decoder": self.decoding.state_dict(),
-                "discriminator": self.discriminator.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            },
-            part / "state.pt",
-        )
-        _write(part / "run.json", json.dumps({"step": step, **_texts(self.options)}, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        state = {
+            "decoder": self.decoding.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        with whole_folder(folder) as part:
+            torch.save(state, part / "state.pt")
+            write_whole(part / "run.json", json.dumps({"step": step, **_texts(self.options)}, indent=1))
         # What was copied to another name, or is not a run's, stays.
         for other in folder.parent.glob("step-" + "[0-9]" * 8):
             if other != folder and (other / "run.json").is_file():
@@ -246,9 +240,3 @@ def find_checkpoint(options: DecoderOptions) -> Path | None:
 
 def _texts(options: DecoderOptions) -> dict[str, str]:
     return {key: str(value) for key, value in asdict(options).items() if key not in _FREE}
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import whole_file
 from sga_kohya.kit.pictures import is_picture
 
 
@@ -47,6 +48,5 @@ def save_grid(rows: Sequence[Tensor], path: Path) -> None:
     """A picture of rows of images, each (B, 3, H, W) in [-1, 1]."""
     cells = [torch.cat(list(row.clamp(-1, 1)), dim=2) for row in rows]
     pixels = ((torch.cat(cells, dim=1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    part = path.with_suffix(".part")
-    Image.fromarray(pixels).save(part, format="PNG")
-    part.replace(path)
+    with whole_file(path) as part:
+        Image.fromarray(pixels).save(part, format="PNG")

@@ -1,14 +1,14 @@
 """A small VAE trained on the spot, for the ablation: AutoencoderKL of diffusers, L1 and a little KL."""
 
-import os
 import random
-import shutil
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
+
+from sga_kohya.kit.files import whole_folder
 
 CHANNELS = 16  # d of FLUX.1 and SD3
 KL_WEIGHT = 1e-3
@@ -45,8 +45,6 @@ def train_tokenizer(images: Tensor, folder: Path, steps: int, batch_size: int = 
     with torch.no_grad():
         latents = vae.encode(images[rng.sample(range(len(images)), min(256, len(images)))]).latent_dist.mode()
     vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
-    part = folder.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    vae.save_pretrained(part)
-    os.replace(part, folder)
+    with whole_folder(folder) as part:
+        vae.save_pretrained(part)
     return folder

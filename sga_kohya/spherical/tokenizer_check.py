@@ -1,7 +1,6 @@
 """`python -m sga_kohya.spherical probe VAE IMAGES`: does this tokenizer suit spherical flow matching?"""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from sga_kohya.equations.paths import project
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import write_whole
 from sga_kohya.spherical import measures
 from sga_kohya.spherical.autoencoders import Autoencoder, load_autoencoder
 from sga_kohya.spherical.images import find_images, load_squares, save_grid
@@ -49,9 +49,7 @@ def run(options: ProbeOptions) -> dict[str, Any]:
     figures, grid = measure(autoencoder.to(device), files, options, device)
     options.out.mkdir(parents=True, exist_ok=True)
     save_grid(grid, options.out / "swap.png")
-    part = options.out / "probe.json.part"
-    part.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    os.replace(part, options.out / "probe.json")
+    write_whole(options.out / "probe.json", json.dumps(figures, indent=1))
     from sga_kohya.spherical.check_page import write_report  # it needs matplotlib; the figures are safe by now
 
     write_report(figures, options.out)

@@ -76,6 +76,8 @@ class Recorder:
             for given, result in zip(args, prepared if isinstance(prepared, tuple) else (prepared,), strict=True):
                 if isinstance(given, torch.utils.data.DataLoader):
                     self.watch_loader(result)
+                if isinstance(given, torch.nn.Module) and os.environ.get("TINY_MODEL_PREDICTS_NOTHING"):
+                    given.register_forward_hook(lambda module, inputs, output: nothing_like(output))
             return prepared
 
         def recorded_backward(loss, *args, **kwargs):
@@ -168,6 +170,11 @@ class Recorder:
         import torch
 
         torch.save(self.events, path.with_suffix(f".rank{os.environ.get('RANK', 0)}.pt"))
+
+
+def nothing_like(output: Any) -> Any:
+    """The output of a model, all zeros, with its graph."""
+    return type(output)(map(nothing_like, output)) if isinstance(output, tuple | list) else 0 * output
 
 
 def trainable(optimizers: list[Any]) -> list[Any]:

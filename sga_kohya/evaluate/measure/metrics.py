@@ -114,7 +114,7 @@ def prompt_means(plan: Plan, scores: Mapping[Cell, float]) -> list[np.ndarray]:
 
 def metric_intervals(plan: Plan, scores: Mapping[Cell, float]) -> list[Interval]:
     """The metric of each variant, averaged over seeds, prompts, then datasets."""
-    return intervals(prompt_means(plan, scores), plan.bootstrap, plan.confidence, plan.seed)
+    return intervals(prompt_means(plan, scores), plan.bootstrap, plan.confidence, plan.seed, (-1.0, 1.0))
 
 
 def metric_difference(plan: Plan, scores: Mapping[Cell, float], left: str, right: str) -> Interval:

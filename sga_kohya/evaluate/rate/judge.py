@@ -6,7 +6,7 @@ order, and asked of identical pictures tell how far to believe it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -268,17 +268,3 @@ def read(plan: Plan) -> list[Ballot]:
     ballots = [Ballot.from_json(row) for row in rows]
     refuse_foreign(plan, ballots, path)
     return ballots
-
-
-def agreements(ballots: Sequence[Ballot], kind: str) -> list[float]:
-    """How far each answer of that kind agrees with the same rater's main answer on the trial."""
-    from sga_kohya.evaluate.rate.ranking import order_agreement
-
-    main = {(ballot.rater, ballot.trial): ballot for ballot in ballots if ballot.kind == "main"}
-    found = []
-    for ballot in ballots:
-        first = main.get((ballot.rater, ballot.trial)) if ballot.kind == kind else None
-        if first is not None and sorted(first.order) == sorted(ballot.order):
-            names = first.order
-            found.append(order_agreement(first.by_variant(names), ballot.by_variant(names)))
-    return [value for value in found if value is not None]

@@ -1,4 +1,4 @@
-"""What rankings with ties say: rank distribution, pairwise wins, Plackett-Luce scores, agreement.
+"""What rankings with ties say: rank distribution, pairwise wins, agreement.
 
 A ranking is a vector of ranks, one for each variant, 1 the best; equal numbers are a tie and gaps mean nothing.
 """
@@ -28,38 +28,26 @@ def pairwise_wins(ranks: Sequence[float]) -> np.ndarray:
     return (ranks[:, None] < ranks).astype(float) + 0.5 * (ranks[:, None] == ranks)
 
 
-def plackett_luce(rankings: np.ndarray, generator: np.random.Generator, rounds: int = 1) -> np.ndarray:
-    """Log-worth of each variant, mean 0, by choix. rankings: (ballots, variants) of ranks.
-
-    The model knows no ties: they are broken at random, in each of `rounds` fits anew, and the fits averaged. A small
-    prior keeps the score of a variant that never wins finite.
-    """
-    import choix
-
-    if not (rankings != rankings[:, :1]).any():
-        return np.zeros(rankings.shape[1])  # nothing was told apart, so there is nothing to fit
-    ties = (np.diff(np.sort(rankings, axis=1), axis=1) == 0).any()
-    fits = []
-    for _ in range(rounds if ties else 1):
-        order = np.lexsort((generator.random(rankings.shape), rankings), axis=1)
-        fits.append(choix.ilsr_rankings(rankings.shape[1], order.tolist(), alpha=0.01, tol=1e-5))
-    return np.mean(fits, axis=0) - np.mean(fits)
-
-
-def krippendorff_alpha(ratings: np.ndarray) -> float:
+def krippendorff_alpha(ratings: np.ndarray, raters: np.ndarray | None = None, units: np.ndarray | None = None) -> float:
     """Krippendorff's alpha with the ordinal difference. ratings: (raters, units), NaN where one did not rate.
 
+    raters, units: how often each counts, once if not given. A rater who counts twice is not compared with themselves.
     1 is agreement, 0 what chance gives. NaN where no unit has two ratings. Constant ratings give 1.
     Krippendorff, Content Analysis (2004), section 11.3.
     """
     values = np.unique(ratings[~np.isnan(ratings)])
-    counts = np.stack([(ratings == value).sum(axis=0) for value in values], axis=1).astype(float)  # (units, values)
-    counts = counts[counts.sum(axis=1) >= 2]
-    if not len(counts):
+    raters = np.ones(len(ratings)) if raters is None else raters
+    units = np.ones(ratings.shape[1]) if units is None else units
+    given = np.stack([ratings == value for value in values], axis=2).astype(float)  # (raters, units, values)
+    counts, own = np.tensordot(raters, given, 1), np.tensordot(raters**2, given, 1)  # (units, values)
+    pairs = counts[:, :, None] * counts[:, None, :] - own[:, :, None] * np.eye(len(values))
+    # Divided by the number of ratings less one, where each rater counts once.
+    total, all_pairs = counts.sum(axis=1), pairs.sum(axis=(1, 2))
+    known = (all_pairs > 0) & (units > 0)
+    if not known.any():
         return float("nan")
-    per_unit = counts.sum(axis=1, keepdims=True)
-    pairs = np.einsum("uc,uk->uck", counts, counts) - np.einsum("uc,ck->uck", counts, np.eye(len(values)))
-    coincidences = (pairs / (per_unit[:, :, None] - 1)).sum(axis=0)
+    scale = units[known] * total[known] / all_pairs[known]
+    coincidences = (pairs[known] * scale[:, None, None]).sum(axis=0)
     margins = coincidences.sum(axis=0)
     cumulative = np.concatenate([[0], np.cumsum(margins)])
     # between values c <= k: all ratings from c to k, of c and k themselves half.

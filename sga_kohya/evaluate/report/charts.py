@@ -1,11 +1,11 @@
 """Rank distribution beside the first-place rate of each dataset (the layout of Figs. 9 and 10), as PNG and as HTML."""
 
 import html
-import os
 from pathlib import Path
 
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked
+from sga_kohya.kit.files import whole_file
 
 
 def save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
@@ -54,9 +54,8 @@ def _save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
     right.set_title("first places by dataset, %")
     for (row, column), value in np.ndenumerate(heat):
         right.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 38 else "black")
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png")
 
 
 def figure_html(plan: Plan, ranked: Ranked) -> str:

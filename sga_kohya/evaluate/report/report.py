@@ -31,7 +31,7 @@ from sga_kohya.kit.intervals import Interval
 def write_report(plan: Plan) -> Path:
     """Returns report.html's path. Raises SgaError when there is nothing to report."""
     scores, asked = metrics.read(plan), judges.read(plan)
-    rated, raters = without_inattentive(study.read(plan))
+    rated, raters = without_inattentive(plan, study.read(plan))
     judged, ranked = analyse(plan, asked), analyse(plan, rated)
     if scores is None and judged is None and ranked is None:
         raise SgaError(f"{plan.out} has nothing to report yet: run `metrics`, `judge` or `human` with this plan first")
@@ -41,14 +41,16 @@ def write_report(plan: Plan) -> Path:
         found.append(sections.metrics_section(plan, scores))
     if judged:
         results["judge"] = judged
-        sentences = sections.judge_sentences(asked[0].rater, reliability(asked), len(plan.variants))
+        sentences = sections.judge_sentences(asked[0].rater, reliability(plan, asked), len(plan.variants))
         found.append(sections.ranking_section(plan, "judge", "Model judge (Fig. 9)", judged, sentences))
     if ranked:
         results["human"] = ranked
         sentences = sections.human_sentences(raters)
         found.append(sections.ranking_section(plan, "human", "Human raters (Fig. 10)", ranked, sentences))
-    if agreed := judge_human_agreement(asked, rated):
-        sentence = f"Judge and raters order {100 * agreed[0]:.0f} % of the pairs alike, on {agreed[1]} shared trials."
+    if agreed := judge_human_agreement(plan, asked, rated):
+        sentence = (
+            f"Judge and raters order {sections.percent(agreed[0])} of the pairs alike, on {agreed[1]} shared trials."
+        )
         found.append(Section("agreement", "Agreement of judge and raters", [sentence]))
     found += [section for section in (sections.efficiency(plan, results), sections.ablation(plan, results)) if section]
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ def csv_rows(plan: Plan, scores: Scores | None, results: dict[str, Ranked]) -> I
             yield from lines(source, "place 1", dataset, row)
         for dimension, row in ranked.dimensions.items():
             yield from lines(source, f"place 1 in {dimension}", "", row)
-        yield from lines(source, "Plackett-Luce log-worth", "", ranked.luce)
+        yield from lines(source, "log-worth", "", ranked.worth)
         for place, name in enumerate(plan.variant_names):
             yield from lines(source, f"beats {name}", "", [row[place] for row in ranked.wins])
 

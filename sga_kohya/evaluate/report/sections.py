@@ -1,6 +1,5 @@
 """The report as titles, sentences, tables and figures, from which HTML and Markdown are written alike."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +7,7 @@ from sga_kohya.evaluate.measure.metrics import Scores, metric_difference, metric
 from sga_kohya.evaluate.plan import paper
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked, Raters, Reliability
+from sga_kohya.evaluate.rate.ballots import LETTERS
 from sga_kohya.kit.intervals import Interval
 
 ABLATION_ROLES = ("full", "without_tuples", "without_modulation")
@@ -36,15 +36,15 @@ class Section:
 
 
 def percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+    return f"{100 * interval.value:.0f} % {interval.brackets('.0f', 100)}"
 
 
 def signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    return f"{interval.value:+.3f} {interval.brackets('+.3f')}"
 
 
-def share(number: float | None) -> str:
-    return "not asked" if number is None or math.isnan(number) else f"{100 * number:.0f} %"
+def share(interval: Interval | None) -> str:
+    return percent(interval) if interval else "not asked"
 
 
 def setup(plan: Plan) -> Section:
@@ -53,12 +53,14 @@ def setup(plan: Plan) -> Section:
     sentences = [
         f"{len(plan.variants)} variants, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds a prompt. Means are "
         "taken over pairs, then seeds, prompts and datasets; variants are compared on the same prompts and seeds.",
-        f"In brackets: {100 * plan.confidence:g} % intervals of {plan.bootstrap} bootstrap resamples of datasets and, "
-        "within them, prompts. With few prompts they come out too narrow; [0, 0] says that no resample saw another "
-        "outcome, not that there is none.",
+        f"In brackets: {100 * plan.confidence:g} % intervals, by {plan.bootstrap} bootstrap resamples with percentiles "
+        "expanded for few units. They are for these data sets: other prompts for each of them, and where people rank "
+        "also other raters, might as well have been drawn. They do not say what another data set or another training "
+        "run would give.",
+        "[?] stands where there is no spread to go by: one prompt in a data set. [0, 0] says that no resample saw "
+        "another outcome, not that there is none; rates near 0 or 1 of few prompts are surer of themselves than they "
+        "should be.",
     ]
-    if len(plan.datasets) == 1:
-        sentences.append("With one dataset the intervals speak of that dataset only, not of others like it.")
     tables = [
         Grid("Variants", ["Variant", "Name", "Role", "Budget"], variants),
         Grid("Datasets", ["Dataset", "Prompts", "References"], datasets),
@@ -125,9 +127,9 @@ def ranking_section(plan: Plan, name: str, title: str, ranked: Ranked, sentences
     )
     worth = Grid(
         "Scores",
-        ["Variant", "Plackett-Luce log-worth", *(f"first in {d}" for d in ranked.dimensions)],
+        ["Variant", "Log-worth", *(f"first in {d}" for d in ranked.dimensions)],
         [
-            [label, str(ranked.luce[place]), *(percent(firsts[place]) for firsts in ranked.dimensions.values())]
+            [label, str(ranked.worth[place]), *(percent(firsts[place]) for firsts in ranked.dimensions.values())]
             for place, label in enumerate(labels)
         ],
     )
@@ -136,7 +138,8 @@ def ranking_section(plan: Plan, name: str, title: str, ranked: Ranked, sentences
         wins.rows[place][place + 1] = "-"
     intro = (
         f"{ranked.count} rankings. Chance would give each variant {100 / size:.0f} % of first places; a tie shares its "
-        "places evenly."
+        "places evenly. Log-worth is by Davidson's model: of the rankings that tell two variants apart, the share that "
+        "puts the first before the second is 1 / (1 + exp(second - first)). Ties do not draw it to 0."
     )
     if name == "judge" and plan.paper in paper.FIRST_PLACES:
         sentences = [*sentences, f"The paper's judge: {paper.FIRST_PLACES[plan.paper]}."]
@@ -148,8 +151,8 @@ def _rows(labels: Sequence[str], table: Sequence[Sequence[Interval]]) -> list[li
 
 
 def judge_sentences(model: str, found: Reliability, size: int) -> list[str]:
-    def positions(rates: Sequence[float]) -> str:
-        return ", ".join(f"{letter} {100 * rate:.0f} %" for letter, rate in zip("ABCDEFGHIJ", rates, strict=False))
+    def positions(rates: Sequence[Interval]) -> str:
+        return ", ".join(f"{letter} {percent(rate)}" for letter, rate in zip(LETTERS, rates, strict=False))
 
     sentences = [
         f"Judge: {model}. Of the pairs of pictures, {share(found.repeat)} were ordered alike when the same question "
@@ -165,7 +168,7 @@ def judge_sentences(model: str, found: Reliability, size: int) -> list[str]:
 
 
 def human_sentences(raters: Raters) -> list[str]:
-    alpha = "needs two raters" if math.isnan(raters.alpha) else f"{raters.alpha:.2f}"
+    alpha = f"{raters.alpha.value:.2f} {raters.alpha.brackets('.2f')}" if raters.alpha else "needs two raters"
     sentences = [
         f"{len(raters.kept)} raters; {len(raters.excluded)} more failed half of the attention items or more and are "
         f"left out. Krippendorff's alpha (ordinal): {alpha}; 1 is agreement, 0 chance.",
