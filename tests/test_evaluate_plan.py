@@ -241,7 +241,7 @@ def test_a_prompts_file_that_is_not_utf_8_is_a_problem_beside_the_others(tmp_pat
     values["datasets"][0] = {"name": "alpha", "references": "references/alpha", "prompts_file": "p.txt"}
     (tmp_path / "plan.toml").write_text(toml.dumps(values | {"sedes": 1}))
     (tmp_path / "p.txt").write_bytes("ein Mädchen\n".encode("cp1252"))
-    with pytest.raises(SgaError, match="(?s)prompts_file = 'p.txt': not UTF-8.*sedes is unknown"):
+    with pytest.raises(SgaError, match="(?s)prompts_file = 'p.txt': .*not UTF-8.*sedes is unknown"):
         read_plan(tmp_path / "plan.toml")
     (tmp_path / "plan.toml").write_text(toml.dumps(values))
     (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf" + "ein Mädchen\n".encode())

@@ -18,6 +18,8 @@ def names_no_encoding(call: ast.Call) -> bool:
     """Whether a call opens a file as text in whatever encoding this machine happens to prefer."""
     function = call.func
     name = getattr(function, "attr", getattr(function, "id", ""))
+    if isinstance(function, ast.Name) and name != "open":
+        return False  # kit.text's own read_text, which tells the encoding by the file
     if name not in TEXT or any(keyword.arg == "encoding" for keyword in call.keywords):
         return False
     owner = getattr(getattr(function, "value", None), "id", "")

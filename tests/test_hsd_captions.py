@@ -1,7 +1,7 @@
 """sga_kohya.hsd: what a slice's caption says."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sga_kohya.hsd.cut.geometry import Box
@@ -266,6 +266,7 @@ def braces(item: object) -> bool:
 
 
 @given(st.lists(NESTED, min_size=1, max_size=4))
+@example([(";;;", ["hat", ("()", ["hat", "red shoes"])])])
 def test_whatever_the_nesting_only_what_is_hidden_goes(items):
     # sd-scripts knows no alternatives inside alternatives, nor groups bound by ;;; inside brackets.
     items = [item for item in items if isinstance(item, str) or not any(map(braces, item[1]))]

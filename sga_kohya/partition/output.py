@@ -64,7 +64,7 @@ def _edited_manifest_aside(out: Path) -> list[Path]:
     manifest, dataset = out / MANIFEST_NAME, out / DATASET_TOML
     if not manifest.is_file():
         return []
-    known = dataset.read_text("utf-8", "replace") if dataset.is_file() else ""
+    known = dataset.read_text(encoding="utf-8", errors="replace") if dataset.is_file() else ""
     return [] if f"{MANIFEST_SEAL}{sha256(manifest)}\n" in known else [set_aside(manifest)]
 
 

@@ -124,7 +124,7 @@ def _partners(text: str) -> dict[int, int]:
     """Places of opening brackets and of those that close them."""
     found: dict[int, int] = {}
     waiting: list[int] = []
-    for match in re.finditer(r"(?<![\\:;=])[()\[\]{}]", text):
+    for match in re.finditer(r"(?:(?<=;;;)|(?<![\\:;=]))[()\[\]{}]", text):
         if match.group() in PAIRS:
             waiting = [*waiting[1 - MAX_NESTED :], match.start()]
             continue
