@@ -25,7 +25,8 @@ def names_no_encoding(call: ast.Call) -> bool:
     owner = getattr(getattr(function, "value", None), "id", "")
     if owner in ("Image", "webbrowser", "os", "request"):
         return False
-    words = [word.value for word in call.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+    nodes = (node for argument in call.args for node in ast.walk(argument))
+    words = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     modes = words + [k.value.value for k in call.keywords if k.arg == "mode" and isinstance(k.value, ast.Constant)]
     return not any("b" in mode and set(mode) <= set("rwxab+") for mode in modes)
 
