@@ -15,12 +15,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from sga_kohya.hsd.cut.decompose import Group, Slice, decompose, render
+from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detect import UNANSWERED, Detection
-from sga_kohya.hsd.kits import Section
+from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.out.ledger import digest
-from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION, Origin, Row, group_rows, lost_row
+from sga_kohya.hsd.out.manifest import (
+    NEAR_DUPLICATE,
+    UNREADABLE,
+    UNREADABLE_CAPTION,
+    Origin,
+    Row,
+    lost_row,
+    region_rows,
+)
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
 from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
@@ -49,7 +57,7 @@ class Photo:
 
     source: str
     root: str
-    section: Section
+    kit: Kit
     caption: Caption = Caption("")
     sha256: str | None = None
     size: Size | None = None
@@ -76,11 +84,11 @@ class Photo:
 
 @dataclass(frozen=True)
 class Work:
-    """What to save of one photo. rows: one for each slice, kept or not, or one alone; new: they have yet to be made."""
+    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made."""
 
     photo: Photo
     rows: list[Row]
-    slices: Sequence[Slice] = ()
+    crops: Sequence[Crop] = ()
     captions: Sequence[str] = ()
     new: bool = True
 
@@ -91,9 +99,9 @@ class Pipeline:
     Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
     """
 
-    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, sections: dict[str, Section]) -> None:
-        """sections: by their names in `config.overrides`, "" for the rest."""
-        self.photos, self.folder, self.config, self.sections = photos, folder, config, sections
+    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit]) -> None:
+        """kits: by their names in `config.overrides`, "" for the rest."""
+        self.photos, self.folder, self.config, self.kits = photos, folder, config, kits
         self._duplicates = NearDuplicates(config.near_duplicates)
         self.unopened: list[str] = []
         """Photos that cannot be opened now, of which what earlier runs made stays."""
@@ -116,12 +124,12 @@ class Pipeline:
     def load(self, item: tuple[str, str], again: bool = False) -> Photo:
         """item: source and root. What cannot be read becomes the photo's problem. again: also what is finished."""
         source, root = item
-        section = self.sections[self.config.section(source)]
-        photo, path = Photo(source, root, section), self.photos / source
+        kit = self.kits[self.config.override_of(source)]
+        photo, path = Photo(source, root, kit), self.photos / source
         try:
             data = path.read_bytes()
-            photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, section.config.caption))
-            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption.__dict__, section.digest])
+            photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
+            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest])
             photo = replace(photo, inputs=digest(inputs.encode()))
             finished = [] if again else self._finished(photo)
             if finished:
@@ -175,18 +183,20 @@ class Pipeline:
 
     def _detect(self, photos: Sequence[Photo]) -> dict[str, Work]:
         works: dict[str, Work] = {}
-        for section in {id(photo.section): photo.section for photo in photos}.values():
-            ours = [photo for photo in photos if photo.section is section]
+        for kit in {id(photo.kit): photo.kit for photo in photos}.values():
+            ours = [photo for photo in photos if photo.kit is kit]
             views = [(photo.source, photo.pixels) for photo in ours if photo.pixels is not None]
-            found = decompose(views, section.detector, section.config)
-            works |= {photo.source: self._with_groups(photo, groups) for photo, groups in zip(ours, found, strict=True)}
+            found = decompose(views, kit.detector, kit.config)
+            works |= {
+                photo.source: self._with_regions(photo, regions) for photo, regions in zip(ours, found, strict=True)
+            }
         for photo in photos:
             self._settled(works[photo.source])
         return works
 
     def _without_detector(self, photo: Photo) -> Work:
         """What is known of a photo without looking into it: no rows where it has to be looked into."""
-        config = photo.section.config
+        config = photo.kit.config
         if photo.problem and photo.finished:
             self.unopened.append(photo.source)
             rows = list(photo.finished)
@@ -204,37 +214,37 @@ class Pipeline:
             return Work(photo, [lost_row(photo.origin, photo.problem, config)])
         return Work(photo, [])
 
-    def _with_groups(self, photo: Photo, groups: list[Group]) -> Work:
-        section = photo.section
-        if photo.source in getattr(section.detector, "unanswered", ()):
+    def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:
+        kit = photo.kit
+        if photo.source in getattr(kit.detector, "unanswered", ()):
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
-        slices = [piece for group in groups for piece in group.slices]
-        captions = slice_captions(photo, groups)
+        crops = [crop for region in regions for crop in region.crops]
+        captions = crop_captions(photo, regions)
         rows = [
             row
             if row.file is None
             else replace(
                 row,
                 caption_sha256=digest(caption_bytes(caption)),
-                upscaler=section.upscaler.name if row.upscaled else None,
-                super_resolved=row.upscaled and section.config.upscale_model is not None,
+                upscaler=kit.upscaler.name if row.upscaled else None,
+                super_resolved=row.upscaled and kit.config.upscale_model is not None,
             )
             for row, caption in zip(
-                group_rows(groups, photo.origin, section.config, section.detector.name), captions, strict=True
+                region_rows(regions, photo.origin, kit.config, kit.detector.name), captions, strict=True
             )
         ]
-        return Work(photo, rows, slices, captions)
+        return Work(photo, rows, crops, captions)
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
-        """Cuts, resizes, encodes and writes the kept slices of one photo. Returns its rows and whether they are new."""
+        """Cuts, resizes, encodes and writes the kept crops of one photo. Returns its rows and whether they are new."""
         rows, tiles = [], defaultdict(list)
-        section = work.photo.section
-        if not work.slices or work.photo.pixels is None:
+        kit = work.photo.kit
+        if not work.crops or work.photo.pixels is None:
             return work.rows, work.new
-        for piece, row, caption in zip(work.slices, work.rows, work.captions, strict=True):
+        for crop, row, caption in zip(work.crops, work.rows, work.captions, strict=True):
             if row.file:
-                pixels = render(work.photo.pixels, piece, section.upscaler.enlarge)
-                row = self.folder.write_slice(row, encode_image(pixels, section.config.format), caption)
+                pixels = render(work.photo.pixels, crop, kit.upscaler.enlarge)
+                row = self.folder.write_slice(row, encode_image(pixels, kit.config.format), caption)
                 tiles[str(row.group)].append(tile(pixels))
             rows.append(row)
         strips = {group: strip(pictures) for group, pictures in tiles.items()}
@@ -244,21 +254,21 @@ class Pipeline:
         return [replace(row, strip_sha256=digests[str(row.group)]) if row.file else row for row in rows], work.new
 
 
-def slice_captions(photo: Photo, groups: Sequence[Group]) -> list[str]:
-    """A caption for each slice, kept or not, from the photo's own and what was detected anywhere in it."""
-    config = photo.section.config
+def crop_captions(photo: Photo, regions: Sequence[Region]) -> list[str]:
+    """A caption for each crop, kept or not, from the photo's own and what was detected anywhere in it."""
+    config = photo.kit.config
     prefixes = {level.name: level.caption_prefix for level in config.levels}
-    regions = [Detection(group.slices[0].box, 1.0, config.coarsest.name, group.slices[0].label) for group in groups]
-    seen = [*regions, *(detection for group in groups for detection in group.seen)]
+    own = [Detection(region.crops[0].box, 1.0, config.coarsest.name, region.crops[0].label) for region in regions]
+    seen = [*own, *(detection for region in regions for detection in region.seen)]
     return [
         slice_caption(
             photo.caption.text,
-            CaptionEvidence(piece.box, group.slices[0].box, seen),
-            prefixes[piece.level],
+            CaptionEvidence(crop.box, region.crops[0].box, seen),
+            prefixes[crop.level],
             config.drop_tags,
         )
-        for group in groups
-        for piece in group.slices
+        for region in regions
+        for crop in region.crops
     ]
 
 
