@@ -13,73 +13,34 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
-from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detect import UNANSWERED, Detection
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import (
-    NEAR_DUPLICATE,
     UNREADABLE,
     UNREADABLE_CAPTION,
-    Origin,
     Row,
     lost_row,
     region_rows,
 )
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
-from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
-from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
+from sga_kohya.hsd.photos.captions import CaptionEvidence, UnreadableCaption, find_caption, slice_caption
+from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
+from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
+from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One source as loaded. source: below PHOTOS, '/' separators.
-
-    finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
-    problem: the rows of an earlier run of a file that cannot be opened now. pixels: (H, W, 3) RGB uint8, None also with
-    a problem. size: their width and height.
-    """
-
-    source: str
-    root: str
-    kit: Kit
-    caption: Caption = Caption("")
-    sha256: str | None = None
-    size: Size | None = None
-    inputs: str | None = None
-    phash: str | None = None
-    notes: Sequence[str] = ()
-    pixels: np.ndarray | None = None
-    problem: str = ""
-    finished: Sequence[Row] = ()
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(
-            root=self.root,
-            source=self.source,
-            source_sha256=self.sha256,
-            source_size=self.size,
-            inputs=self.inputs,
-            phash=self.phash,
-            notes=self.notes,
-            guessed_caption=self.caption.text if self.caption.guessed else "",
-        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +63,8 @@ class Pipeline:
     def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit]) -> None:
         """kits: by their names in `config.overrides`, "" for the rest."""
         self.photos, self.folder, self.config, self.kits = photos, folder, config, kits
-        self._duplicates = NearDuplicates(config.near_duplicates)
+        self._filters = make_filters(config)
+        self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
         """Photos that cannot be opened now, of which what earlier runs made stays."""
 
@@ -129,8 +91,8 @@ class Pipeline:
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
-            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest])
-            photo = replace(photo, inputs=digest(inputs.encode()))
+            inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
+            photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
                 first = finished[0]
@@ -164,7 +126,7 @@ class Pipeline:
         works: dict[str, Work] = {}
         waiting: list[Photo] = []
         for photo in batch:
-            if self._duplicates.alike(str(photo.phash or ""), (str(other.phash or "") for other in waiting)):
+            if any(judge.alike(photo, earlier) for judge in self._comparing for earlier in waiting):
                 works |= self._detect(waiting)
                 waiting = []
             work = self._without_detector(photo)
@@ -176,9 +138,10 @@ class Pipeline:
         return [works[photo.source] for photo in batch]
 
     def _settled(self, work: Work) -> Work:
-        """Only a photo that gives slices makes others its duplicates."""
+        """Only a photo that gives slices is one that others are held against."""
         if any(row.file for row in work.rows):
-            self._duplicates.add(work.photo.source, str(work.photo.phash or ""))
+            for judge in self._comparing:
+                judge.used(work.photo)
         return work
 
     def _detect(self, photos: Sequence[Photo]) -> dict[str, Work]:
@@ -196,22 +159,20 @@ class Pipeline:
 
     def _without_detector(self, photo: Photo) -> Work:
         """What is known of a photo without looking into it: no rows where it has to be looked into."""
-        config = photo.kit.config
         if photo.problem and photo.finished:
             self.unopened.append(photo.source)
             rows = list(photo.finished)
             return Work(replace(photo, phash=rows[0].phash), rows, new=False)
-        if not photo.problem:
-            twin = self._duplicates.nearest(str(photo.phash or ""))
-            if twin is not None:
-                reason = f"{NEAR_DUPLICATE}: of {twin[0]}, {twin[1]} of 64 bits differ"
-                return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, config)])
-            if photo.finished and photo.finished[0].kind != NEAR_DUPLICATE:
+        # What the others say of a finished photo stands in its rows.
+        reason = reason_against(photo, self._comparing if photo.finished else self._filters)
+        if photo.finished and not reason:
+            if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return Work(photo, list(photo.finished), new=False)
-            if photo.pixels is None:  # it was a near-duplicate of a photo that has gone
-                photo = self.load((photo.source, photo.root), again=True)
-        if photo.problem:
-            return Work(photo, [lost_row(photo.origin, photo.problem, config)])
+            # The photo that it was held against has gone.
+            photo = self.load((photo.source, photo.root), again=True)
+            reason = reason_against(photo, self._filters)
+        if reason:
+            return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
 
     def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:

@@ -14,8 +14,6 @@ MANIFEST = "sga_manifest.jsonl"
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
 UNREADABLE_CAPTION = "unreadable caption"
-WHOLE_PHOTO = (NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION)
-"""Kinds of reasons that are not of a slice but of a whole photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +27,8 @@ class Row:
     digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
     its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
     what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
-    reason: None for a slice, "kind: details" for a discard. An unreadable photo (or caption) and a
-    near-duplicate have one row, without group.
+    reason: None for a slice, "kind: details" for a discard. A photo that a
+    filter left out has one row, without group.
     """
 
     file: str | None = None
