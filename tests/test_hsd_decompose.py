@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, Options, View, register_detector
 from sga_kohya.hsd.cut.decompose import Crop, Region, choose, decompose, render
-from sga_kohya.hsd.detect import make_detector
+from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.kits import make_detector
 
 LEVELS = (LevelConfig("macro", 512, tau_up=1.0), LevelConfig("meso", 512), LevelConfig("micro", 512))
 
@@ -195,15 +197,27 @@ def test_the_heuristic_sees_faces_and_animals_in_real_photos():
     assert cat.x0 <= eye[0] < cat.x1 and cat.y0 <= eye[1] < cat.y1
 
 
-def test_one_s_own_detector_plugs_in_by_name(monkeypatch):
-    from sga_kohya.hsd import detect
+def test_one_s_own_detector_plugs_in_by_name_and_reads_its_options(monkeypatch):
+    monkeypatch.setitem(DETECTORS, "fixed", DETECTORS["heuristic"])
+    monkeypatch.delitem(DETECTORS, "fixed")
+    asked = {}
 
-    monkeypatch.setattr(detect, "DETECTORS", detect.DETECTORS.copy())
-    monkeypatch.setattr("sga_kohya.hsd.settings.config.DETECTORS", detect.DETECTORS)
-    register_detector("fixed", lambda config, photos: Fixed())
-    assert make_detector(HsdConfig(detector="fixed"), Path()).name == "fixed"
+    def create(options: Options, photos: Path) -> Fixed:
+        asked.update(n=options.whole("n", 2), levels=options.levels, detected=options.detected, device=options.device)
+        options.finish()
+        return Fixed()
+
+    register_detector("fixed", create)
+    config = HsdConfig(LEVELS, detector="fixed", detector_options={"n": 7}, device="cpu")
+    names = [level.name for level in LEVELS]
+    assert make_detector(config, Path()).name == "fixed"
+    assert asked == {"n": 7, "levels": names, "detected": names[1:], "device": "cpu"}
+    make_detector(replace(config, mode="split"), Path())
+    assert asked["detected"] == names, "regions are looked for"
+    with pytest.raises(SgaError, match="detector fixed: no option m, use one of n"):
+        make_detector(replace(config, detector_options={"m": 7}), Path())
     with pytest.raises(ValueError, match="already registered"):
-        register_detector("fixed", lambda config, photos: Fixed())
+        register_detector("fixed", create)
 
 
 SPLIT = HsdConfig((LevelConfig("macro", 512, tau_up=1.0, max_slices=2), *LEVELS[1:]), mode="split")

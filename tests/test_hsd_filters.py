@@ -58,7 +58,7 @@ def test_of_a_photo_that_is_too_small_for_any_region_no_detector_is_asked(photos
             asked.extend(view.source for view in views)
             return super().detect(views, level)
 
-    monkeypatch.setitem(DETECTORS, "listening", lambda config, photos: Listening())
+    monkeypatch.setitem(DETECTORS, "listening", lambda options, photos: Listening())
     picture(8, 120, 90).save(photos / "tiny.png")
     out = tmp_path / "out"
     result = run(photos, out, replace(CONFIG, mode="split", detector="listening"))

@@ -2,6 +2,7 @@
 
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection, Detector, View, register_detector
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.photos.filters import FILTERS
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.run import run
@@ -14,6 +15,7 @@ __all__ = [
     "Detector",
     "HsdConfig",
     "LevelConfig",
+    "Options",
     "Photo",
     "View",
     "register_detector",

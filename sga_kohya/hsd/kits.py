@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sga_kohya.hsd.detect import Detector, make_detector
+from sga_kohya.hsd.detect import DETECTORS, Detector
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
 from sga_kohya.hsd.settings.config import RUN_WIDE, HsdConfig
@@ -46,6 +47,15 @@ def make_kits(config: HsdConfig, photos: Path) -> dict[str, Kit]:
             upscalers[own.upscale_model] = make_upscaler(own)
         kits[name] = Kit(own, detectors[key], upscalers[own.upscale_model], settings_digest(own))
     return kits
+
+
+def make_detector(config: HsdConfig, photos: Path) -> Detector:
+    """The one that a configuration names. Raises SgaError for options that it cannot use."""
+    levels = [level.name for level in config.levels]
+    # A whole photo is one crop of the coarsest level, which nobody looks for.
+    detected = levels if config.mode == "split" else levels[1:]
+    options = Options(config.detector, config.detector_options, levels, detected, config.device)
+    return DETECTORS[config.detector](options, photos)
 
 
 def settings_digest(config: HsdConfig) -> str:

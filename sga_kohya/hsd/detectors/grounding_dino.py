@@ -10,7 +10,6 @@ from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
-from sga_kohya.hsd.settings.config import HsdConfig
 
 DEFAULT_MODEL = "IDEA-Research/grounding-dino-tiny"
 """Apache-2.0."""
@@ -74,9 +73,8 @@ def closest(found: str, phrases: Sequence[str]) -> str:
     return max(phrases, key=lambda phrase: len(words & set(phrase.lower().split())))
 
 
-def create(config: HsdConfig, photos: Path) -> GroundingDinoDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> GroundingDinoDetector:
     model, labels, thresholds = options.text("model", DEFAULT_MODEL), phrases(options), options.thresholds(0.3)
     text_threshold = options.number("text_threshold", 0.25, 0, 1)
     options.finish()
-    return GroundingDinoDetector(model, labels, thresholds, text_threshold, config.device)
+    return GroundingDinoDetector(model, labels, thresholds, text_threshold, options.device)

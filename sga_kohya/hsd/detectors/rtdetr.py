@@ -10,7 +10,6 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
-from sga_kohya.hsd.settings.config import HsdConfig
 
 DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 """Apache-2.0, the 80 classes of COCO."""
@@ -43,10 +42,9 @@ class RtDetrModel:
         return self._processor.post_process_object_detection(outputs, self._threshold, target_sizes(views))
 
 
-def create(config: HsdConfig, photos: Path) -> ClassDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> ClassDetector:
     models = options.per_level("model", str, lambda level: DEFAULT_MODEL)
     thresholds, choice = options.thresholds(0.5), ClassChoice(options)
     options.finish()
     models = {level: models[level] for level in options.detected}
-    return ClassDetector(options, models, thresholds, choice, partial(RtDetrModel, device=config.device))
+    return ClassDetector(options, models, thresholds, choice, partial(RtDetrModel, device=options.device))

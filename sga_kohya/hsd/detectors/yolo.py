@@ -17,7 +17,6 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import batch_size, torch_device
-from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.extras import library
 
 
@@ -59,10 +58,9 @@ class YoloModel:
         ]
 
 
-def create(config: HsdConfig, photos: Path) -> ClassDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> ClassDetector:
     models = options.model_files((".pt",))
     thresholds, imgsz, choice = options.thresholds(0.3), options.whole("imgsz", 640, 32), ClassChoice(options)
     options.finish()
-    load = partial(YoloModel, imgsz=imgsz, device=config.device)
+    load = partial(YoloModel, imgsz=imgsz, device=options.device)
     return ClassDetector(options, models, thresholds, choice, load)
