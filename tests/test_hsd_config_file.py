@@ -139,7 +139,7 @@ def test_every_problem_is_named_at_once(tmp_path):
     with pytest.raises(SgaError) as caught:
         load_config(file=file)
     for part in (
-        "unknown key 'resolutoin', did you mean 'resolution'?",
+        "unknown key 'resolutoin': did you mean resolution?",
         "resolution = 'big': write a whole number",
         "mode 'halves': use one of whole, split",
         "format 'bmp'",

@@ -211,7 +211,7 @@ def test_larger_is_lanczos_and_equal_is_untouched():
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (64, 3), (333, 77)])
 def test_the_png_writer_loses_nothing(size, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    for deflate in {png._deflate, png._zlib_compress}:
+    for deflate in {png._deflate, png._zlib}:
         monkeypatch.setattr(png, "_deflate", deflate)
         data = encode_image(pixels, "png")
         with Image.open(io.BytesIO(data)) as image:

@@ -98,7 +98,8 @@ def _stream(
     sources = [source for source in sources if source not in kept]
     # Names that stay are taken, even where the photos there are now would share them out otherwise.
     roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
-    tally, edited = Tally(level.name for level in config.levels), []
+    tally = Tally(level.name for level in config.levels)
+    edited: list[str] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
         order = by_size(pipeline.photos, sources, pool, progress) if config.near_duplicates >= 0 else sources

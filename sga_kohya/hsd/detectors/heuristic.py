@@ -120,7 +120,8 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, limit: int) -> list
 
     boxes: (n, 4), scores: (n,). Of two boxes that share more than half of the smaller one the better is taken.
     """
-    area, alive, kept = _areas(boxes), scores > 0, []
+    area, alive = _areas(boxes), scores > 0
+    kept: list[int] = []
     while alive.any() and len(kept) < limit:
         best = int(np.argmax(np.where(alive, scores, -np.inf)))
         kept.append(best)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -51,7 +52,8 @@ class YoloModel:
             found += [self._found(result.boxes) for result in results[:real]]
         return found
 
-    def _found(self, boxes) -> list[Found]:
+    def _found(self, boxes: Any) -> list[Found]:
+        """boxes: ultralytics' own."""
         columns = (boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist())
         return [
             (corners, score, self._model.names[int(number)]) for corners, score, number in zip(*columns, strict=True)

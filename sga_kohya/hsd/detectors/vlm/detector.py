@@ -77,7 +77,7 @@ class VlmDetector:
         return [
             best_first(
                 [
-                    to_detection(np.multiply(corners, view.size * 2), score, level, label, view.size)
+                    to_detection(_in_pixels(corners, view.size), score, level, label, view.size)
                     for corners, score, label in answer
                     if label in self._labels[level]
                 ]
@@ -164,6 +164,11 @@ class VlmDetector:
                 raise SgaError(f"detector vlm: max_calls {self._max_calls} is spent; {self._kept}")
             self._calls += 1
         return self._client.ask(messages)
+
+
+def _in_pixels(corners: Sequence[float], size: Size) -> list[float]:
+    """From shares of a view to its pixels."""
+    return [edge * side for edge, side in zip(corners, size * 2, strict=True)]
 
 
 class ReplyCache:
