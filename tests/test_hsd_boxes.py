@@ -11,9 +11,10 @@ from PIL import Image, ImageOps
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, View
-from sga_kohya.hsd.detect import Detection, Detector, make_detector
+from sga_kohya.hsd.detect import Detection, Detector
 from sga_kohya.hsd.detectors.boxes.matching import match
 from sga_kohya.hsd.detectors.class_names import in_order, read_classes
+from sga_kohya.hsd.kits import make_detector
 from sga_kohya.hsd.photos.captions import find_caption
 
 SIZE = (400, 200)

@@ -67,7 +67,7 @@ def test_overrides_hold_below_their_folder(tmp_path):
         "[overrides.drawings.level.micro]\nmax_slices = 2\n",
     )
     config = load_config(file=file)
-    assert [config.section(s) for s in ("a.png", "drawings/a.png", "drawings/old/x/a.png", "drawings2/a.png")] == [
+    assert [config.override_of(s) for s in ("a.png", "drawings/a.png", "drawings/old/x/a.png", "drawings2/a.png")] == [
         *("", "drawings", "drawings/old", "")
     ]
     outer, inner = config.of("drawings"), config.of("drawings/old")
@@ -139,7 +139,7 @@ def test_every_problem_is_named_at_once(tmp_path):
     with pytest.raises(SgaError) as caught:
         load_config(file=file)
     for part in (
-        "unknown key 'resolutoin', did you mean 'resolution'?",
+        "unknown key 'resolutoin': did you mean resolution?",
         "resolution = 'big': write a whole number",
         "mode 'halves': use one of whole, split",
         "format 'bmp'",

@@ -12,8 +12,9 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig, View
-from sga_kohya.hsd.detect import BUILT_IN, Detector, make_detector
+from sga_kohya.hsd.detect import BUILT_IN, Detector
 from sga_kohya.hsd.detectors.letterbox import Letterbox, to_detection
+from sga_kohya.hsd.kits import make_detector
 
 SIZES = ((640, 480), (300, 500), (111, 77), (1000, 90))
 
@@ -128,7 +129,7 @@ def test_yolo_sends_nothing_and_installs_nothing(yolo_file):
     code = f"""
 from pathlib import Path
 from sga_kohya.hsd import HsdConfig
-from sga_kohya.hsd.detect import make_detector
+from sga_kohya.hsd.kits import make_detector
 make_detector(HsdConfig(detector="yolo", detector_options={{"model": {str(yolo_file)!r}}}, device="cpu"), Path("."))
 from ultralytics.utils import AUTOINSTALL, ONLINE
 from ultralytics.utils.events import events

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from sga_kohya.hsd.photos import images, png
-from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
+from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize, shrink
 from sga_kohya.kit.pictures import SUFFIXES
 
@@ -211,7 +211,7 @@ def test_larger_is_lanczos_and_equal_is_untouched():
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (64, 3), (333, 77)])
 def test_the_png_writer_loses_nothing(size, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    for deflate in {png._deflate, png._zlib_compress}:
+    for deflate in {png._deflate, png._zlib}:
         monkeypatch.setattr(png, "_deflate", deflate)
         data = encode_image(pixels, "png")
         with Image.open(io.BytesIO(data)) as image:
@@ -246,26 +246,6 @@ def test_the_hash_knows_a_photo_again_and_tells_others_apart():
             assert bin(int(perceptual_hash(again), 16) ^ value).count("1") <= 4
     distances = [bin(a ^ b).count("1") for i, a in enumerate(hashes) for b in hashes[:i]]
     assert min(distances) > 12
-
-
-def test_near_duplicates_by_values():
-    found = NearDuplicates(3)
-    found.add("a", "0000000000000000")
-    found.add("b", "00000000000000ff")
-    assert found.nearest("0000000000000007") == ("a", 3)
-    assert found.nearest("000000000000000f") is None, "a and b are four bits away"
-    found.add("d", "000000000000000f")
-    assert found.nearest("000000000000000e") == ("d", 1), "the nearest"
-    found.add("f", "f0000000000000ff")
-    for i in range(1, 400):
-        found.add(f"{i}", f"{i * 0x0123456789ABCDEF % 2**64:016x}")
-    assert found.nearest("f0000000000000ff") == ("f", 0)
-    assert found.alike("07", ["ff", "03"]) and not found.alike("0f", ["", "f0"])
-    off = NearDuplicates(-1)
-    off.add("a", "0" * 16)
-    assert off.nearest("0" * 16) is None and not off.alike("0" * 16, ["0" * 16])
-    found.add("blank", "")
-    assert found.nearest("") is None and not found.alike("", ["", "0" * 16]), "blank pictures are like nothing"
 
 
 def art(colour: tuple[int, int, int], mode: str = "RGBA") -> bytes:

@@ -9,7 +9,8 @@ import torch
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, View
-from sga_kohya.hsd.detect import Detection, Detector, make_detector
+from sga_kohya.hsd.detect import Detection, Detector
+from sga_kohya.hsd.kits import make_detector
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

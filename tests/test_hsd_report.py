@@ -177,7 +177,7 @@ def test_regions_of_one_photo_are_groups_with_one_root(photos, tmp_path, monkeyp
     from sga_kohya.hsd.detect import DETECTORS
     from tests.test_hsd_decompose import Parts
 
-    monkeypatch.setitem(DETECTORS, "parts", lambda config, photos: Parts())
+    monkeypatch.setitem(DETECTORS, "parts", lambda options, photos: Parts())
     for path in photos.rglob("*.png"):
         path.unlink()
     picture(3, 1200, 1000).save(photos / "two.png")

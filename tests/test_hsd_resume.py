@@ -59,8 +59,8 @@ from pathlib import Path
 from sga_kohya.hsd import detect, run
 from tests.test_hsd_resume import CONFIG
 make = detect.DETECTORS["heuristic"]
-def slow(config, photos):
-    detector = make(config, photos)
+def slow(options, photos):
+    detector = make(options, photos)
     found = detector.detect
     detector.detect = lambda views, level: time.sleep(0.25) or found(views, level)
     return detector
@@ -230,7 +230,7 @@ class Corner:
 
 
 def test_sub_folders_with_settings_of_their_own(photos, tmp_path, monkeypatch):
-    monkeypatch.setitem(DETECTORS, "corner", lambda config, photos: Corner())
+    monkeypatch.setitem(DETECTORS, "corner", lambda options, photos: Corner())
     own = replace(CONFIG, mode="split", detector="corner", levels=(LevelConfig("macro", 192, tau_up=1.5),) + LEVELS[1:])
     out = tmp_path / "out"
     run(photos, out, replace(CONFIG, overrides={"sub": own}))
@@ -291,7 +291,7 @@ def test_a_photo_that_gives_nothing_makes_none_a_duplicate(photos, tmp_path, mon
             found = super().detect(views, level)
             return [own if view.photo_size[0] < 500 else [] for view, own in zip(views, found, strict=True)]
 
-    monkeypatch.setitem(DETECTORS, "choosy", lambda config, photos: Choosy())
+    monkeypatch.setitem(DETECTORS, "choosy", lambda options, photos: Choosy())
     thumbnail(photos / "p0.png", photos / "a.png", 600, 450)
     out = tmp_path / "out"
     config = replace(CONFIG, mode="split", detector="choosy", levels=(LevelConfig("macro", 256, tau_up=2), LEVELS[1]))

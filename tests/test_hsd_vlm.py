@@ -16,8 +16,9 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, View
-from sga_kohya.hsd.detect import UNANSWERED, Detection, Detector, make_detector
+from sga_kohya.hsd.detect import UNANSWERED, Detection, Detector
 from sga_kohya.hsd.detectors.vlm.reply import BadReply, read_reply
+from sga_kohya.hsd.kits import make_detector
 from sga_kohya.hsd.out.summary import warnings
 from sga_kohya.hsd.run import run
 

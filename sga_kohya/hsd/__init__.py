@@ -2,7 +2,22 @@
 
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection, Detector, View, register_detector
+from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.photos.filters import FILTERS
+from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.run import run
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 
-__all__ = ["Box", "Detection", "Detector", "HsdConfig", "LevelConfig", "View", "register_detector", "run"]
+__all__ = [
+    "FILTERS",
+    "Box",
+    "Detection",
+    "Detector",
+    "HsdConfig",
+    "LevelConfig",
+    "Options",
+    "Photo",
+    "View",
+    "register_detector",
+    "run",
+]

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -24,6 +24,9 @@ PLAIN = (
 )
 """Options that are keys of a file, too."""
 
+DEFAULTS = HsdConfig()
+FINER = DEFAULTS.finer[0]
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -35,50 +38,108 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
     add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml, sga_manifest.jsonl and report.html")
-    add("--preset", default="", metavar="NAME", help=f"settings to start from: {', '.join(preset_names())}")
-    add("--config", type=Path, metavar="FILE.toml", help="settings over the preset's; the command line goes over both")
-    add("--preview", type=int, metavar="N", help="cut N photos, spread evenly, and keep only OUT/preview/report.html")
-    add("--resolution", type=int, help="its square is the largest area of a slice, in pixels (1024)")
+    add("--preset", default="", metavar=_one_of(preset_names()), help="settings to start from (default: none)")
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="settings over the preset's; the command line goes over both (default: none)",
+    )
+    add(
+        "--preview",
+        type=int,
+        metavar="N",
+        help="cut N photos, spread evenly, and keep only OUT/preview/report.html (default: all)",
+    )
+    workers = min(8, os.cpu_count() or 1)
+    add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
+    _add_cutting(parser.add_argument_group("what is cut").add_argument)
+    _add_detecting(parser.add_argument_group("what finds the slices").add_argument)
+    _add_reading(parser.add_argument_group("which photos, and their captions").add_argument)
+    _add_writing(parser.add_argument_group("what is written").add_argument)
+    return parser
+
+
+def _add_cutting(add: Callable[..., object]) -> None:
+    names = ",".join(level.name for level in DEFAULTS.levels)
     add(
         "--levels",
-        help="names, coarse to fine, each with its own resolution if wanted: macro:1024,meso,micro:512 "
-        "(macro,meso,micro)",
+        metavar="NAME,NAME",
+        help="coarse to fine, each with its own resolution if wanted: macro:1024,meso,micro:512 " + _default(names),
     )
-    add("--mode", help=f"{' or '.join(MODES)}: a photo is one region, or the coarsest level is detected (whole)")
-    add("--detector", help=f"what finds the slices (heuristic): {', '.join(sorted(DETECTORS))}")
-    add("--detector_arg", action="append", metavar="KEY=VALUE", help="option of the detector; may be repeated")
-    add("--device", help="for detector and upscaler, such as cuda:1 (the accelerator that is there)")
-    add("--max_slices", "--per_level", type=int, help="slices of each finer level, at most, per region (1)")
-    add("--tau_up", type=float, help="largest upscale; finer crops that need more take a smaller size (2)")
-    add("--tau_down", type=float, help="cut, not downsample, crops up to this much too large (1)")
-    add("--upscale_model", metavar="FILE", help="ESRGAN weights for crops that are too small (Lanczos)")
+    add(
+        "--mode",
+        metavar=_one_of(MODES),
+        help="a photo is one region (whole), or its regions are what the detector finds for the coarsest level (split) "
+        + _default(DEFAULTS.mode),
+    )
+    area = "its square is the largest area of a slice, in pixels " + _default(FINER.resolution)
+    add("--resolution", type=int, metavar="PIXELS", help=area)
+    slices = "slices of each finer level, at most, per region " + _default(FINER.max_slices)
+    add("--max_slices", "--per_level", type=int, metavar="N", help=slices)
+    upscale = "largest upscale; finer crops that need more take a smaller size " + _default(f"{FINER.tau_up:g}")
+    add("--tau_up", type=float, metavar="FACTOR", help=upscale)
+    downscale = "cut, not downsample, crops up to this much too large " + _default(f"{FINER.tau_down:g}")
+    add("--tau_down", type=float, metavar="FACTOR", help=downscale)
     add(
         "--iou",
         nargs="+",
         metavar="COARSER/FINER=IOU",
-        help="above which IoU the coarser of two slices is redundant (0.7 between all finer levels)",
+        help="above which IoU the coarser of two slices is redundant " + _default("0.7 for each pair of finer levels"),
     )
+
+
+def _add_detecting(add: Callable[..., object]) -> None:
+    add("--detector", metavar=_one_of(sorted(DETECTORS)), help="by name " + _default(DEFAULTS.detector))
+    add(
+        "--detector_arg",
+        action="append",
+        metavar="KEY=VALUE",
+        help="option of the detector; may be repeated " + _default("its own"),
+    )
+    device = "for detector and upscaler, such as cuda:1 " + _default("the accelerator that is there")
+    add("--device", metavar="NAME", help=device)
+
+
+def _add_reading(add: Callable[..., object]) -> None:
     add(
         "--near_duplicates",
         type=int,
-        help="photos whose perceptual hash differs from an earlier one's in so few of 64 bits go; -1: none (4)",
+        metavar="BITS",
+        help="photos whose perceptual hash differs from a larger one's in so few of 64 bits are left out; -1: none "
+        + _default(DEFAULTS.near_duplicates),
     )
-    add("--min_size", type=int, help="shortest side of a slice in pixels; smaller photos are skipped (256)")
-    add("--format", help=f"of the slices: {', '.join(FORMATS)} (png)")
     add(
         "--caption",
-        help="for photos without a .txt or .caption file (words of their folder, such as 'sks dog' of '10_sks dog', or "
-        "of their name)",
+        metavar="TEXT",
+        help="for photos without a .txt or .caption file "
+        + _default("words of their folder, such as 'sks dog' of '10_sks dog', or of their name"),
     )
     add(
         "--drop_tags",
         action=argparse.BooleanOptionalAction,
-        help="leave out tags of what a slice does not show; prose, and what ||| protects, stay (yes)",
+        help="leave out tags of what a slice does not show; prose, and what ||| protects, stay "
+        + _default("--drop_tags" if DEFAULTS.drop_tags else "--no-drop_tags"),
     )
-    add("--repeats", type=int, help="num_repeats of every level (1)")
-    add("--batch_size", type=int, help="for dataset.toml (1)")
-    add("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that load and save (%(default)s)")
-    return parser
+
+
+def _add_writing(add: Callable[..., object]) -> None:
+    shortest = "shortest side of a slice in pixels; smaller photos are skipped " + _default(DEFAULTS.min_size)
+    add("--min_size", type=int, metavar="PIXELS", help=shortest)
+    add("--upscale_model", metavar="FILE", help="ESRGAN weights for crops that are too small " + _default("Lanczos"))
+    add("--format", metavar=_one_of(FORMATS), help="of the slices " + _default(DEFAULTS.format))
+    add("--repeats", type=int, metavar="N", help="num_repeats of every level " + _default(FINER.repeats))
+    add("--batch_size", type=int, metavar="N", help="for dataset.toml " + _default(DEFAULTS.batch_size))
+
+
+def _one_of(words: Iterable[str]) -> str:
+    """As argparse shows choices, which are checked later, with everything else that is wrong."""
+    return "{" + ",".join(words) + "}"
+
+
+def _default(value: object) -> str:
+    """As argparse shows defaults; here they are what no file and no preset says otherwise."""
+    return f"(default: {value})".replace("%", "%%")
 
 
 def config_from(args: argparse.Namespace) -> HsdConfig:

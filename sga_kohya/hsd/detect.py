@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from sga_kohya.hsd.cut.geometry import Box, Size
-
-if TYPE_CHECKING:
-    from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.hsd.detectors.options import Options
 
 BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "boxes")
 """A module of sga_kohya.hsd.detectors each, with '_' for '-', imported only when it is used."""
@@ -67,13 +65,15 @@ class Detector(Protocol):
         ...
 
 
-DetectorFactory = Callable[["HsdConfig", Path], Detector]
-"""Called once per run with the configuration and PHOTOS, before any photo is read. Raises SgaError for bad options."""
+DetectorFactory = Callable[[Options, Path], Detector]
+"""Called once per run with what the user wants of it and PHOTOS, before any photo is read. Reads its options and calls
+their `finish`, so that a misspelt one is not passed over in silence. Raises SgaError."""
 
 
 def _built_in(name: str) -> DetectorFactory:
-    def create(config: "HsdConfig", photos: Path) -> Detector:
-        return import_module(f"sga_kohya.hsd.detectors.{name.replace('-', '_')}").create(config, photos)
+    def create(options: Options, photos: Path) -> Detector:
+        detector: Detector = import_module(f"sga_kohya.hsd.detectors.{name.replace('-', '_')}").create(options, photos)
+        return detector
 
     return create
 
@@ -86,8 +86,3 @@ def register_detector(name: str, factory: DetectorFactory) -> None:
     if name in DETECTORS:
         raise ValueError(f"detector {name!r} is already registered: choose another name")
     DETECTORS[name] = factory
-
-
-def make_detector(config: "HsdConfig", photos: Path) -> Detector:
-    """The detector that a (validated) configuration names."""
-    return DETECTORS[config.detector](config, photos)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sga_kohya.hsd.detect import Detector, make_detector
+from sga_kohya.hsd.detect import DETECTORS, Detector
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
 from sga_kohya.hsd.settings.config import RUN_WIDE, HsdConfig
@@ -19,7 +20,7 @@ HOW = ("api_key_env", "cache", "max_calls", "parallel", "timeout")
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
+class Kit:
     """digest: of everything but the photo itself that its slices depend on."""
 
     config: HsdConfig
@@ -28,14 +29,14 @@ class Section:
     digest: str
 
 
-def make_sections(config: HsdConfig, photos: Path) -> dict[str, Section]:
+def make_kits(config: HsdConfig, photos: Path) -> dict[str, Kit]:
     """By the names of the overrides, "" for the rest. Equal detectors and upscalers are made once.
 
     Raises SgaError for what a detector or an upscaler cannot use, before any photo is read.
     """
     detectors: dict[str, Detector] = {}
     upscalers: dict[Path | None, Upscaler] = {}
-    sections: dict[str, Section] = {}
+    kits: dict[str, Kit] = {}
     for name in ("", *config.overrides):
         own = config.of(name)
         # Levels and mode too: some detectors make ready for each level that they will be asked for.
@@ -44,8 +45,17 @@ def make_sections(config: HsdConfig, photos: Path) -> dict[str, Section]:
             detectors[key] = make_detector(own, photos)
         if own.upscale_model not in upscalers:
             upscalers[own.upscale_model] = make_upscaler(own)
-        sections[name] = Section(own, detectors[key], upscalers[own.upscale_model], settings_digest(own))
-    return sections
+        kits[name] = Kit(own, detectors[key], upscalers[own.upscale_model], settings_digest(own))
+    return kits
+
+
+def make_detector(config: HsdConfig, photos: Path) -> Detector:
+    """The one that a configuration names. Raises SgaError for options that it cannot use."""
+    levels = [level.name for level in config.levels]
+    # A whole photo is one crop of the coarsest level, which nobody looks for.
+    detected = levels if config.mode == "split" else levels[1:]
+    options = Options(config.detector, config.detector_options, levels, detected, config.device)
+    return DETECTORS[config.detector](options, photos)
 
 
 def settings_digest(config: HsdConfig) -> str:

@@ -13,25 +13,30 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from sga_kohya.hsd.cut.decompose import Group, Slice, decompose, render
-from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.detect import UNANSWERED, Detection
-from sga_kohya.hsd.kits import Section
+from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.out.ledger import digest
-from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION, Origin, Row, group_rows, lost_row
+from sga_kohya.hsd.out.manifest import (
+    UNREADABLE,
+    UNREADABLE_CAPTION,
+    Row,
+    lost_row,
+    region_rows,
+)
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
-from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
-from sga_kohya.hsd.photos.duplicates import NearDuplicates, perceptual_hash
+from sga_kohya.hsd.photos.captions import CaptionEvidence, UnreadableCaption, find_caption, slice_caption
+from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
+from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
+from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -39,48 +44,12 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Photo:
-    """One source as loaded. source: below PHOTOS, '/' separators.
-
-    finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
-    problem: the rows of an earlier run of a file that cannot be opened now. pixels: (H, W, 3) RGB uint8, None also with
-    a problem. size: their width and height.
-    """
-
-    source: str
-    root: str
-    section: Section
-    caption: Caption = Caption("")
-    sha256: str | None = None
-    size: Size | None = None
-    inputs: str | None = None
-    phash: str | None = None
-    notes: Sequence[str] = ()
-    pixels: np.ndarray | None = None
-    problem: str = ""
-    finished: Sequence[Row] = ()
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(
-            root=self.root,
-            source=self.source,
-            source_sha256=self.sha256,
-            source_size=self.size,
-            inputs=self.inputs,
-            phash=self.phash,
-            notes=self.notes,
-            guessed_caption=self.caption.text if self.caption.guessed else "",
-        )
-
-
-@dataclass(frozen=True)
 class Work:
-    """What to save of one photo. rows: one for each slice, kept or not, or one alone; new: they have yet to be made."""
+    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made."""
 
     photo: Photo
     rows: list[Row]
-    slices: Sequence[Slice] = ()
+    crops: Sequence[Crop] = ()
     captions: Sequence[str] = ()
     new: bool = True
 
@@ -91,10 +60,11 @@ class Pipeline:
     Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
     """
 
-    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, sections: dict[str, Section]) -> None:
-        """sections: by their names in `config.overrides`, "" for the rest."""
-        self.photos, self.folder, self.config, self.sections = photos, folder, config, sections
-        self._duplicates = NearDuplicates(config.near_duplicates)
+    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit]) -> None:
+        """kits: by their names in `config.overrides`, "" for the rest."""
+        self.photos, self.folder, self.config, self.kits = photos, folder, config, kits
+        self._filters = make_filters(config)
+        self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
         """Photos that cannot be opened now, of which what earlier runs made stays."""
 
@@ -116,13 +86,13 @@ class Pipeline:
     def load(self, item: tuple[str, str], again: bool = False) -> Photo:
         """item: source and root. What cannot be read becomes the photo's problem. again: also what is finished."""
         source, root = item
-        section = self.sections[self.config.section(source)]
-        photo, path = Photo(source, root, section), self.photos / source
+        kit = self.kits[self.config.override_of(source)]
+        photo, path = Photo(source, root, kit), self.photos / source
         try:
             data = path.read_bytes()
-            photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, section.config.caption))
-            inputs = json.dumps([FORMAT, source, root, photo.sha256, photo.caption.__dict__, section.digest])
-            photo = replace(photo, inputs=digest(inputs.encode()))
+            photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
+            inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
+            photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
                 first = finished[0]
@@ -156,7 +126,7 @@ class Pipeline:
         works: dict[str, Work] = {}
         waiting: list[Photo] = []
         for photo in batch:
-            if self._duplicates.alike(str(photo.phash or ""), (str(other.phash or "") for other in waiting)):
+            if any(judge.alike(photo, earlier) for judge in self._comparing for earlier in waiting):
                 works |= self._detect(waiting)
                 waiting = []
             work = self._without_detector(photo)
@@ -168,73 +138,74 @@ class Pipeline:
         return [works[photo.source] for photo in batch]
 
     def _settled(self, work: Work) -> Work:
-        """Only a photo that gives slices makes others its duplicates."""
+        """Only a photo that gives slices is one that others are held against."""
         if any(row.file for row in work.rows):
-            self._duplicates.add(work.photo.source, str(work.photo.phash or ""))
+            for judge in self._comparing:
+                judge.used(work.photo)
         return work
 
     def _detect(self, photos: Sequence[Photo]) -> dict[str, Work]:
         works: dict[str, Work] = {}
-        for section in {id(photo.section): photo.section for photo in photos}.values():
-            ours = [photo for photo in photos if photo.section is section]
+        for kit in {id(photo.kit): photo.kit for photo in photos}.values():
+            ours = [photo for photo in photos if photo.kit is kit]
             views = [(photo.source, photo.pixels) for photo in ours if photo.pixels is not None]
-            found = decompose(views, section.detector, section.config)
-            works |= {photo.source: self._with_groups(photo, groups) for photo, groups in zip(ours, found, strict=True)}
+            found = decompose(views, kit.detector, kit.config)
+            works |= {
+                photo.source: self._with_regions(photo, regions) for photo, regions in zip(ours, found, strict=True)
+            }
         for photo in photos:
             self._settled(works[photo.source])
         return works
 
     def _without_detector(self, photo: Photo) -> Work:
         """What is known of a photo without looking into it: no rows where it has to be looked into."""
-        config = photo.section.config
         if photo.problem and photo.finished:
             self.unopened.append(photo.source)
             rows = list(photo.finished)
             return Work(replace(photo, phash=rows[0].phash), rows, new=False)
-        if not photo.problem:
-            twin = self._duplicates.nearest(str(photo.phash or ""))
-            if twin is not None:
-                reason = f"{NEAR_DUPLICATE}: of {twin[0]}, {twin[1]} of 64 bits differ"
-                return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, config)])
-            if photo.finished and photo.finished[0].kind != NEAR_DUPLICATE:
+        # What the others say of a finished photo stands in its rows.
+        reason = reason_against(photo, self._comparing if photo.finished else self._filters)
+        if photo.finished and not reason:
+            if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return Work(photo, list(photo.finished), new=False)
-            if photo.pixels is None:  # it was a near-duplicate of a photo that has gone
-                photo = self.load((photo.source, photo.root), again=True)
-        if photo.problem:
-            return Work(photo, [lost_row(photo.origin, photo.problem, config)])
+            # The photo that it was held against has gone.
+            photo = self.load((photo.source, photo.root), again=True)
+            reason = reason_against(photo, self._filters)
+        if reason:
+            return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
 
-    def _with_groups(self, photo: Photo, groups: list[Group]) -> Work:
-        section = photo.section
-        if photo.source in getattr(section.detector, "unanswered", ()):
+    def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:
+        kit = photo.kit
+        if photo.source in getattr(kit.detector, "unanswered", ()):
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
-        slices = [piece for group in groups for piece in group.slices]
-        captions = slice_captions(photo, groups)
+        crops = [crop for region in regions for crop in region.crops]
+        captions = crop_captions(photo, regions)
         rows = [
             row
             if row.file is None
             else replace(
                 row,
                 caption_sha256=digest(caption_bytes(caption)),
-                upscaler=section.upscaler.name if row.upscaled else None,
-                super_resolved=row.upscaled and section.config.upscale_model is not None,
+                upscaler=kit.upscaler.name if row.upscaled else None,
+                super_resolved=row.upscaled and kit.config.upscale_model is not None,
             )
             for row, caption in zip(
-                group_rows(groups, photo.origin, section.config, section.detector.name), captions, strict=True
+                region_rows(regions, photo.origin, kit.config, kit.detector.name), captions, strict=True
             )
         ]
-        return Work(photo, rows, slices, captions)
+        return Work(photo, rows, crops, captions)
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
-        """Cuts, resizes, encodes and writes the kept slices of one photo. Returns its rows and whether they are new."""
+        """Cuts, resizes, encodes and writes the kept crops of one photo. Returns its rows and whether they are new."""
         rows, tiles = [], defaultdict(list)
-        section = work.photo.section
-        if not work.slices or work.photo.pixels is None:
+        kit = work.photo.kit
+        if not work.crops or work.photo.pixels is None:
             return work.rows, work.new
-        for piece, row, caption in zip(work.slices, work.rows, work.captions, strict=True):
+        for crop, row, caption in zip(work.crops, work.rows, work.captions, strict=True):
             if row.file:
-                pixels = render(work.photo.pixels, piece, section.upscaler.enlarge)
-                row = self.folder.write_slice(row, encode_image(pixels, section.config.format), caption)
+                pixels = render(work.photo.pixels, crop, kit.upscaler.enlarge)
+                row = self.folder.write_slice(row, encode_image(pixels, kit.config.format), caption)
                 tiles[str(row.group)].append(tile(pixels))
             rows.append(row)
         strips = {group: strip(pictures) for group, pictures in tiles.items()}
@@ -244,21 +215,21 @@ class Pipeline:
         return [replace(row, strip_sha256=digests[str(row.group)]) if row.file else row for row in rows], work.new
 
 
-def slice_captions(photo: Photo, groups: Sequence[Group]) -> list[str]:
-    """A caption for each slice, kept or not, from the photo's own and what was detected anywhere in it."""
-    config = photo.section.config
+def crop_captions(photo: Photo, regions: Sequence[Region]) -> list[str]:
+    """A caption for each crop, kept or not, from the photo's own and what was detected anywhere in it."""
+    config = photo.kit.config
     prefixes = {level.name: level.caption_prefix for level in config.levels}
-    regions = [Detection(group.slices[0].box, 1.0, config.coarsest.name, group.slices[0].label) for group in groups]
-    seen = [*regions, *(detection for group in groups for detection in group.seen)]
+    own = [Detection(region.crops[0].box, 1.0, config.coarsest.name, region.crops[0].label) for region in regions]
+    seen = [*own, *(detection for region in regions for detection in region.seen)]
     return [
         slice_caption(
             photo.caption.text,
-            CaptionEvidence(piece.box, group.slices[0].box, seen),
-            prefixes[piece.level],
+            CaptionEvidence(crop.box, region.crops[0].box, seen),
+            prefixes[crop.level],
             config.drop_tags,
         )
-        for group in groups
-        for piece in group.slices
+        for region in regions
+        for crop in region.crops
     ]
 
 

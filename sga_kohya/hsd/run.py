@@ -12,7 +12,7 @@ import cv2
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.kits import make_sections
+from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.out.dataset_toml import dataset_toml
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file
@@ -75,15 +75,15 @@ def run(
     sources = sorted(path.relative_to(photos).as_posix() for path in found.images)
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
-    sections = make_sections(config, photos)
+    kits = make_kits(config, photos)
     with only_writer(out, REMEDY):
         folder = OutputFolder(out, [level.folder for level in config.levels])
-        pipeline = Pipeline(photos, folder, config, sections)
+        pipeline = Pipeline(photos, folder, config, kits)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         dataset = dataset_toml(config, out, tally.present) if tally.present else None
         swept = folder.finish(dataset, to_toml(config))
         write_report(out, config, tally, None if only is None else len(sources))
-    unmatched = sorted(set(config.overrides) - {config.section(source) for source in sources})
+    unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
     return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept)
 
 
@@ -98,7 +98,8 @@ def _stream(
     sources = [source for source in sources if source not in kept]
     # Names that stay are taken, even where the photos there are now would share them out otherwise.
     roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
-    tally, edited = Tally(level.name for level in config.levels), []
+    tally = Tally(level.name for level in config.levels)
+    edited: list[str] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
         order = by_size(pipeline.photos, sources, pool, progress) if config.near_duplicates >= 0 else sources

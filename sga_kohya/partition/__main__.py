@@ -28,30 +28,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.partition",
         description="Label the images of an existing kohya dataset, without cutting or touching them.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("dataset", type=Path, metavar="DATASET", help="folder of images, of folders such as 10_dog, or a dataset TOML")
     add("out", type=Path, metavar="OUT", help="folder for dataset.toml and sga_manifest.jsonl")
-    add(
-        "--by",
-        choices=CRITERIA,
-        required=True,
-        default=argparse.SUPPRESS,
-        help="share of high frequencies, pixels, caption topic, or chance",
-    )
-    add("--labels", default=",".join(DEFAULT_LABELS), help="names, coarse to fine, two or more")
+    add("--by", choices=CRITERIA, required=True, help="share of high frequencies, pixels, caption topic, or chance")
+    default = "(default: %(default)s)"
+    labels = ",".join(DEFAULT_LABELS)
+    add("--labels", default=labels, metavar="NAME,NAME", help=f"names, coarse to fine, two or more {default}")
     add(
         "--keywords",
         action="append",
         default=[],
         metavar="LABEL=WORD,WORD",
-        help="for --by caption, repeatable; a label without keywords takes the rest; none at all: topics are clustered",
+        help="for --by caption, repeatable; a label without keywords takes the rest (default: topics are clustered)",
     )
-    add("--group_by", choices=GROUPINGS, default=GROUPINGS[0], help="which images are siblings")
-    add("--seed", type=int, default=0, help="for --by random and --by caption")
-    add("--resolution", type=int, default=1024, help="for a folder; a TOML has its own")
-    add("--batch_size", type=int, default=1, help="for a folder; a TOML has its own")
+    add("--group_by", choices=GROUPINGS, default=GROUPINGS[0], help=f"which images are siblings {default}")
+    add("--seed", type=int, default=0, metavar="N", help=f"for --by random and --by caption {default}")
+    size = f"for a folder; a TOML has its own {default}"
+    add("--resolution", type=int, default=1024, metavar="PIXELS", help=size)
+    add("--batch_size", type=int, default=1, metavar="N", help=size)
     return parser
 
 

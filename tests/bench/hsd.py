@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 1000], help="numbers of photos")
     parser.add_argument("--measure", type=Path, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    register_detector("stub", lambda config, photos: Stub())
+    register_detector("stub", lambda options, photos: Stub())
     if args.measure:
         return memory(*args.measure)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Algorithm 1 of arXiv:2603.10785: what to cut from a photo, at which size, and what to leave out. No files.
 
-`decompose` plans, in boxes and sizes; `render` cuts the pixels of one planned slice.
+`decompose` plans, in boxes and sizes; `render` cuts the pixels of one planned crop.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +31,10 @@ A_LITTLE = 1.1
 
 
 @dataclass(frozen=True)
-class Slice:
-    """One crop of a photo, kept or discarded.
+class Crop:
+    """What is planned to be cut from a photo, or was discarded. A kept one becomes a slice, a file of its level.
 
-    box: source pixels; of a kept slice the exported frame, of a discarded one what was detected. score: the
+    box: source pixels; of a kept crop the exported frame, of a discarded one what was detected. score: the
     detector's, None for a whole photo. scale: output pixels per source pixel, above 1 for an upscale. size: exported
     width and height, None when discarded. label: what the detector took it for. reason: None when kept, else
     "kind: details".
@@ -60,51 +60,47 @@ class Choice:
     chosen: list[Detection]
     left: dict[Detection, str] = field(default_factory=dict)
 
-    def discards(self) -> list[Slice]:
+    def discards(self) -> list[Crop]:
         return [_discard(detection, reason) for detection, reason in self.left.items()]
 
 
 @dataclass(frozen=True)
-class Group:
-    """One region of a photo with its slices, coarse to fine: the semantic group of Algorithm 2.
+class Region:
+    """One region of a photo with its crops, coarse to fine: the semantic group of Algorithm 2, `group` of the manifest.
 
-    seen: everything that was detected in the region, slice or not, in source pixels.
+    seen: everything that was detected in the region, cut or not, in source pixels.
     """
 
-    slices: tuple[Slice, ...]
+    crops: tuple[Crop, ...]
     seen: tuple[Detection, ...] = ()
 
-    @property
-    def kept(self) -> tuple[Slice, ...]:
-        return tuple(piece for piece in self.slices if piece.kept)
 
+def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, config: HsdConfig) -> list[list[Region]]:
+    """Algorithm 1 for a batch of photos: source, (H, W, 3) RGB uint8. Returns the regions of each.
 
-def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, config: HsdConfig) -> list[list[Group]]:
-    """Algorithm 1 for a batch of photos: source, (H, W, 3) RGB uint8. Returns the groups of each, one per region.
-
-    The finer levels are sought inside the coarsest slice's own frame, so that its box contains theirs.
+    The finer levels are sought inside the coarsest crop's own frame, so that its box contains theirs.
     """
     wholes = [_view(source, image, _whole(image)) for source, image in photos]
-    regions = partition(wholes, detector, config)
+    choices = partition(wholes, detector, config)
     coarsest = [
-        [coarsest_slice(region, view.box, config) for region in choice.chosen]
-        for view, choice in zip(wholes, regions, strict=True)
+        [coarsest_crop(place, view.box, config) for place in choice.chosen]
+        for view, choice in zip(wholes, choices, strict=True)
     ]
     views = [
-        _view(source, image, piece.box)
-        for (source, image), pieces in zip(photos, coarsest, strict=True)
-        for piece in pieces
-        if piece.kept
+        _view(source, image, crop.box)
+        for (source, image), crops in zip(photos, coarsest, strict=True)
+        for crop in crops
+        if crop.kept
     ]
     found = [detector.detect(views, level.name) if views else [] for level in config.finer]
     per_view = zip(*found, strict=True)
     return [
         [
-            *(assemble_group(piece, next(per_view), config) if piece.kept else Group((piece,)) for piece in pieces),
-            *(Group((piece,)) for piece in choice.discards()),
+            *(assemble_region(crop, next(per_view), config) if crop.kept else Region((crop,)) for crop in crops),
+            *(Region((crop,)) for crop in choice.discards()),
         ]
-        or [Group((nothing_found(view.box, detector, config),))]
-        for view, pieces, choice in zip(wholes, coarsest, regions, strict=True)
+        or [Region((nothing_found(view.box, detector, config),))]
+        for view, crops, choice in zip(wholes, coarsest, choices, strict=True)
     ]
 
 
@@ -123,50 +119,50 @@ def partition(wholes: Sequence[View], detector: Detector, config: HsdConfig) -> 
     ]
 
 
-def coarsest_slice(region: Detection, photo: Box, config: HsdConfig) -> Slice:
-    """A region as a slice of the coarsest level; its frame may reach beyond the region, inside the photo.
+def coarsest_crop(place: Detection, photo: Box, config: HsdConfig) -> Crop:
+    """A region's own crop, of the coarsest level; its frame may reach beyond the region, inside the photo.
 
     One that misses the smallest size by a little is enlarged by that little, whatever tau_up says.
     """
-    score = None if config.mode == "whole" else region.score
-    piece = adapt(region, photo, config.coarsest, config.min_size, score)
-    if piece.kept or config.coarsest.tau_up >= A_LITTLE:
-        return piece
-    nearly = adapt(region, photo, replace(config.coarsest, tau_up=A_LITTLE), config.min_size, score)
-    return nearly if nearly.kept else piece
+    score = None if config.mode == "whole" else place.score
+    crop = adapt(place, photo, config.coarsest, config.min_size, score)
+    if crop.kept or config.coarsest.tau_up >= A_LITTLE:
+        return crop
+    nearly = adapt(place, photo, replace(config.coarsest, tau_up=A_LITTLE), config.min_size, score)
+    return nearly if nearly.kept else crop
 
 
-def nothing_found(photo: Box, detector: Detector, config: HsdConfig) -> Slice:
+def nothing_found(photo: Box, detector: Detector, config: HsdConfig) -> Crop:
     """The discard that stands for a photo without any region."""
     reason = f"no region: {detector.name} found no {config.coarsest.name} in it"
-    return Slice(config.coarsest.name, photo, None, reason=reason)
+    return Crop(config.coarsest.name, photo, None, reason=reason)
 
 
-def assemble_group(coarsest: Slice, found: Sequence[Sequence[Detection]], config: HsdConfig) -> Group:
-    """Stages 2 and 3 for one region. found: per finer level, the detections in pixels of the coarsest slice's frame."""
-    region = coarsest.box
-    boxes = {config.coarsest.name: [Detection(region, 1.0, config.coarsest.name)]}
-    seen = [_inside(region, detections) for detections in found]
+def assemble_region(coarsest: Crop, found: Sequence[Sequence[Detection]], config: HsdConfig) -> Region:
+    """Stages 2 and 3 for one region. found: per finer level, the detections in pixels of the coarsest crop's frame."""
+    frame = coarsest.box
+    boxes = {config.coarsest.name: [Detection(frame, 1.0, config.coarsest.name)]}
+    seen = [_inside(frame, detections) for detections in found]
     choices = {
         level.name: choose(detections, config.duplicate_overlap, level.max_slices)
         for level, detections in zip(config.finer, seen, strict=True)
     }
     boxes |= {name: choice.chosen for name, choice in choices.items()}
     redundant = redundancies(boxes, config)
-    slices: list[Slice] = []
+    crops: list[Crop] = []
     for level in config.finer:
-        slices += [
+        crops += [
             _discard(detection, redundant[detection])
             if detection in redundant
-            else adapt(detection, region, level, config.min_size, detection.score)
+            else adapt(detection, frame, level, config.min_size, detection.score)
             for detection in boxes[level.name]
         ]
-        slices += choices[level.name].discards()
+        crops += choices[level.name].discards()
     reason = redundant.get(boxes[config.coarsest.name][0])
     # A suppressed region comes back when what made it redundant was itself discarded: no photo is lost that way.
-    if reason and any(piece.kept for piece in slices):
+    if reason and any(crop.kept for crop in crops):
         coarsest = replace(coarsest, size=None, reason=reason)
-    return Group((coarsest, *slices), tuple(detection for level in seen for detection in level))
+    return Region((coarsest, *crops), tuple(detection for level in seen for detection in level))
 
 
 def choose(detections: Sequence[Detection], overlap: float, count: int) -> Choice:
@@ -206,8 +202,8 @@ def same_thing(a: Detection, b: Detection, overlap: float) -> bool:
     return alike and containment(a.box, b.box) > overlap
 
 
-def _discard(detection: Detection, reason: str) -> Slice:
-    return Slice(detection.level, detection.box, detection.score, label=detection.label, reason=reason)
+def _discard(detection: Detection, reason: str) -> Crop:
+    return Crop(detection.level, detection.box, detection.score, label=detection.label, reason=reason)
 
 
 def redundancies(boxes: Mapping[str, Sequence[Detection]], config: HsdConfig) -> dict[Detection, str]:
@@ -229,7 +225,7 @@ def redundancies(boxes: Mapping[str, Sequence[Detection]], config: HsdConfig) ->
     return suppressed
 
 
-def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, score: float | None) -> Slice:
+def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, score: float | None) -> Crop:
     """Stage 3: discard, downsample, enlarge or cut at its own scale, then frame; in that order.
 
     The upscale that is needed is held against tau_up, the downscale that is available against tau_down. A crop that
@@ -243,29 +239,29 @@ def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, 
         size, scale = min(scales.items(), key=lambda pair: pair[1])
         have = f"{box.width}x{box.height}"
         reason = f"too small: {have} takes {scale:.2f}x to reach {size[0]}x{size[1]}, above tau_up {level.tau_up:g}"
-        return Slice(level.name, box, score, scale, label=detection.label, reason=reason)
+        return Crop(level.name, box, score, scale, label=detection.label, reason=reason)
     size = best_aspect_match(box.size, reachable)
     frame, scale = framing_crop(box, bounds, size), scales[size]
     cut_only = frame.width >= size[0] and frame.height >= size[1] and 1 / scale <= level.tau_down
     if cut_only:
         frame, scale = centred_box(frame, frame, size), 1.0
-    return Slice(level.name, frame, score, scale, size, detection.label)
+    return Crop(level.name, frame, score, scale, size, detection.label)
 
 
 def _scale(frame: Size, size: Size) -> float:
-    """Output pixels per source pixel of a frame that becomes a slice of `size`."""
+    """Output pixels per source pixel of a frame that becomes a crop of `size`."""
     return max(size[0] / frame[0], size[1] / frame[1])
 
 
-def render(image: np.ndarray, piece: Slice, enlarge: Callable[[np.ndarray, Size], np.ndarray] = resize) -> np.ndarray:
-    """The pixels of a kept slice, (H, W, 3) RGB uint8 of exactly its size; image: the whole photo.
+def render(image: np.ndarray, crop: Crop, enlarge: Callable[[np.ndarray, Size], np.ndarray] = resize) -> np.ndarray:
+    """The pixels of a kept crop, (H, W, 3) RGB uint8 of exactly its size; image: the whole photo.
 
     enlarge: SuperResolve of Algorithm 1, called only for a crop below its size.
     """
-    if piece.size is None or piece.scale is None:
-        raise ValueError(f"cannot render a discarded slice ({piece.reason})")
-    crop = image[piece.box.y0 : piece.box.y1, piece.box.x0 : piece.box.x1]
-    return enlarge(crop, piece.size) if piece.scale > 1 else resize(crop, piece.size)
+    if crop.size is None or crop.scale is None:
+        raise ValueError(f"cannot render a discarded crop ({crop.reason})")
+    pixels = image[crop.box.y0 : crop.box.y1, crop.box.x0 : crop.box.x1]
+    return enlarge(pixels, crop.size) if crop.scale > 1 else resize(pixels, crop.size)
 
 
 def _whole(image: np.ndarray) -> Box:
@@ -276,7 +272,7 @@ def _view(source: str, image: np.ndarray, box: Box) -> View:
     return View(image[box.y0 : box.y1, box.x0 : box.x1], source, box, _whole(image).size)
 
 
-def _inside(region: Box, detections: Sequence[Detection]) -> list[Detection]:
-    """From pixels of the region to pixels of the photo; what a detector puts outside the region is cut off."""
-    placed = ((detection, detection.box.shifted(region.x0, region.y0).clipped(region)) for detection in detections)
+def _inside(frame: Box, detections: Sequence[Detection]) -> list[Detection]:
+    """From pixels of a frame to pixels of the photo; what a detector puts outside the frame is cut off."""
+    placed = ((detection, detection.box.shifted(frame.x0, frame.y0).clipped(frame)) for detection in detections)
     return [replace(detection, box=box) for detection, box in placed if box]

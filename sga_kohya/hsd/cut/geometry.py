@@ -106,7 +106,8 @@ def framing_crop(box: Box, bounds: Box, aspect: Size) -> Box:
 
 def framed_size(size: Size, room: Size, aspect: Size) -> Size:
     """Width and height of the framing crop of a box of `size` in bounds of the size `room`, wherever the box lies."""
-    (width, height), ratio = size, aspect[0] / aspect[1]
+    width, height = float(size[0]), float(size[1])
+    ratio = aspect[0] / aspect[1]
     if width < height * ratio:
         width = height * ratio
     else:

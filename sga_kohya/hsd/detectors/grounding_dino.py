@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sga_kohya.hsd.detect import Detection, View
 from sga_kohya.hsd.detectors.labels import phrases
@@ -10,7 +12,9 @@ from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
-from sga_kohya.hsd.settings.config import HsdConfig
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_MODEL = "IDEA-Research/grounding-dino-tiny"
 """Apache-2.0."""
@@ -39,7 +43,7 @@ class GroundingDinoDetector:
         text = " ".join(f"{phrase.lower().rstrip('.')}." for phrase in self._labels[level])
         tokens = self._processor.tokenizer(text, return_tensors="pt").to(self._device)
 
-        def answer(pixels, batch: Sequence[View]):
+        def answer(pixels: "torch.Tensor", batch: Sequence[View]) -> list[dict[str, Any]]:
             repeated = {name: values.expand(len(batch), -1) for name, values in tokens.items()}
             outputs = self._model(pixel_values=pixels, **repeated)
             # By position: transformers 4.50 renamed box_threshold to threshold.
@@ -54,8 +58,9 @@ class GroundingDinoDetector:
         answers = each_view(views, self._preprocess, answer, self._device)
         return [self._detections(found, level, view) for found, view in zip(answers, views, strict=True)]
 
-    def _preprocess(self, pixels):
-        return self._processor.image_processor(images=pixels, return_tensors="pt")["pixel_values"]
+    def _preprocess(self, pixels: np.ndarray) -> "torch.Tensor":
+        values: torch.Tensor = self._processor.image_processor(images=pixels, return_tensors="pt")["pixel_values"]
+        return values
 
     def _detections(self, found: Mapping[str, Any], level: str, view: View) -> list[Detection]:
         names = found["text_labels"] if "text_labels" in found else found["labels"]
@@ -74,9 +79,8 @@ def closest(found: str, phrases: Sequence[str]) -> str:
     return max(phrases, key=lambda phrase: len(words & set(phrase.lower().split())))
 
 
-def create(config: HsdConfig, photos: Path) -> GroundingDinoDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> GroundingDinoDetector:
     model, labels, thresholds = options.text("model", DEFAULT_MODEL), phrases(options), options.thresholds(0.3)
     text_threshold = options.number("text_threshold", 0.25, 0, 1)
     options.finish()
-    return GroundingDinoDetector(model, labels, thresholds, text_threshold, config.device)
+    return GroundingDinoDetector(model, labels, thresholds, text_threshold, options.device)

@@ -13,7 +13,6 @@ import numpy as np
 from sga_kohya.hsd.cut.geometry import Box, Size
 from sga_kohya.hsd.detect import Detection, View
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.settings.config import HsdConfig
 
 WORKING_SIDE = 128
 """Saliency is computed on a copy with this long side in pixels: subjects, not grain, and milliseconds per photo."""
@@ -121,7 +120,8 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, limit: int) -> list
 
     boxes: (n, 4), scores: (n,). Of two boxes that share more than half of the smaller one the better is taken.
     """
-    area, alive, kept = _areas(boxes), scores > 0, []
+    area, alive = _areas(boxes), scores > 0
+    kept: list[int] = []
     while alive.any() and len(kept) < limit:
         best = int(np.argmax(np.where(alive, scores, -np.inf)))
         kept.append(best)
@@ -184,6 +184,6 @@ def _scaled(window: np.ndarray, zoom: tuple[float, float], size: Size) -> Box:
     return Box(x0, y0, min(size[0], max(x0 + 1, x1)), min(size[1], max(y0 + 1, y1)))
 
 
-def create(config: HsdConfig, photos: Path) -> HeuristicDetector:
-    Options(config).finish()  # it has none
-    return HeuristicDetector([level.name for level in config.levels])
+def create(options: Options, photos: Path) -> HeuristicDetector:
+    options.finish()  # it has none
+    return HeuristicDetector(options.levels)

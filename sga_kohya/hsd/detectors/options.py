@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.settings.config import HsdConfig
 
 T = TypeVar("T")
 
@@ -17,13 +16,16 @@ T = TypeVar("T")
 class Options:
     """Reads one option after the other; `finish` raises one SgaError with every bad value and unknown name."""
 
-    def __init__(self, config: HsdConfig) -> None:
-        self.detector = config.detector
-        self.levels = [level.name for level in config.levels]
-        self.detected = self.levels[config.mode != "split" :]
-        """Levels that are looked for; a whole photo is one slice of the coarsest."""
+    def __init__(
+        self, detector: str, given: Mapping[str, object], levels: Sequence[str], detected: Sequence[str], device: str
+    ) -> None:
+        """given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
+
+        device: where a model is to run, "" for automatic.
+        """
+        self.detector, self.levels, self.detected, self.device = detector, list(levels), list(detected), device
         self.problems: list[str] = []
-        self._given = _nested(config.detector_options)
+        self._given = _nested(given)
         self._known: set[str] = set()
 
     def text(self, name: str, default: str = "") -> str:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sga_kohya.hsd.detect import View
 from sga_kohya.hsd.detectors.classes import ClassDetector, Found
@@ -10,7 +13,9 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
-from sga_kohya.hsd.settings.config import HsdConfig
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 """Apache-2.0, the 80 classes of COCO."""
@@ -35,18 +40,18 @@ class RtDetrModel:
             for a in answers
         ]
 
-    def _preprocess(self, pixels):
-        return self._processor(images=pixels, return_tensors="pt")["pixel_values"]
+    def _preprocess(self, pixels: np.ndarray) -> "torch.Tensor":
+        values: torch.Tensor = self._processor(images=pixels, return_tensors="pt")["pixel_values"]
+        return values
 
-    def _answer(self, pixels, views: Sequence[View]):
+    def _answer(self, pixels: "torch.Tensor", views: Sequence[View]) -> list[dict[str, Any]]:
         outputs = self._model(pixel_values=pixels)
         return self._processor.post_process_object_detection(outputs, self._threshold, target_sizes(views))
 
 
-def create(config: HsdConfig, photos: Path) -> ClassDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> ClassDetector:
     models = options.per_level("model", str, lambda level: DEFAULT_MODEL)
     thresholds, choice = options.thresholds(0.5), ClassChoice(options)
     options.finish()
     models = {level: models[level] for level in options.detected}
-    return ClassDetector(options, models, thresholds, choice, partial(RtDetrModel, device=config.device))
+    return ClassDetector(options, models, thresholds, choice, partial(RtDetrModel, device=options.device))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -17,7 +18,6 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import batch_size, torch_device
-from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.extras import library
 
 
@@ -52,17 +52,17 @@ class YoloModel:
             found += [self._found(result.boxes) for result in results[:real]]
         return found
 
-    def _found(self, boxes) -> list[Found]:
+    def _found(self, boxes: Any) -> list[Found]:
+        """boxes: ultralytics' own."""
         columns = (boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist())
         return [
             (corners, score, self._model.names[int(number)]) for corners, score, number in zip(*columns, strict=True)
         ]
 
 
-def create(config: HsdConfig, photos: Path) -> ClassDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> ClassDetector:
     models = options.model_files((".pt",))
     thresholds, imgsz, choice = options.thresholds(0.3), options.whole("imgsz", 640, 32), ClassChoice(options)
     options.finish()
-    load = partial(YoloModel, imgsz=imgsz, device=config.device)
+    load = partial(YoloModel, imgsz=imgsz, device=options.device)
     return ClassDetector(options, models, thresholds, choice, load)

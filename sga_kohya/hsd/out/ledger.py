@@ -157,7 +157,8 @@ def is_plain(file: str) -> bool:
 
 def _read_manifest(path: Path) -> Iterator[tuple[_Block, list]]:
     """The rows of each photo, which stand together. Raises SgaError for a manifest that another hand has written."""
-    rows, start, end = [], 0, 0
+    rows: list[dict[str, Any]] = []
+    start, end = 0, 0
     for number, (offset, length, row) in enumerate(_json_lines(path), start=1):
         if not _is_row(row):
             raise SgaError(

@@ -1,11 +1,11 @@
 """sga_manifest.jsonl: one line per slice and per discard, so that every file can be traced to its source pixels."""
 
 import json
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from sga_kohya.hsd.cut.decompose import Group
+from sga_kohya.hsd.cut.decompose import Region
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.out.names import group_name, slice_stem
 from sga_kohya.hsd.settings.config import HsdConfig
@@ -14,8 +14,6 @@ MANIFEST = "sga_manifest.jsonl"
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
 UNREADABLE_CAPTION = "unreadable caption"
-WHOLE_PHOTO = (NEAR_DUPLICATE, UNREADABLE, UNREADABLE_CAPTION)
-"""Kinds of reasons that are not of a slice but of a whole photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +27,8 @@ class Row:
     digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
     its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
     what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
-    reason: None for a slice, "kind: details" for a discard. An unreadable photo (or caption) and a
-    near-duplicate have one row, without group.
+    reason: None for a slice, "kind: details" for a discard. A photo that a
+    filter left out has one row, without group.
     """
 
     file: str | None = None
@@ -84,27 +82,27 @@ class Origin:
     guessed_caption: str = ""
 
 
-def group_rows(groups: Sequence[Group], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:
-    """One row per slice of a photo, in the order region, level, rank."""
+def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:
+    """One row per crop of a photo, in the order region, level, rank."""
     rows = []
-    for region, group in enumerate(groups, start=1):
-        files = _file_names(group, origin.root, region, config)
-        for i, (piece, file) in enumerate(zip(group.slices, files, strict=True)):
+    for number, region in enumerate(regions, start=1):
+        files = _file_names(region, origin.root, number, config)
+        for i, (crop, file) in enumerate(zip(region.crops, files, strict=True)):
             row = Row(
                 **origin.__dict__,
                 file=file,
-                group=group_name(origin.root, region),
+                group=group_name(origin.root, number),
                 parent=files[0] if i > 0 else None,
-                granularity=piece.level,
+                granularity=crop.level,
                 # A detector may well answer in NumPy's numbers, which json refuses.
-                box=[int(edge) for edge in piece.box.as_list()],
-                score=None if piece.score is None else float(piece.score),
-                detector=None if piece.score is None else detector,
-                label=piece.label,
-                scale=None if piece.scale is None else round(piece.scale, 4),
-                upscaled=piece.kept and piece.scale is not None and piece.scale > 1,
-                size=piece.size,
-                reason=piece.reason,
+                box=[int(edge) for edge in crop.box.as_list()],
+                score=None if crop.score is None else float(crop.score),
+                detector=None if crop.score is None else detector,
+                label=crop.label,
+                scale=None if crop.scale is None else round(crop.scale, 4),
+                upscaled=crop.kept and crop.scale is not None and crop.scale > 1,
+                size=crop.size,
+                reason=crop.reason,
             )
             rows.append(row)
     return rows
@@ -117,16 +115,17 @@ def lost_row(origin: Origin, reason: str, config: HsdConfig) -> Row:
 
 def caption_file(file: str) -> str:
     """The caption beside a slice, as sd-scripts looks for it."""
-    return str(PurePosixPath(file).with_suffix(".txt"))
+    # Not pathlib, which takes six times as long: a rerun asks a dozen times a photo.
+    return posixpath.splitext(file)[0] + ".txt"
 
 
-def _file_names(group: Group, root: str, region: int, config: HsdConfig) -> list[str | None]:
-    """The file of each slice, None for discards."""
+def _file_names(region: Region, root: str, number: int, config: HsdConfig) -> list[str | None]:
+    """The file of each crop, None for discards. number: of the region in its photo, from 1."""
     folders = {level.name: level.folder for level in config.levels}
     rank = dict.fromkeys(folders, 0)
     names: list[str | None] = []
-    for piece in group.slices:
-        rank[piece.level] += piece.kept
-        stem = slice_stem(root, region, rank[piece.level])
-        names.append(f"{folders[piece.level]}/{stem}.{config.format}" if piece.kept else None)
+    for crop in region.crops:
+        rank[crop.level] += crop.kept
+        stem = slice_stem(root, number, rank[crop.level])
+        names.append(f"{folders[crop.level]}/{stem}.{config.format}" if crop.kept else None)
     return names

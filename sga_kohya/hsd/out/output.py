@@ -43,9 +43,9 @@ class OutputFolder:
         """path: absolute; created when missing. level_folders: names of the folders that slices go to."""
         self.path = path
         for name, marker in ((DATASET_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER), (REPORT, REPORT_MARK)):
-            file = path / name
-            if file.exists() and marker not in file.read_text(encoding="utf-8", errors="replace"):
-                raise SgaError(f"{file} was not written by sga_kohya.hsd: choose another OUT or move it away")
+            own = path / name
+            if own.exists() and marker not in own.read_text(encoding="utf-8", errors="replace"):
+                raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
         path.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(path)
         owned = self.ledger.written
@@ -63,8 +63,8 @@ class OutputFolder:
         """Stems of files that no run here has made."""
         self.foreign = [file for file in others if not file.startswith(f"{STRIPS}/")]
         """Those files in the level folders."""
-        for file in filter(is_picture, map(Path, self.foreign)):
-            self._caches.pop(file.with_suffix("").as_posix(), None)
+        for picture in filter(is_picture, map(Path, self.foreign)):
+            self._caches.pop(picture.with_suffix("").as_posix(), None)
 
     def edited(self, file: str, written: str | None = None) -> bool:
         """Whether an earlier run's file is not what was written. written: digest of what this run writes there.

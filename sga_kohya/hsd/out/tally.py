@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.out.manifest import WHOLE_PHOTO, Row
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.kit.text import safe
 
 CROPPED = 0.75
@@ -68,7 +68,7 @@ class Tally:
         for row in rows:
             self.reasons[row.kind] += row.file is None
             # A photo of which nothing was sought is no discard of a level.
-            if row.kind not in WHOLE_PHOTO:
+            if row.group is not None:
                 # One that the settings no longer have, of a photo that cannot be read now, is counted as well.
                 self.levels.setdefault(row.granularity, LevelTally()).add(row)
         for row in kept:

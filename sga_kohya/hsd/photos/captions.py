@@ -56,7 +56,7 @@ class UnreadableCaption(SgaError):
 
 @dataclass(frozen=True)
 class CaptionEvidence:
-    """What is known of a slice. crop: its frame, region: that of its group's coarsest slice, detections: all that was
+    """What is known of a slice. crop: its frame, region: that of its region's coarsest crop, detections: all that was
     found in the photo, of any level, kept or not; all boxes in pixels of the photo."""
 
     crop: Box

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ BESIDE = {
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 """Pillow plugins that are used where they are installed, and what turns them on where importing does not."""
 
-FORMATS: dict[str, dict[str, object]] = {
+FORMATS: dict[str, dict[str, Any]] = {
     "png": {},
     "jpg": {},
     "webp": {"format": "WEBP", "quality": 95},
@@ -138,7 +139,7 @@ def decode_image(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            notes = [f"first of {image.n_frames} frames"] if _is_animated(image) else []
+            notes = [f"first of {getattr(image, 'n_frames', 1)} frames"] if _is_animated(image) else []
             return _to_srgb(_upright(image, notes), notes), tuple(notes)
     except (UnidentifiedImageError, ImportError):  # ultralytics, once imported, makes Pillow ask for its own plugin
         raise UnreadableImage(
@@ -181,7 +182,7 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> np.ndarray:
         image = _from_profile(image, profile, notes)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if alpha and alpha.getextrema()[0] < 255:
+    if alpha and np.asarray(alpha).min() < 255:
         image = _on_background(image, alpha, notes)
     return np.asarray(image)
 
@@ -280,5 +281,5 @@ def encode_image(pixels: np.ndarray, extension: str) -> bytes:
     if extension == "jpg":
         return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes()
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, **FORMATS[extension])  # pyright: ignore[reportArgumentType]
+    Image.fromarray(pixels).save(buffer, **FORMATS[extension])
     return buffer.getvalue()

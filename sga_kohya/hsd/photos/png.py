@@ -11,11 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-try:
-    from isal.isal_zlib import compress as _isal_compress
-except ImportError:  # a platform without a wheel
-    _isal_compress = None
-
 UP = 2
 
 
@@ -25,7 +20,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     if channels != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"pixels of shape {pixels.shape} and type {pixels.dtype}: (H, W, 3) uint8 is wanted")
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", _deflate(_filtered(pixels))), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", _deflate(_filtered(pixels).data)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
 
 
@@ -39,17 +34,21 @@ def _filtered(pixels: np.ndarray) -> np.ndarray:
     return filtered
 
 
-def _zlib_compress(data: np.ndarray) -> bytes:
+def _zlib(data: memoryview) -> bytes:
     # Run lengths and Huffman codes alone: on differences of photos as small as a search for matches, and faster.
     deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     return deflater.compress(data) + deflater.flush()
 
 
-def _isal(data: np.ndarray) -> bytes:
-    return _isal_compress(data, 1)
+def _best() -> Callable[[memoryview], bytes]:
+    try:
+        from isal.isal_zlib import compress
+    except ImportError:  # a platform without a wheel
+        return _zlib
+    return lambda data: compress(data, 1)
 
 
-_deflate: Callable[[np.ndarray], bytes] = _isal if _isal_compress else _zlib_compress
+_deflate = _best()
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

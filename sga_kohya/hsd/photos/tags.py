@@ -91,8 +91,8 @@ def with_prefix(line: str, prefix: str) -> str:
         fixed, _, rest = line.partition(FIXED)
         return f"{fixed.rstrip(COMMAS + ' ')}, {tag} {FIXED}{rest}".lstrip(", ")
     if not leads and tag and is_tags(line):
-        first, *rest = split_tags(line.lstrip(COMMAS + " "))
-        return f"{first.rstrip()}, {tag}{''.join(rest)}"
+        first, *others = split_tags(line.lstrip(COMMAS + " "))
+        return f"{first.rstrip()}, {tag}{''.join(others)}"
     # "close-up of A dog": an article that began a sentence no longer does.
     return f"{words} " + re.sub(r"^(A|An|The)(?= )", lambda article: article.group().lower(), line)
 
@@ -147,7 +147,8 @@ def _shown_tags(text: str, hidden: Callable[[str], bool]) -> str:
 
 def _shown(tag: str, hidden: Callable[[str], bool]) -> str:
     """A tag with the comma in front of it; "" where it is hidden, and a part of it where brackets hold several."""
-    lead, body = re.fullmatch(rf"([{COMMAS}]?\s*)(.*)", tag, re.DOTALL).groups()  # type: ignore[union-attr]
+    body = (tag[1:] if tag.startswith(tuple(COMMAS)) else tag).lstrip()
+    lead = tag.removesuffix(body)
     if TOGETHER in body:
         kept = _left(body.split(TOGETHER), lambda part: _shown(part, hidden))
         return lead + TOGETHER.join(kept) if kept else ""

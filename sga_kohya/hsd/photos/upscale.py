@@ -1,6 +1,7 @@
 """SuperResolve of Algorithm 1: a crop below its target size, enlarged by the user's ESRGAN weights, else by Lanczos."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,7 +98,9 @@ class SuperResolver:
         return (output.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def tiled(forward, image: "torch.Tensor", scale: int, tile: int, margin: int) -> "torch.Tensor":
+def tiled(
+    forward: Callable[["torch.Tensor"], "torch.Tensor"], image: "torch.Tensor", scale: int, tile: int, margin: int
+) -> "torch.Tensor":
     """forward(image), (1, C, H, W) to (1, C, scale*H, scale*W), computed by tiles of `tile` pixels.
 
     Each is given `margin` pixels of its surroundings, which are cut from the result: where the network looks no

@@ -115,14 +115,14 @@ class HsdConfig:
         if problems:
             raise ConfigError(problems)
 
-    def section(self, source: str) -> str:
+    def override_of(self, source: str) -> str:
         """The deepest folder of `overrides` that the photo `source` (below PHOTOS) lies in, "" for none."""
         parents = PurePosixPath(source).parents
         return next((str(folder) for folder in parents if str(folder) in self.overrides), "")
 
-    def of(self, section: str) -> "HsdConfig":
-        """The settings of one section: those of an override, or these."""
-        return self.overrides.get(section, self)
+    def of(self, override: str) -> "HsdConfig":
+        """The settings of an override, these for ""."""
+        return self.overrides.get(override, self)
 
     @property
     def everywhere(self) -> tuple["HsdConfig", ...]:

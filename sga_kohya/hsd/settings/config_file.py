@@ -7,6 +7,7 @@ wherever it came from.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import toml
 
@@ -25,12 +26,15 @@ from sga_kohya.hsd.settings.layers import (
 from sga_kohya.kit.sealed import sealed
 
 CONFIG_TOML = "hsd_config.toml"
+PLAIN = (
+    *("mode", "detector", "detector_options", "device", "duplicate_overlap", "near_duplicates", "min_size", "format"),
+    *("caption", "drop_tags", "batch_size"),
+)
+"""Keys of a layer that are fields of an HsdConfig as they are."""
 HEADER = "# What this folder was made with. To make it again: python -m sga_kohya.hsd PHOTOS OUT --config THIS_FILE\n"
 
 
-def load_config(
-    preset: str = "", file: Path | None = None, command_line: Mapping[str, object] | None = None
-) -> HsdConfig:
+def load_config(preset: str = "", file: Path | None = None, command_line: Mapping[str, Any] | None = None) -> HsdConfig:
     """preset < what the file extends < the file < its overrides < command_line (a layer).
 
     Raises one SgaError that names every problem.
@@ -45,7 +49,7 @@ def load_config(
     return config
 
 
-def build(layer: Mapping[str, object], command_line: Mapping[str, object], problems: list[str]) -> HsdConfig:
+def build(layer: Mapping[str, Any], command_line: Mapping[str, Any], problems: list[str]) -> HsdConfig:
     """The configuration of merged layers; what is wrong goes to `problems`, and the result is then of no use."""
     overrides = tables_of(layer, "overrides")
     base = {key: value for key, value in layer.items() if key != "overrides"}
@@ -56,7 +60,8 @@ def build(layer: Mapping[str, object], command_line: Mapping[str, object], probl
     problems += everywhere
     built = {}
     for folder in overrides:
-        own, found = dict(base), []
+        own = dict(base)
+        found: list[str] = []
         # The override of an outer folder holds in the folders below it.
         for outer in sorted((outer for outer in overrides if _is_below(folder, outer)), key=len):
             own = merge(own, overrides[outer])
@@ -71,9 +76,7 @@ def build(layer: Mapping[str, object], command_line: Mapping[str, object], probl
 
 def _config(layer: Layer, problems: list[str]) -> HsdConfig:
     """Without overrides."""
-    plain = ("mode", "detector", "detector_options", "device", "duplicate_overlap", "near_duplicates", "min_size")
-    plain += ("format", "caption", "drop_tags", "batch_size")
-    settings = {key: layer[key] for key in plain if key in layer}
+    settings = {key: layer[key] for key in PLAIN if key in layer}
     iou = layer.get("iou")
     try:
         return HsdConfig(

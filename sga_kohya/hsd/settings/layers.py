@@ -1,14 +1,16 @@
 """Layers of settings: tables as read from files, checked key by key and merged, later over earlier."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
+from sga_kohya.kit.hints import did_you_mean
 from sga_kohya.kit.toml_file import read_toml
 
-Layer = dict[str, object]
+Layer = dict[str, Any]
+"""As TOML has them; `checked` lets nothing in whose kind is not the one in KEYS."""
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -63,9 +65,7 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
     return merge(read_file(path.parent / parent, problems, (*below, path)), layer)
 
 
-def checked(
-    table: Mapping[str, object], keys: Mapping[str, type], where: str, folder: Path, problems: list[str]
-) -> Layer:
+def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, folder: Path, problems: list[str]) -> Layer:
     """The entries of a file with a known key and a value of its type; the others become problems.
 
     where: in front of them. folder: what paths are relative to.
@@ -73,8 +73,8 @@ def checked(
     good: Layer = {}
     for key, value in _with_plain_detector(table).items():
         if key not in keys:
-            wide = ": it is set once, for all photos" if key in RUN_WIDE else _did_you_mean(key, keys)
-            problems.append(f"{where}unknown key {key!r}{wide}")
+            hint = "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, keys)
+            problems.append(f"{where}unknown key {key!r}: {hint}")
         elif wanted := _mismatch(key, value, keys[key]):
             problems.append(f"{where}{key} = {value!r}: write {wanted}")
         elif key == "detector_options":
@@ -96,7 +96,7 @@ def checked(
     return good
 
 
-def with_absolute_paths(options: Mapping[str, object], folder: Path) -> Layer:
+def with_absolute_paths(options: Mapping[str, Any], folder: Path) -> Layer:
     """Options of a detector in which files and folders that are given relative to `folder` are absolute.
 
     Whatever is not there stays as it is: a model may be a name on the hub.
@@ -113,7 +113,7 @@ def with_absolute_paths(options: Mapping[str, object], folder: Path) -> Layer:
     return {name: placed(value) if name.partition(".")[0] in PATH_OPTIONS else value for name, value in options.items()}
 
 
-def merge(base: Mapping[str, object], over: Mapping[str, object]) -> Layer:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Layer:
     """`over` on top of `base`. What it says for all levels also replaces what `base` says for one of them."""
     merged: Layer = {**base, **over}
     names = level_names(merged)
@@ -139,16 +139,16 @@ def merge(base: Mapping[str, object], over: Mapping[str, object]) -> Layer:
     return merged
 
 
-def level_names(layer: Mapping[str, object]) -> list[str]:
-    names: Iterable[object] = layer.get("levels") or [level.name for level in DEFAULT_LEVELS]
-    return [str(name) for name in names]
+def level_names(layer: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in layer.get("levels") or [level.name for level in DEFAULT_LEVELS]]
 
 
-def tables_of(layer: Mapping[str, object], key: str) -> dict[str, dict]:
-    return layer.get(key) or {}
+def tables_of(layer: Mapping[str, Any], key: str) -> dict[str, Layer]:
+    tables: dict[str, Layer] = layer.get(key) or {}
+    return tables
 
 
-def _mismatch(key: str, value: object, kind: type) -> str:
+def _mismatch(key: str, value: Any, kind: type) -> str:
     """What to write instead of `value`, "" where it has the right form."""
     if not _is_a(value, kind):
         return WORDS[kind]
@@ -161,11 +161,11 @@ def _mismatch(key: str, value: object, kind: type) -> str:
     return ""
 
 
-def _all_are(values: object, kind: type) -> bool:
+def _all_are(values: Iterable[object], kind: type) -> bool:
     return all(_is_a(value, kind) for value in values)
 
 
-def _with_plain_detector(table: Mapping[str, object]) -> Layer:
+def _with_plain_detector(table: Mapping[str, Any]) -> Layer:
     """[detector] name = …, with options beside it, as `detector` and `detector_options`."""
     plain = dict(table)
     if isinstance(plain.get("detector"), dict):
@@ -180,8 +180,3 @@ def _is_a(value: object, kind: type) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _did_you_mean(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

@@ -17,7 +17,6 @@ from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.photos.images import find_images
-from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.text import safe
 
 SHOWN = 3
@@ -114,8 +113,7 @@ def _centred_in(corners: Sequence[float], view: View) -> bool:
     return view.box.x0 <= x < view.box.x1 and view.box.y0 <= y < view.box.y1
 
 
-def create(config: HsdConfig, photos: Path) -> AnnotationDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> AnnotationDetector:
     path, classes = options.path("annotations"), options.path("classes")
     thresholds, choice = options.thresholds(0.0), ClassChoice(options)
     drawn_on = options.choice("drawn_on", DRAWN_ON)

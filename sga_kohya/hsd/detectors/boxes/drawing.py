@@ -37,7 +37,7 @@ class Drawing:
         """In pixels of an upright photo of that size. orientation: of the picture that they were drawn on."""
         width, height = self.size or (photo if orientation < 5 else photo[::-1])
         turn = TURNED.get(orientation, lambda x, y: (x, y))
-        found = []
+        found: list[Found] = []
         for (x0, y0, x1, y1), score, name in self.boxes:
             ends = turn(x0 / width, y0 / height), turn(x1 / width, y1 / height)
             xs, ys = (sorted(values) for values in zip(*ends, strict=True))

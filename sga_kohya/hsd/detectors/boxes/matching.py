@@ -6,7 +6,7 @@ it is never used: a looser round could only guess.
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -112,10 +112,7 @@ def _ends_alike(a: Parts, b: Parts) -> bool:
 
 def _sure(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Those whose photo and whose annotation have no other answer; and the others."""
-    photos, names = defaultdict(int), defaultdict(int)
-    for photo, name in pairs:
-        photos[photo] += 1
-        names[name] += 1
+    photos, names = Counter(photo for photo, _ in pairs), Counter(name for _, name in pairs)
     sure = {photo: name for photo, name in pairs if photos[photo] == names[name] == 1}
     return sure, [(photo, name) for photo, name in pairs if photo not in sure]
 

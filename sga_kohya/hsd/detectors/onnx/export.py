@@ -116,7 +116,7 @@ class Input:
         """(H, W, 3) RGB uint8 each, to (N, 3, H, W) or (N, H, W, 3) of the graph's type."""
         batch = np.stack(pictures)
         batch = batch if self.channels_last else batch.transpose(0, 3, 1, 2)
-        packed = np.ascontiguousarray(batch, self.dtype)
+        packed: np.ndarray = np.ascontiguousarray(batch, self.dtype)
         return packed if self.divisor == 1 else packed / self.dtype(self.divisor)
 
 

@@ -16,7 +16,6 @@ from sga_kohya.hsd.detectors.onnx.export import Head, Metadata, read_input
 from sga_kohya.hsd.detectors.onnx.layouts import NAMES, Boxes, Picture, choose
 from sga_kohya.hsd.detectors.options import Options, existing, one_of
 from sga_kohya.hsd.devices import ACCELERATOR_BATCH
-from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.extras import library
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -125,8 +124,7 @@ def choose_providers(device: str, available: Sequence[str]) -> list[object]:
     return [(PROVIDERS["cuda"], {"device_id": int(number or 0)}), PROVIDERS["cpu"]]
 
 
-def create(config: HsdConfig, photos: Path) -> ClassDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> ClassDetector:
     models, thresholds = options.model_files((".onnx",)), options.thresholds(0.3)
     imgsz, choice = options.whole("imgsz", 0, 32), ClassChoice(options)
     layouts = options.per_level("layout", lambda value: one_of(value, NAMES), lambda level: "")
@@ -138,5 +136,5 @@ def create(config: HsdConfig, photos: Path) -> ClassDetector:
         models,
         thresholds,
         choice,
-        lambda path, threshold: OnnxModel(path, threshold, imgsz, config.device, *own[path]),
+        lambda path, threshold: OnnxModel(path, threshold, imgsz, options.device, *own[path]),
     )

@@ -25,7 +25,6 @@ from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient,
 from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, BadReply, complaint, question, read_reply
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.photos.images import find_images
-from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe
@@ -78,7 +77,7 @@ class VlmDetector:
         return [
             best_first(
                 [
-                    to_detection(np.multiply(corners, view.size * 2), score, level, label, view.size)
+                    to_detection(_in_pixels(corners, view.size), score, level, label, view.size)
                     for corners, score, label in answer
                     if label in self._labels[level]
                 ]
@@ -167,6 +166,11 @@ class VlmDetector:
         return self._client.ask(messages)
 
 
+def _in_pixels(corners: Sequence[float], size: Size) -> list[float]:
+    """From shares of a view to its pixels."""
+    return [edge * side for edge, side in zip(corners, size * 2, strict=True)]
+
+
 class ReplyCache:
     """Usable replies by the hash of picture, question and model, a file each: a run after a kill pays nothing twice."""
 
@@ -204,8 +208,7 @@ def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def create(config: HsdConfig, photos: Path) -> VlmDetector:
-    options = Options(config)
+def create(options: Options, photos: Path) -> VlmDetector:
     endpoint, model = options.text("endpoint"), options.text("model")
     key_variable, request = options.text("api_key_env", "OPENAI_API_KEY"), options.table("request")
     timeout, parallel = options.number("timeout", 120, 1), options.whole("parallel", 4)
@@ -224,7 +227,7 @@ def create(config: HsdConfig, photos: Path) -> VlmDetector:
         client = HttpClient(endpoint, model, key_variable, timeout, parallel, request, say)
         announce(client, photos, attempts, max_calls, side, cache)
     else:
-        client = LocalClient(model or DEFAULT_MODEL, config.device, max_new_tokens)
+        client = LocalClient(model or DEFAULT_MODEL, options.device, max_new_tokens)
     return VlmDetector(client, labels, ReplyCache(cache), side, coordinates == "pixels", attempts, max_calls)
 
 

@@ -1,15 +1,14 @@
 """Near-duplicate photos, by perceptual hash: the same picture saved, scaled or slightly edited again."""
 
-from collections.abc import Iterable
-
 import numpy as np
 from PIL import Image
 
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE
 from sga_kohya.hsd.photos.images import shrink
+from sga_kohya.hsd.photos.photo import Photo
 
 SIDE = 128
 """A photo is made this small first: hashing sees 32 pixels, and a small copy is many times faster."""
-
 
 FLAT = 2.0
 """Standard deviation, in grey levels of 256, below which a picture is blank: what its hash says would be noise."""
@@ -26,7 +25,9 @@ def perceptual_hash(pixels: np.ndarray) -> str:
 
 
 class NearDuplicates:
-    """Photos that are used, against which others are held."""
+    """Leaves out photos that are like one that gives slices. Of several the first stays: best the largest."""
+
+    kind = NEAR_DUPLICATE
 
     def __init__(self, distance: int) -> None:
         """distance: largest number of differing bits; -1 finds nothing."""
@@ -34,29 +35,31 @@ class NearDuplicates:
         self._sources: list[str] = []
         self._hashes = np.empty(256, np.uint64)
 
-    def nearest(self, phash: str) -> tuple[str, int] | None:
-        """The nearest photo within the distance, the first of several, and its distance."""
+    def __call__(self, photo: Photo) -> str | None:
+        """Names the nearest photo within the distance, the first of several."""
         count = len(self._sources)
-        if not (phash and count and self.distance >= 0):
+        if not (photo.phash and count and self.distance >= 0):
             return None
-        distances = _bits(self._hashes[:count] ^ np.uint64(int(phash, 16)))
+        distances = _bits(self._hashes[:count] ^ np.uint64(int(photo.phash, 16)))
         nearest = int(np.argmin(distances))
-        return (self._sources[nearest], int(distances[nearest])) if distances[nearest] <= self.distance else None
+        if distances[nearest] > self.distance:
+            return None
+        return f"{self.kind}: of {self._sources[nearest]}, {distances[nearest]} of 64 bits differ"
 
-    def alike(self, phash: str, others: Iterable[str]) -> bool:
-        """Whether one of other photos is within the distance."""
-        value = int(phash or "0", 16)
-        return any(phash and other and (value ^ int(other, 16)).bit_count() <= self.distance for other in others)
+    def alike(self, photo: Photo, earlier: Photo) -> bool:
+        """Whether two photos are within the distance; a blank one is like nothing."""
+        if not (photo.phash and earlier.phash):
+            return False
+        return (int(photo.phash, 16) ^ int(earlier.phash, 16)).bit_count() <= self.distance
 
-    def add(self, source: str, phash: str) -> None:
-        """A photo that is used; a blank one matches none."""
-        if not phash:
+    def used(self, photo: Photo) -> None:
+        if not photo.phash:
             return
         count = len(self._sources)
         if count == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
-        self._hashes[count] = np.uint64(int(phash, 16))
-        self._sources.append(source)
+        self._hashes[count] = np.uint64(int(photo.phash, 16))
+        self._sources.append(photo.source)
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

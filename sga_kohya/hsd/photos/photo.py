@@ -1,0 +1,47 @@
+"""One source on its way from the file to its slices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.kits import Kit
+from sga_kohya.hsd.out.manifest import Origin, Row
+from sga_kohya.hsd.photos.captions import Caption
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One source as loaded. source: below PHOTOS, '/' separators. kit: what it is cut with.
+
+    finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
+    problem: the rows of an earlier run of a file that cannot be opened now. pixels: (H, W, 3) RGB uint8, None also with
+    a problem. size: their width and height. problem: why it cannot be read, "kind: details".
+    """
+
+    source: str
+    root: str
+    kit: Kit
+    caption: Caption = Caption("")
+    sha256: str | None = None
+    size: Size | None = None
+    inputs: str | None = None
+    phash: str | None = None
+    notes: Sequence[str] = ()
+    pixels: np.ndarray | None = None
+    problem: str = ""
+    finished: Sequence[Row] = ()
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(
+            root=self.root,
+            source=self.source,
+            source_sha256=self.sha256,
+            source_size=self.size,
+            inputs=self.inputs,
+            phash=self.phash,
+            notes=self.notes,
+            guessed_caption=self.caption.text if self.caption.guessed else "",
+        )
