@@ -57,7 +57,7 @@ def test_no_slice_is_larger_than_the_area_that_musubi_tuner_keeps(photos, tmp_pa
     general = read(tmp_path / "out")["general"]
     area = np.prod(general["resolution"])
     sizes = [Image.open(file).size for file in (tmp_path / "out").glob("1_*/*.png")]
-    assert general["enable_bucket"] and general["bucket_no_upscale"] and len({size for size in sizes}) > 2
+    assert general["enable_bucket"] and general["bucket_no_upscale"] and len(set(sizes)) > 2
     assert all(w % 64 == 0 and h % 64 == 0 and w * h <= area for w, h in sizes)
 
 

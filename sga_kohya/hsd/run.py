@@ -81,10 +81,10 @@ def run(
         folder = OutputFolder(out, [level.folder for level in config.levels])
         pipeline = Pipeline(photos, folder, config, sections)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
-        writers = {DATASET_TOML: dataset_toml, MUSUBI_TOML: dataset_musubi}
-        datasets = {
-            name: write(config, out, tally.present) if tally.present else None for name, write in writers.items()
-        }
+        datasets: dict[str, str | None] = {DATASET_TOML: None, MUSUBI_TOML: None}
+        if tally.present:
+            datasets[DATASET_TOML] = dataset_toml(config, out, tally.present)
+            datasets[MUSUBI_TOML] = dataset_musubi(config, out, tally.present)
         swept = folder.finish(datasets, to_toml(config))
         write_report(out, config, tally, None if only is None else len(sources))
     unmatched = sorted(set(config.overrides) - {config.section(source) for source in sources})

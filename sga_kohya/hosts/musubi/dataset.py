@@ -17,6 +17,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import ATTRIBUTE, Identifier, Identity
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.kit.pictures import is_picture
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.loader import LoadedStep
@@ -95,6 +96,10 @@ class TunerDataset(RunDataset):
         manager.timestep_pool = [drawn] if drawn else None
         return manager[0]
 
+    def warnings(self) -> Iterator[str]:
+        for dataset, items in zip(self.group.datasets, self.items, strict=True):
+            yield from _out_of_step(dataset, items)
+
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
 
@@ -156,6 +161,30 @@ def _identify(dataset: Any, items: dict[str, tuple[Any, Any, int]], identifier: 
         )
         for key, identity, (path, row) in zip(items, known, sources, strict=True)
     }
+
+
+def _out_of_step(dataset: Any, items: dict[str, tuple[Any, Any, int]]) -> Iterator[str]:
+    """Where caches and images differ: the host trains on the caches that it finds, and says nothing."""
+    folder = getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None)
+    named = {stem for stem, _ in _sources(dataset)}
+    cached = {item.item_key for _, item, _ in items.values()}
+    cached |= {_CLIP.sub("", key) for key in cached - named}
+    missing, gone = sorted(named - cached), sorted(key for key in cached - named if _CLIP.sub("", key) not in named)
+    where = folder or "the JSONL file"
+    if missing:
+        yield (
+            f"{len(missing)} files of {where} have no caches and do not train, such as {missing[0]}: run the cache "
+            "scripts for latents and for text"
+        )
+    if gone:
+        yield (
+            f"{len(gone)} caches in {dataset.cache_directory} train, such as of {gone[0]}, whose file is not in "
+            f"{where} or has no caption: run the cache script for latents, without --keep_cache"
+        )
+    pictures = {path.stem for path in Path(folder).iterdir() if is_picture(path)} if folder else set()
+    silent = sorted(pictures - named - cached)
+    if silent and getattr(dataset, "image_directory", None):
+        yield f"{len(silent)} images of {folder} have no caption file and do not train, such as {silent[0]}"
 
 
 def _sources(dataset: Any) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:

@@ -98,8 +98,8 @@ class OutputFolder:
     def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
         """Writes what changed and returns the row with what there is to say of the files.
 
-        Where neither changed, both stay untouched, and so do the trainers' caches of them. A slice or a caption that the
-        user has edited stays as it is.
+        Where neither changed, both stay untouched, and so do the trainers' caches of them. A slice or a caption that
+        the user has edited stays as it is.
         """
         assert row.file is not None
         changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)})

@@ -1,0 +1,187 @@
+"""Checks of single functions of the real musubi-tuner, done in its process; what they find is asserted in tests."""
+
+import random
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LABELS = ("macro", "micro", "meso", None)
+MODES = (
+    *("sigma", "uniform", "sigmoid", "shift", "flux_shift", "flux2_shift", "qwen_shift", "krea2_shift"),
+    *("ideogram4_shift", "logsnr", "qinglong_flux", "qinglong_qwen"),
+)
+RANGES = ({}, {"min_timestep": 100, "max_timestep": 800}, {"min_timestep": 0, "max_timestep": 300})
+SHAPES = {4: (4, 16, 8, 12), 5: (4, 16, 3, 8, 12)}
+
+
+def host_arguments(mode: str, **changes: Any) -> Namespace:
+    options = {
+        "timestep_sampling": mode,
+        "weighting_scheme": "none",
+        "sigmoid_scale": 1.2,
+        "discrete_flow_shift": 3.0,
+        "logit_mean": 0.1,
+        "logit_std": 0.9,
+        "mode_scale": 1.29,
+        "min_timestep": None,
+        "max_timestep": None,
+        "preserve_distribution_shape": False,
+        "show_timesteps": None,
+    }
+    return Namespace(**{**options, **changes})
+
+
+def session_of(labels: tuple[str | None, ...], **settings: Any) -> Any:
+    from sga_kohya.config import SgaConfig
+    from sga_kohya.training.events import Run
+    from sga_kohya.training.session import Session
+    from sga_kohya.tuples.step import SubBatch
+
+    session = Session(SgaConfig(**settings))
+    session.started(Run("timestep_shift"))
+    session.accelerator = SimpleNamespace(current=SubBatch(0, (), labels))
+    return session
+
+
+def drawn(method: Callable, args: Namespace, latents: Tensor, noise: Tensor, dtype: torch.dtype, given: Any) -> dict:
+    """What a noise method returns, and what it drew: the state of both random generators after it."""
+    from musubi_tuner.hv_train_network import FlowMatchDiscreteScheduler
+
+    torch.manual_seed(3)
+    random.seed(3)
+    host = SimpleNamespace(num_timestep_buckets=None)
+    scheduler = FlowMatchDiscreteScheduler(shift=args.discrete_flow_shift, reverse=True, solver="euler")
+    noisy, steps = method(host, args, noise, latents, given, scheduler, torch.device("cpu"), dtype)
+    return {"noisy": noisy, "steps": steps, "state": (torch.get_rng_state(), random.getstate())}
+
+
+def settings() -> Iterator[dict[str, Any]]:
+    """Everything that the levels of a batch may depend on."""
+    for ranged in RANGES:
+        for preserve in (False, True) if ranged else (False,):
+            for dims in SHAPES:
+                for dtype in (torch.float32, torch.bfloat16):
+                    for given in (None, [0.1, 0.3, 0.6, 0.95]):
+                        yield {
+                            "args": {**ranged, "preserve_distribution_shape": preserve},
+                            "dims": dims,
+                            "dtype": dtype,
+                            "given": given,
+                        }
+
+
+def buckets(out: Path, dataset: str) -> None:
+    """(architecture, size of the image, size it is cached at, its bucket in training) for every image."""
+    import json
+
+    from musubi_tuner.dataset import config_utils
+    from musubi_tuner.dataset.image_video_dataset import BucketSelector
+
+    found = []
+    for architecture in ("f2d", "wan", "qi", "zi", "ho1"):
+        generator = config_utils.BlueprintGenerator(config_utils.ConfigSanitizer())
+        config = config_utils.load_user_config(dataset)
+        blueprint = generator.generate(config, Namespace(debug_dataset=False), architecture=architecture)
+        group = config_utils.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+        for one in group.datasets:
+            assert one.caption_extension == ".txt" and "cache_musubi" in one.cache_directory
+            selector = BucketSelector(one.resolution, one.enable_bucket, one.bucket_no_upscale, architecture)
+            for _, items in one.retrieve_latent_cache_batches(1):
+                for item in items:
+                    height, width = item.content.shape[:2]
+                    bucket = selector.get_bucket_resolution(item.original_size)
+                    found.append([architecture, list(item.original_size), [width, height], list(map(int, bucket))])
+    out.write_text(json.dumps(found))
+
+
+def levels(out: Path) -> None:
+    """The base method in every mode, stock and ours, with Delta and without."""
+    import musubi_tuner.hv_train_network as host
+
+    from sga_kohya.hosts.musubi import noise as seam
+
+    method = host.NetworkTrainer.get_noisy_model_input_and_timesteps
+    found = []
+    for mode in MODES:
+        for setting in settings():
+            generator = torch.Generator().manual_seed(1)
+            shape, dtype = SHAPES[setting["dims"]], setting["dtype"]
+            latents, noise = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+            args = host_arguments(mode, **setting["args"])
+            moved, still = session_of(LABELS), session_of(LABELS, timestep_shift={"macro": 0.0, "micro": 0.0})
+            ours = {name: seam.BASE.replace(method, session) for name, session in (("on", moved), ("zero", still))}
+            results = {
+                name: drawn(one, args, latents, noise, dtype, setting["given"])
+                for name, one in {"stock": method, **ours}.items()
+            }
+            found.append(
+                {"mode": mode, **setting, **results, "latents": latents, "noise": noise, "sigma": moved.batch.sigma}
+            )
+    torch.save(found, out)
+
+
+def hidream(out: Path) -> None:
+    """HiDream-O1's own method over the base method, in `uniform` and in another mode."""
+    import musubi_tuner.hidream_o1_train_network as module
+    import musubi_tuner.hv_train_network as host
+
+    from sga_kohya.hosts.musubi import noise as seam
+
+    found = []
+    trainer = module.HiDreamO1NetworkTrainer
+    own, name = trainer.get_noisy_model_input_and_timesteps, "get_noisy_model_input_and_timesteps"
+    base = getattr(host.NetworkTrainer, name)
+    latents, noise = (torch.randn(4, 6, 2, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    instance = trainer.__new__(trainer)
+    instance.num_timestep_buckets = None
+    for mode in ("uniform", "shift"):
+        for ranged in RANGES:
+            for given in (None, [0.1, 0.3, 0.6, 0.95]):
+                args = host_arguments(mode, **ranged, noise_scale_start=8.0, noise_scale_end=7.0, model_type="full")
+                session = session_of(LABELS)
+                results = {}
+                for door in ("stock", "on"):
+                    if door == "on":
+                        setattr(host.NetworkTrainer, name, seam.BASE.replace(base, session))
+                    method = own if door == "stock" else seam.OVERRIDES[trainer.__name__].replace(own, session)
+                    bound = lambda _, *more, method=method: method(instance, *more)  # noqa: E731
+                    results[door] = drawn(bound, args, latents, noise, torch.float32, given)
+                setattr(host.NetworkTrainer, name, base)
+                found.append(
+                    {"mode": mode, "args": ranged, "given": given, **results, "sigma": session.batch.sigma}
+                    | {"latents": latents, "noise": noise, "fired": sorted(session.fired)}
+                )
+    torch.save(found, out)
+
+
+def wan(out: Path) -> None:
+    """Wan's own method with two models, which draws sample by sample."""
+    import musubi_tuner.hv_train_network as host
+    import musubi_tuner.wan_train_network as module
+
+    from sga_kohya.errors import SgaError
+    from sga_kohya.hosts.musubi import noise as seam
+
+    trainer, name = module.WanNetworkTrainer, "get_noisy_model_input_and_timesteps"
+    base, own = getattr(host.NetworkTrainer, name), getattr(trainer, name)
+    latents, noise = (torch.randn(4, 16, 3, 8, 12, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    instance = trainer.__new__(trainer)
+    instance.num_timestep_buckets, instance.high_low_training, instance.timestep_boundary = None, True, 0.7
+    found: dict[str, Any] = {"latents": latents, "noise": noise, "boundary": 0.7}
+    for case, labels in (("one", ("macro",) * 4), ("mixed", ("macro", "macro", "micro", "micro"))):
+        session = session_of(labels)
+        setattr(host.NetworkTrainer, name, seam.BASE.replace(base, session))
+        method = seam.OVERRIDES[trainer.__name__].replace(own, session)
+        bound = lambda _, *more, method=method: method(instance, *more)  # noqa: E731
+        try:
+            found[case] = drawn(bound, host_arguments("shift"), latents, noise, torch.float32, None)
+            found[case]["sigma"] = session.batch.sigma
+        except SgaError as error:
+            found[case] = str(error)
+    setattr(host.NetworkTrainer, name, base)
+    torch.save(found, out)
