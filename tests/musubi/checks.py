@@ -185,3 +185,38 @@ def wan(out: Path) -> None:
             found[case] = str(error)
     setattr(host.NetworkTrainer, name, base)
     torch.save(found, out)
+
+
+def seams(out: Path, tuner: str) -> None:
+    """{script: "installed", or why not} for every script there is a door for, and what its trainer overrides."""
+    import importlib
+    import inspect
+    import json
+
+    from sga_kohya.config import SgaConfig
+    from sga_kohya.hosts.musubi.checkout import find_tuner
+    from sga_kohya.hosts.musubi.families import SCRIPTS
+    from sga_kohya.hosts.musubi.install import install_for
+
+    found = {}
+    place = find_tuner(tuner)
+    for script in SCRIPTS:
+        if not (place.modules / f"{script}.py").is_file():
+            found[script] = ["absent", []]
+            continue
+        try:
+            module = importlib.import_module(f"musubi_tuner.{script}")
+        except ImportError as error:
+            found[script] = [f"cannot be imported: {error}", []]
+            continue
+        name = "get_noisy_model_input_and_timesteps"
+        classes = [one for _, one in inspect.getmembers(module, inspect.isclass) if one.__module__.endswith(script)]
+        found[script] = ["no main", []] if not callable(module.main) else ["installed", []]
+        own = {one.__name__ for cls in classes for one in cls.__mro__ if name in vars(one)} - {"NetworkTrainer"}
+        host = importlib.import_module("musubi_tuner.hv_train_network")
+        before = vars(host.NetworkTrainer)[name]
+        with install_for(SgaConfig(), place, script):
+            assert vars(host.NetworkTrainer)[name] is not before
+        assert vars(host.NetworkTrainer)[name] is before
+        found[script][1] = sorted(own)
+    out.write_text(json.dumps(found))

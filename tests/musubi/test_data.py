@@ -57,6 +57,33 @@ def test_rows_of_a_jsonl_file_say_granularity_and_group(run, data, tmp_path):
         close(of(step, "step")[0]["grads"], clipped(eq_6(of(step, "batch"), of(step, "backward"))))
 
 
+def test_groups_reach_over_datasets_and_equal_names_of_other_folders_are_no_siblings(run, data, tmp_path):
+    """Each level is a dataset of its own, so what one of them alone shows is not enough."""
+    text = (data / "dataset_musubi.toml").read_text()
+    twice = tmp_path / "dogs"
+    shutil.copytree(data, twice)
+    tables = text.partition("[[datasets]]")[2].replace(str(data), str(twice))
+    (tmp_path / "both.toml").write_text(f"{text}\n[[datasets]]{tables}")
+    rows = []
+    for level in ("macro", "micro"):
+        jsonl = tmp_path / f"{level}.jsonl"
+        jsonl.write_text(
+            "\n".join(
+                json.dumps({"image_path": f"/{level}/{file.stem}.png", "granularity": level, "group": file.stem[-1]})
+                for file in sorted((data / f"1_{level}").glob("*.png"))
+            )
+        )
+        rows.append(f'[[datasets]]\nimage_jsonl_file = "{jsonl}"\ncache_directory = "{data}/cache/{level}"\n')
+    (tmp_path / "rows.toml").write_text("[general]\nresolution = 256\nenable_bucket = true\n" + "\n".join(rows))
+    done = {"door": "sga", "max_train_steps": 1}
+    output = run(
+        {"out": "both", "dataset_config": tmp_path / "both.toml", **done},
+        {"out": "rows", "dataset_config": tmp_path / "rows.toml", **done},
+    )
+    assert "12: 6 with K=3, 4 with K=2, 2 with K=1" in output, "not one group of two folders"
+    assert "5: 5 with K=2" in output
+
+
 def test_a_suffix_says_the_granularity_of_slices_in_one_folder(run, data, tmp_path):
     flat(data, tmp_path / "flat", "{index}_{level}")
     (tmp_path / "images").mkdir()
@@ -74,11 +101,7 @@ def test_caches_that_do_not_fit_the_images_are_said(run, data):
         file.unlink()  # never cached
     (data / "1_meso" / "01.png").unlink()  # removed since
     (data / "1_micro" / "99.png").write_bytes(b"")  # no caption
-    picture = data / "levels.png"
-    output = run(
-        {"door": "sga", "out": "none", "dataset_config": data / "dataset_musubi.toml", "max_train_steps": 1},
-        {"door": "sga", "out": "drawn", "dataset_config": data / "dataset_musubi.toml", "sga_show_timesteps": picture},
-    )
+    output = run({"door": "sga", "out": "on", "dataset_config": data / "dataset_musubi.toml", "max_train_steps": 1})
     assert f"1 files of {data}/1_macro have no caches and do not train, such as 00" in output
     assert f"1 caches in {data}/cache/meso train, such as of 01" in output
     assert f"1 images of {data}/1_micro have no caption file and do not train, such as 99" in output
