@@ -220,3 +220,55 @@ def seams(out: Path, tuner: str) -> None:
         assert vars(host.NetworkTrainer)[name] is before
         found[script][1] = sorted(own)
     out.write_text(json.dumps(found))
+
+
+def presets(out: Path, files: dict[str, str], datasets: dict[str, str]) -> None:
+    """What the real parser of a preset's script says of it and of a broken one, and what the real reader makes of data.
+
+    files: a preset's path -> its script. datasets: path -> architecture.
+    """
+    import importlib
+    import json
+
+    import toml
+    from musubi_tuner.dataset import config_utils
+
+    from sga_kohya.config import SgaConfig
+    from sga_kohya.hosts.musubi.checkout import find_tuner
+    from sga_kohya.hosts.musubi.install import install_for
+    from sga_kohya.hosts.sd_scripts.settings import wrong_settings
+
+    found: dict[str, Any] = {}
+    broken = {"seed": "x", "lr_sheduler": 1, "sdpa": "yes", "timestep_sampling": "flux3_shift"}
+    place = find_tuner(str(Path(config_utils.__file__).parents[3]))
+    for file, script in files.items():
+        module = importlib.import_module(f"musubi_tuner.{script}")
+        with install_for(SgaConfig(), place, script):
+            parser = parser_of(module)
+        settings = toml.loads(Path(file).read_text())
+        found[file] = [list(wrong_settings(parser, settings)), list(wrong_settings(parser, settings | broken))]
+    for file, architecture in datasets.items():
+        generator = config_utils.BlueprintGenerator(config_utils.ConfigSanitizer())
+        config = config_utils.load_user_config(file)
+        blueprint = generator.generate(config, Namespace(debug_dataset=False), architecture=architecture)
+        found[file] = [[one.is_image_dataset, one.params.batch_size] for one in blueprint.dataset_group.datasets]
+    out.write_text(json.dumps(found))
+
+
+def parser_of(module: Any) -> Any:
+    """The parser that a script's `main` makes, taken where it reads its TOML."""
+    import sys
+    from unittest import mock
+
+    class Found(Exception):
+        pass
+
+    def read(args: Namespace, parser: Any) -> None:
+        raise Found(parser)
+
+    with mock.patch.object(module, "read_config_from_file", read), mock.patch.object(sys, "argv", ["x"]):
+        try:
+            module.main()
+        except Found as found:
+            return found.args[0]
+    raise AssertionError(f"{module.__name__} reads no TOML")
