@@ -47,13 +47,12 @@ def other_tuners() -> list[Path]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`any_tuner` runs a test once for each version found, `other_tuner` for all but the default one."""
-    default = default_tuner()
-    found = {"other_tuner": other_tuners(), "any_tuner": [default, *other_tuners()] if default else []}
-    for name in found.keys() & set(metafunc.fixturenames):
-        reason = "no other version found" if default else NO_TUNER
-        nothing = [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
-        metafunc.parametrize(name, found[name] or nothing, ids=lambda path: path.name if path else "none")
+    """`any_tuner` runs a test once for each version found."""
+    if "any_tuner" in metafunc.fixturenames:
+        default = default_tuner()
+        found = [default, *other_tuners()] if default else [pytest.param(None, marks=pytest.mark.skip(reason=NO_TUNER))]
+        # Of a module, so that all tests of a version come one after the other.
+        metafunc.parametrize("any_tuner", found, ids=lambda path: path.name if path else "none", scope="module")
 
 
 class Server:
@@ -96,10 +95,13 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server_of() -> Iterator[Callable[[Path], Server]]:
+    """The default version's stays; of the others one at a time, because each takes 0.8 GB."""
     servers: dict[Path, Server] = {}
 
     def server_of(tuner: Path) -> Server:
         if tuner not in servers:
+            for other in [path for path in servers if path != default_tuner()]:
+                servers.pop(other).close()
             servers[tuner] = Server(tuner)
         return servers[tuner]
 

@@ -1,7 +1,9 @@
 """Images and clips of a tiny dataset for musubi-tuner. What a cache holds is each stack's own."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -48,3 +50,11 @@ def paths(item: Any, folder: Path, architecture: str, place: str = "") -> None:
     width, height = item.original_size
     item.latent_cache_path = str(folder / f"{item.item_key}{place}_{width:04}x{height:04}_{architecture}.safetensors")
     item.text_encoder_output_cache_path = str(folder / f"{item.item_key}_{architecture}_te.safetensors")
+
+
+def cache_module() -> ModuleType:
+    """Where the host's functions are that write caches: before v0.3 among its datasets."""
+    try:
+        return importlib.import_module("musubi_tuner.dataset.cache_io")
+    except ModuleNotFoundError:
+        return importlib.import_module("musubi_tuner.dataset.image_video_dataset")

@@ -34,16 +34,17 @@ def _as_asked(model: Any) -> Any:
 def write(folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]]) -> None:
     """FOLDER/flux_2.safetensors and FOLDER/flux_2/dataset_musubi.toml. Channel 0 of a slice's latents is its number."""
     import torch
-    from musubi_tuner.dataset import cache_io
     from musubi_tuner.flux_2 import flux2_models, flux2_utils
     from safetensors.torch import save_file
 
-    from tests.musubi.data import paths, write_images
+    from tests.musubi.data import cache_module, paths, write_images
 
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     model = flux2_models.Flux2(flux2_utils.FLUX2_MODEL_INFO["klein-base-4b"].params, "torch", False)
     save_file(model.state_dict(), folder / "flux_2.safetensors")
+
+    cache_io = cache_module()
 
     def cache(number: int, item: Any, caches: Path) -> None:
         paths(item, caches, "f2k4b")

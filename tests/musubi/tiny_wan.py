@@ -18,12 +18,11 @@ def shrink_host() -> None:
 def write(folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]]) -> None:
     """FOLDER/wan.safetensors, FOLDER/wan_high.safetensors and FOLDER/wan/dataset_musubi.toml."""
     import torch
-    from musubi_tuner.dataset import cache_io
     from musubi_tuner.wan.configs import WAN_CONFIGS
     from musubi_tuner.wan.modules.model import WanModel
     from safetensors.torch import save_file
 
-    from tests.musubi.data import image_table, paths, write_images, write_toml
+    from tests.musubi.data import cache_module, image_table, paths, write_images, write_toml
 
     folder.mkdir(parents=True, exist_ok=True)
     config = WAN_CONFIGS["t2v-1.3B"]
@@ -34,6 +33,8 @@ def write(folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]]) -
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
         save_file(model.state_dict(), folder / f"{name}.safetensors")
+
+    cache_io = cache_module()
 
     def cache(number: int, item: Any, caches: Path) -> None:
         clip = caches.name == CLIP

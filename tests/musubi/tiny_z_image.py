@@ -29,11 +29,10 @@ def shrink_host() -> None:
 def write(folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]]) -> None:
     """FOLDER/z_image.safetensors and FOLDER/z_image/dataset_musubi.toml."""
     import torch
-    from musubi_tuner.dataset import cache_io
     from musubi_tuner.zimage.zimage_model import ZImageTransformer2DModel
     from safetensors.torch import save_file
 
-    from tests.musubi.data import paths, write_images
+    from tests.musubi.data import cache_module, paths, write_images
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -41,6 +40,8 @@ def write(folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]]) -
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     save_file(model.state_dict(), folder / "z_image.safetensors")
+
+    cache_io = cache_module()
 
     def cache(number: int, item: Any, caches: Path) -> None:
         paths(item, caches, "zi")
