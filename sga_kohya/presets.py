@@ -16,15 +16,19 @@ from sga_kohya.kit.toml_file import toml_string
 FOLDERS = (Path(__file__).parent / "_presets", Path(__file__).parents[1] / "presets")
 
 
+_MUSUBI = "sga_kohya.musubi "
+
+
 def preset_files() -> dict[str, Path]:
-    """Name -> file: presets and dataset TOMLs by their stem, the kohya_ss GUI's configurations as NAME.json.
+    """Name -> file: presets and dataset TOMLs by their stem, those for musubi-tuner behind those for sd-scripts; the
+    kohya_ss GUI's configurations as NAME.json.
 
     Raises SgaError when the installation has lost them.
     """
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
     if folder is None:
         raise SgaError(f"no presets in {FOLDERS[0]}: install sga_kohya again")
-    found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    found = {path.stem: path for path in (*sorted(folder.glob("*.toml")), *sorted(folder.glob("musubi/*.toml")))}
     return found | {path.name: path for path in sorted((folder / "gui").glob("*.json"))}
 
 
@@ -45,8 +49,12 @@ def title(path: Path) -> str:
 
 
 def door(path: Path) -> str | None:
-    """The module that a preset's comment says to run, such as sga_kohya.flux_train_network; None for a dataset."""
-    match = re.search(r"^#.*accelerate launch -m (sga_kohya\.\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    """What a preset's comment says to run, such as sga_kohya.flux_train_network; None for a dataset.
+
+    For musubi-tuner it is a module and a script, such as `sga_kohya.musubi zimage_train_network`.
+    """
+    command = r"^#.*accelerate launch -m (sga_kohya\.\w+(?: \w+)?) --config_file"
+    match = re.search(command, path.read_text(encoding="utf-8"), re.MULTILINE)
     return match.group(1) if match else None
 
 
@@ -70,6 +78,11 @@ def _next_step(target: Path) -> str:
     module, path = door(target), shell_word(target)
     if module is None:
         return f"fill in its folders, and name it in your preset: dataset_config = {toml_string(str(target))}"
+    if module.startswith(_MUSUBI):
+        return (
+            f"fill in the paths in {target}, run the two commands at its top that cache, then\n"
+            f"  accelerate launch -m {module} --config_file {path}"
+        )
     return (
         f"fill in the paths in {target}, then\n  python -m sga_kohya.doctor {path}\n"
         f"  accelerate launch -m {module} --config_file {path}"
@@ -82,7 +95,7 @@ def _list() -> None:
     for name, path in files.items():
         if path.suffix == ".toml":
             print(f"  {name:<{width - len('.json')}}  {title(path)}")
-    print("\nEach but the datasets is there as NAME.json too, for the kohya_ss GUI.")
+    print("\nEach of sd-scripts but the datasets is there as NAME.json too, for the kohya_ss GUI.")
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -50,6 +50,16 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sd35_dora_baseline": ("sd35_dora", "Stable Diffusion 3.5 Medium with DoRA, stock sd-scripts: the baseline", OFF),
     "sd15_locon_baseline": ("sd15_locon", "Stable Diffusion 1.5 with LoCon, stock sd-scripts: the baseline", OFF),
 }
+MUSUBI = PRESETS / "musubi"
+MUSUBI_VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    f"{base}_baseline": (base, f"{model} with LoRA, stock musubi-tuner: the baseline", OFF)
+    for base, model in {
+        "flux2_lora": "FLUX.2 [klein] base 9B",
+        "z_image_lora": "Z-Image base",
+        "qwen_image_lora": "Qwen-Image",
+        "wan_lora": "Wan 2.1 14B (text to video)",
+    }.items()
+}
 # name: (side whose square is the largest area, batch size, the presets it is for)
 DATASETS = {
     "dataset_flux": (1280, 8, "flux_dora and its variants"),
@@ -61,6 +71,63 @@ DATASETS = {
 
 def files() -> dict[Path, str]:
     """Every file that is written, with its text."""
+    return {**_sd_scripts(), **_musubi()}
+
+
+def _musubi() -> dict[Path, str]:
+    texts = {MUSUBI / f"{name}.toml": _variant(name, *how, MUSUBI) for name, how in MUSUBI_VARIANTS.items()}
+    levels = ("macro", "meso", "micro")
+    images = [_musubi_images(level) for level in levels]
+    datasets = {
+        "dataset_musubi": ("Slices of your own", images),
+        "dataset_musubi_clips": (
+            "Clips and slices of your own",
+            [_MUSUBI_CLIPS, *(table.replace("OUT/", "DATA/") for table in images[1:])],
+        ),
+    }
+    return texts | {
+        MUSUBI / f"{name}.toml": _MUSUBI_HEAD.format(title=title) + "".join(tables)
+        for name, (title, tables) in datasets.items()
+    }
+
+
+_MUSUBI_HEAD = """# {title}, for musubi-tuner
+#
+# `python -m sga_kohya.hsd` writes such a file by itself. Siblings, the slices of one photo, have the same file name in
+# the folders, and the same num_repeats. Each granularity is a dataset of its own with a folder of caches of its own; a
+# folder's name says the granularity, because musubi-tuner knows no key for it. Instead of folders, a JSONL file may
+# name it in each row: {{"image_path": "a.png", "caption": "x", "granularity": "micro", "group": "a"}}.
+
+[general]
+batch_size = 4  # images or clips in a sub-batch, and groups in a tuple step: 3 x 4 slices where K = 3
+caption_extension = ".txt"
+"""
+_MUSUBI_CLIPS = """
+# Clips of one size, which is that of the resolution. No enable_bucket here: clips are cached as if it were not there.
+[[datasets]]
+video_directory = "DATA/1_macro"
+cache_directory = "DATA/cache_musubi/1_macro"
+resolution = [960, 544]
+target_frames = [41]
+frame_extraction = "head"
+source_fps = 30.0
+"""
+
+
+def _musubi_images(level: str) -> str:
+    return f"""
+[[datasets]]
+image_directory = "OUT/1_{level}"
+cache_directory = "OUT/cache_musubi/1_{level}"
+num_repeats = 1
+# Images whose sides are multiples of 16 and whose area is no larger are not resized.
+resolution = [1280, 1280]
+enable_bucket = true
+bucket_no_upscale = true
+"""
+
+
+def _sd_scripts() -> dict[Path, str]:
     texts = {PRESETS / f"{name}.toml": _variant(name, *how) for name, how in VARIANTS.items()}
     texts |= {PRESETS / f"{name}.toml": _dataset(*how) for name, how in DATASETS.items()}
     configs = {path.stem: path.read_text() for path in PRESETS.glob("*.toml") if not path.stem.startswith("dataset")}
@@ -68,8 +135,8 @@ def files() -> dict[Path, str]:
     return texts | {PRESETS / "gui" / f"{name}.json": _gui(toml.loads(text)) for name, text in configs.items()}
 
 
-def _variant(name: str, base: str, title: str, changes: dict[str, Any]) -> str:
-    lines = (PRESETS / f"{base}.toml").read_text().replace(base, name).split("\n")
+def _variant(name: str, base: str, title: str, changes: dict[str, Any], folder: Path = PRESETS) -> str:
+    lines = (folder / f"{base}.toml").read_text().replace(base, name).split("\n")
     lines[0] = f"# {title}"
     for key, value in changes.items():
         (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{key} = "))

@@ -9,14 +9,21 @@ import pytest
 import toml
 
 from sga_kohya import SgaConfig, SgaError
+from sga_kohya.hosts.musubi.families import SCRIPTS as MUSUBI_SCRIPTS
 from sga_kohya.launch import SCRIPTS
 from sga_kohya.options import read_options
 from sga_kohya.presets import copy, door, find_preset, main, preset_files, title
 
 from . import make_presets
-from .make_presets import DATASETS, PRESETS, VARIANTS
+from .make_presets import DATASETS, MUSUBI, MUSUBI_VARIANTS, PRESETS, VARIANTS
 
-CONFIGS = sorted(name for name, path in preset_files().items() if path.suffix == ".toml" and name not in DATASETS)
+CONFIGS = sorted(
+    name
+    for name, path in preset_files().items()
+    if path.parent == PRESETS and path.suffix == ".toml" and name not in DATASETS
+)
+MUSUBI_FILES = sorted(name for name, path in preset_files().items() if path.parent == MUSUBI)
+MUSUBI_CONFIGS = [name for name in MUSUBI_FILES if not name.startswith("dataset")]
 
 
 def options(name: str) -> dict:
@@ -29,9 +36,9 @@ def test_what_is_shipped_is_what_the_generator_writes():
     assert {path.name for path in PRESETS.glob("gui/*")} == {f"{name}.json" for name in CONFIGS}
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS))
+@pytest.mark.parametrize("name", sorted(VARIANTS | MUSUBI_VARIANTS))
 def test_a_variant_differs_from_its_base_in_the_stated_keys_only(name):
-    base, _, changes = VARIANTS[name]
+    base, _, changes = (VARIANTS | MUSUBI_VARIANTS)[name]
     ours, theirs = options(name), options(base)
     assert ours == theirs | changes | {"output_name": name}
     assert all(theirs[key] != value for key, value in changes.items())
@@ -48,6 +55,22 @@ def test_a_preset_is_complete_for_sga_and_names_its_door(name):
     assert config.tuples == ("without_tuples" not in name) and config.modulation == ("without_modulation" not in name)
     assert config.timestep_shift == SgaConfig().timestep_shift and config.snr_gamma == SgaConfig().snr_gamma
     assert len(title(find_preset(name))) > 20
+
+
+@pytest.mark.parametrize("name", MUSUBI_CONFIGS)
+def test_a_preset_for_musubi_tuner_names_its_script_and_the_scripts_that_cache(name):
+    module, script = door(find_preset(name)).split()
+    assert module == "sga_kohya.musubi" and script in MUSUBI_SCRIPTS
+    text = find_preset(name).read_text()
+    family = script.removesuffix("_train_network")
+    assert f"--config_file {name}.toml" in text
+    assert f"{family}_cache_latents.py" in text and f"{family}_cache_text_encoder_outputs.py" in text
+    config = SgaConfig.from_options(read_options(["--config_file", str(find_preset(name))]))
+    assert config == SgaConfig(enabled=not name.endswith("_baseline"))
+    settings, flux = options(name), options("flux_dora")
+    for key in ("network_dim", "network_alpha", "learning_rate", "optimizer_type", "max_train_epochs"):
+        assert settings[key] == flux[key]
+    assert "carried over, not tried in it" in title(find_preset(name)) or name.endswith("_baseline")
 
 
 def test_the_tables_of_the_paper():
@@ -83,6 +106,10 @@ def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
     assert f"accelerate launch -m sga_kohya.flux_train_network --config_file '{target}'" in out
     main(["copy", "dataset_sdxl.toml", str(tmp_path)])
     assert "name it in your preset" in capsys.readouterr().out
+    main(["copy", "flux2_lora", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert f"-m sga_kohya.musubi flux_2_train_network --config_file {tmp_path / 'flux2_lora.toml'}" in out
+    assert "run the two commands at its top that cache" in out and "doctor" not in out
     main(["copy", "sdxl_locon.json", str(tmp_path)])
     assert json.loads((tmp_path / "sdxl_locon.json").read_text())["sdxl"] is True
 
@@ -100,7 +127,7 @@ def test_copy_does_not_overwrite_unless_told_to(tmp_path, capsys):
 def test_list_and_show(capsys):
     main(["list"])
     lines = capsys.readouterr().out
-    assert all(name in lines for name in [*CONFIGS, *DATASETS]) and "Table 3 of arXiv" in lines
+    assert all(name in lines for name in [*CONFIGS, *DATASETS, *MUSUBI_FILES]) and "Table 3 of arXiv" in lines
     main(["show", "flux_dora"])
     assert capsys.readouterr().out == find_preset("flux_dora").read_text()
     with pytest.raises(SgaError, match="no preset 'flux_dore': did you mean flux_dora?"):
@@ -114,4 +141,4 @@ def test_the_command_answers_without_torch():
 
 def test_readme_of_the_presets_names_them_all():
     text = (Path(PRESETS) / "README.md").read_text()
-    assert [name for name in [*CONFIGS, *DATASETS] if f"`{name}`" not in text] == []
+    assert [name for name in [*CONFIGS, *DATASETS, *MUSUBI_FILES] if f"`{name}`" not in text] == []

@@ -79,6 +79,16 @@ def test_installing_twice_is_once(checkout):
     assert all(value is before[key] for key, value in snapshot().items())
 
 
+def test_what_is_imported_meanwhile_is_put_back_too(checkout):
+    """A script of the host that a door imports: it takes our function by name, and would keep it."""
+    original = import_module("library.by_name").sample
+    del sys.modules["library.by_name"]
+    with install_for(SgaConfig(), checkout):
+        late = import_module("library.by_name")
+        assert late.sample.__wrapped__ is original
+    assert late.sample is original
+
+
 @pytest.mark.parametrize(
     ("config", "untouched"),
     [

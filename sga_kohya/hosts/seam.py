@@ -48,18 +48,30 @@ class Installation:
     session: Session
     path: str | None = None  # what we put on sys.path
     undo: list[tuple[Owner, str, Any]] = field(default_factory=list)
+    replaced: list[tuple[Any, Any]] = field(default_factory=list)  # (replacement, original), in order
 
     def uninstall(self) -> None:
         """Put everything back, in reverse order. Doing it twice is harmless."""
         while self.undo:
             owner, name, original = self.undo.pop()
             setattr(owner, name, original)
+        self._restore_late_importers()
         self.session.close()
         if self.path in sys.path:
             sys.path.remove(self.path)
         self.path = None
         if _installed and _installed[-1] is self:
             _installed.pop()
+
+    def _restore_late_importers(self) -> None:
+        """Modules that were imported after us, as a host's scripts are, have taken replacements by name."""
+        originals = {id(replacement): original for replacement, original in self.replaced}
+        for module in [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]:
+            for name, held in list(vars(module).items()) if originals else ():
+                while id(held) in originals:
+                    held = originals[id(held)]
+                    setattr(module, name, held)
+        self.replaced.clear()
 
     def __enter__(self) -> "Installation":
         return self
@@ -141,6 +153,7 @@ def _replace(seam: Seam, owner: Owner, name: str, installation: Installation, ho
     original = vars(owner)[name]
     replacement = seam.replace(original, installation.session)
     setattr(replacement, _MARK, seam.name)
+    installation.replaced.append((replacement, original))
     # What was imported from elsewhere is replaced for its one user, a method for its class; a function for all holders.
     alone = seam.inside is not None or isinstance(owner, type)
     for holder, held_as in [(owner, name)] if alone else list(_holders(original, host)):

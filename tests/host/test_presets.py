@@ -11,12 +11,16 @@ from safetensors import safe_open
 
 from sga_kohya.presets import door, find_preset, preset_files
 
-from ..make_presets import DATASETS
+from ..make_presets import DATASETS, PRESETS
 from . import tiny_flux, tiny_sd3, tiny_sd15, tiny_sdxl
 from .conftest import REPOSITORY
 from .data import LEVELS, write_dataset
 
-CONFIGS = sorted(name for name, path in preset_files().items() if path.suffix == ".toml" and name not in DATASETS)
+CONFIGS = sorted(
+    name
+    for name, path in preset_files().items()
+    if path.parent == PRESETS and path.suffix == ".toml" and name not in DATASETS
+)
 DOOR = {name: f"{door(find_preset(name)).removeprefix('sga_kohya.')}.py" for name in CONFIGS}
 TINY = {"flux_dora": tiny_flux, "sdxl_locon": tiny_sdxl, "sd35_dora": tiny_sd3, "sd15_locon": tiny_sd15}
 

@@ -9,7 +9,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import ATTRIBUTE, Identifier, Identity
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.kit.pictures import is_picture
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.loader import LoadedStep
 from sga_kohya.tuples.step import Slice, SubBatch
 
+Items = dict[str, tuple[Any, Any, int]]
+"""Key -> (bucket, the host's item, repeats)."""
+Source = tuple[Path, dict[str, Any]]
+"""A file, and its row where a JSONL file names it."""
 _CLIP = re.compile(r"_\d{5}-\d{3}$")  # a clip's place in its video, which the host adds to the stem
 
 
@@ -51,9 +56,7 @@ class TunerDataset(RunDataset):
         self.group = group
         self.items = [_items(dataset) for dataset in group.datasets]
         identifier = Identifier(config.granularities, config.manifest)
-        self.identities = [
-            _identify(dataset, items, identifier) for dataset, items in zip(group.datasets, self.items, strict=True)
-        ]
+        self.identities = _identify(group.datasets, self.items, identifier)
         batch_sizes = [dataset.batch_size for dataset in group.datasets]
         super().__init__(self._slices(), batch_sizes, config, group.datasets[0].seed, identifier.metadata())
         self._levels: tuple[int, list[float], list[int]] | None = None
@@ -95,6 +98,10 @@ class TunerDataset(RunDataset):
         manager.timestep_pool = [drawn] if drawn else None
         return manager[0]
 
+    def warnings(self) -> Iterator[str]:
+        for dataset, items in zip(self.group.datasets, self.items, strict=True):
+            yield from _out_of_step(dataset, items)
+
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
 
@@ -127,9 +134,9 @@ class StockOrderDataset(TunerDataset):
         self.group.set_current_epoch(epoch)
 
 
-def _items(dataset: Any) -> dict[str, tuple[Any, Any, int]]:
-    """Key -> (bucket, the host's item, repeats), sorted: the host's own order is that of the disk."""
-    found: dict[str, tuple[Any, Any, int]] = {}
+def _items(dataset: Any) -> Items:
+    """Sorted: the host's own order is that of the disk."""
+    found: Items = {}
     for bucket, items in dataset.batch_manager.buckets.items():
         for item in items:
             repeats = found[_key(item)][2] if _key(item) in found else 0
@@ -141,24 +148,58 @@ def _key(item: Any) -> str:
     return str(item.latent_cache_path)
 
 
-def _identify(dataset: Any, items: dict[str, tuple[Any, Any, int]], identifier: Identifier) -> dict[str, Identity]:
-    """The identity of each item. A JSONL row may say its granularity and its group itself."""
+def _identify(datasets: Sequence[Any], items: Sequence[Items], identifier: Identifier) -> list[dict[str, Identity]]:
+    """For each dataset, the identity of each item. A JSONL row may say its granularity and its group itself.
+
+    Of all datasets at once: each level is one here, and which files of a name are siblings is seen beside the others.
+    """
+    places = [
+        (number, key, source)
+        for number, (dataset, known) in enumerate(zip(datasets, items, strict=True))
+        for key, source in _sources_of(dataset, known)
+    ]
+    identities = identifier.identify((path, {ATTRIBUTE: row.get(ATTRIBUTE)}) for _, _, (path, row) in places)
+    found: list[dict[str, Identity]] = [{} for _ in datasets]
+    for (number, key, (_, row)), identity in zip(places, identities, strict=True):
+        group = f"row::{row['group']}" if "group" in row else identity.group
+        found[number][key] = Identity(identity.granularity, group)
+    return found
+
+
+def _sources_of(dataset: Any, items: Items) -> Iterator[tuple[str, Source]]:
+    """(key, what it was made of) of each item; a file that is gone is thought of in the dataset's folder."""
     rows = dict(_sources(dataset))
     folder = Path(getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None) or ".")
-    sources = []
-    for _, item, _ in items.values():
+    for key, (_, item, _) in items.items():
         stem = _CLIP.sub("", item.item_key)
-        sources.append(rows.get(item.item_key) or rows.get(stem) or (folder / stem, {}))
-    known = identifier.identify((path, {ATTRIBUTE: row.get(ATTRIBUTE)}) for path, row in sources)
-    return {
-        key: Identity(
-            identity.granularity, f"{Path(path).parent}::{row['group']}" if "group" in row else identity.group
+        yield key, rows.get(item.item_key) or rows.get(stem) or (folder / stem, {})
+
+
+def _out_of_step(dataset: Any, items: Items) -> Iterator[str]:
+    """Where caches and images differ: the host trains on the caches that it finds, and says nothing."""
+    folder = getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None)
+    named = {stem for stem, _ in _sources(dataset)}
+    cached = {item.item_key for _, item, _ in items.values()}
+    cached |= {_CLIP.sub("", key) for key in cached - named}
+    missing, gone = sorted(named - cached), sorted(key for key in cached - named if _CLIP.sub("", key) not in named)
+    where = folder or "the JSONL file"
+    if missing:
+        yield (
+            f"{len(missing)} files of {where} have no caches and do not train, such as {missing[0]}: run the cache "
+            "scripts for latents and for text"
         )
-        for key, identity, (path, row) in zip(items, known, sources, strict=True)
-    }
+    if gone:
+        yield (
+            f"{len(gone)} caches in {dataset.cache_directory} train, such as of {gone[0]}, whose file is not in "
+            f"{where} or has no caption: run the cache script for latents, without --keep_cache"
+        )
+    pictures = {path.stem for path in Path(folder).iterdir() if is_picture(path)} if folder else set()
+    silent = sorted(pictures - named - cached)
+    if silent and getattr(dataset, "image_directory", None):
+        yield f"{len(silent)} images of {folder} have no caption file and do not train, such as {silent[0]}"
 
 
-def _sources(dataset: Any) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
+def _sources(dataset: Any) -> Iterator[tuple[str, Source]]:
     """(stem, (file, JSONL row)) of what the dataset was made of, as far as it is still there."""
     source = dataset.datasource
     for row in getattr(source, "data", None) or []:

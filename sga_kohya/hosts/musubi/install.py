@@ -1,7 +1,7 @@
 """Which seams a run needs, and in they go."""
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.hosts.musubi import arguments, dataset, noise, saved, started
+from sga_kohya.hosts.musubi import arguments, dataset, noise, saved, settings, started
 from sga_kohya.hosts.musubi.checkout import Tuner
 from sga_kohya.hosts.musubi.families import SCRIPTS
 from sga_kohya.hosts.seam import Installation, Seam, install
@@ -10,7 +10,7 @@ from sga_kohya.training.session import Session
 
 def install_for(config: SgaConfig, tuner: Tuner, script: str) -> Installation:
     """Install what the settings ask for; with all of SGA off, only that the host accepts our options."""
-    seams: list[Seam] = [arguments.SEAM]
+    seams: list[Seam] = [arguments.SEAM, settings.SEAM]
     expected: set[str] = set()
     if config.active:
         family = SCRIPTS[script]

@@ -34,13 +34,12 @@ def _replace(original: Callable, session: Session) -> Callable:
         device: torch.device,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        draw = _draw(session, args, len(noise))
         channel = (len(noise), 1, *noise.shape[2:])
         told = torch.cat([noise, noise.new_ones(channel)], dim=1)
         kept = torch.cat([latents, latents.new_zeros(channel)], dim=1)
         mixed, steps = original(self, args, told, kept, timesteps, noise_scheduler, device, dtype)
         noisy, sigma = mixed[:, :-1].contiguous(), mixed[:, -1].flatten(1)[:, 0].float()
-        batch = session.noised(Noised(draw, latents, noise, noisy, sigma))
+        batch = session.noised(Noised(_draw(session, args, sigma), latents, noise, noisy, sigma))
         if batch.sigma is sigma:
             return noisy, steps
         # Some families undo the host's offset of one timestep, each in its way, so it stays as it is.
@@ -91,21 +90,29 @@ def _moved_uniform(
     session: Session, args: argparse.Namespace, noise: Tensor, given: Any, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Levels within the range that the host scales them to, (B,), in [0, 1]."""
-    draw = _draw(session, args, len(noise))
     drawn = given is None
     level = torch.rand((len(noise),), device=device, dtype=dtype) if drawn else torch.as_tensor(given, device=device)
-    empty = noise[:, :0]
-    within = replace(draw, low=0.0, high=1.0)
-    batch = session.noised(Noised(within, empty, empty, empty, level.float()))
-    moved = level if batch.sigma is level else batch.sigma.to(level)
-    session.batch = replace(batch, draw=draw, sigma=draw.low + (draw.high - draw.low) * moved.float())
-    return moved
+    low, high = _range(args)
+    sigma, empty = low + (high - low) * level.float(), noise[:, :0]
+    batch = session.noised(Noised(_draw(session, args, sigma), empty, empty, empty, sigma))
+    return level if batch.sigma is sigma else ((batch.sigma - low) / (high - low)).to(level)
 
 
-def _draw(session: Session, args: argparse.Namespace, count: int) -> Draw:
-    low = getattr(args, "min_timestep", None) or 0
-    high = getattr(args, "max_timestep", None)
-    sub_batch = session.current
+def _range(args: argparse.Namespace) -> tuple[float, float]:
+    """What min_timestep and max_timestep make of sigma. In mode `sigma` they are places in a schedule that falls."""
+    low = (getattr(args, "min_timestep", None) or 0) / 1000
+    named = getattr(args, "max_timestep", None)
+    high = 1.0 if named is None else named / 1000
+    return (1 - high, 1 - low) if args.timestep_sampling == "sigma" else (low, high)
+
+
+def _draw(session: Session, args: argparse.Namespace, sigma: Tensor) -> Draw:
+    """sigma: (B,), as drawn: of fewer samples than the sub-batch has where a script draws them one by one."""
+    count, sub_batch = len(sigma), session.current
+    low, high = _range(args)
+    if (low, high) != (0.0, 1.0):
+        # A level may lie outside: by rounding, or because the host found none inside.
+        low, high = min(low, sigma.min().item()), max(high, sigma.max().item())
     if sub_batch is not None and len(sub_batch.granularities) != count:
         labels = set(sub_batch.granularities)
         if len(labels) > 1:
@@ -114,7 +121,7 @@ def _draw(session: Session, args: argparse.Namespace, count: int) -> Draw:
                 "--sga_tuples=false, or give each granularity a dataset of its own"
             )
         sub_batch = replace(sub_batch, granularities=sub_batch.granularities[:1] * count)
-    return Draw(sub_batch, args.sigmoid_scale, low=low / 1000, high=(1000 if high is None else high) / 1000)
+    return Draw(sub_batch, args.sigmoid_scale, low=low, high=high)
 
 
 _NAME = "get_noisy_model_input_and_timesteps"

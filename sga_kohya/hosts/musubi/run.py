@@ -7,11 +7,13 @@ trainer, without our seams.
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.musubi.checkout import find_tuner
 from sga_kohya.hosts.musubi.families import SCRIPTS, check
+from sga_kohya.hosts.musubi.files import check_files
 from sga_kohya.kit.cli import run_command
 from sga_kohya.options import read_options
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2
-    return run_command(NAME, lambda: _run(words[0].removesuffix(".py"), words[1:]), kinds=(SgaError,))
+    return run_command(NAME, lambda: _run(Path(words[0]).stem, words[1:]), kinds=(SgaError,))
 
 
 def _run(script: str, argv: list[str]) -> None:
@@ -37,6 +39,8 @@ def _run(script: str, argv: list[str]) -> None:
     tuner = find_tuner(options.get("musubi_tuner"))
     module = tuner.module(script)
     check(options, config)
+    if not {"-h", "--help"} & set(argv):
+        check_files(options)
     # Only now, because it imports torch: what words and files alone get wrong was said at once.
     from sga_kohya.hosts.musubi.install import install_for
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sga_kohya.hosts.sd_scripts.families import check_modulation
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.options import read_options
+from sga_kohya.options import HOST, read_options
 from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.session import Session
 
@@ -44,7 +44,9 @@ def settings_of_file(name: str | None) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "config_file"}
 
 
-def wrong_settings(parser: argparse.ArgumentParser, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def wrong_settings(
+    parser: argparse.ArgumentParser, settings: Mapping[str, Any], host: str = HOST
+) -> Iterator[tuple[str, str]]:
     """(level, text) of what argparse lets pass in a TOML: keys that nobody reads, values of a wrong type or choice."""
     actions = {action.dest: action for action in parser._actions}
     for key, value in settings.items():
@@ -52,8 +54,7 @@ def wrong_settings(parser: argparse.ArgumentParser, settings: Mapping[str, Any])
             close = difflib.get_close_matches(key, actions, n=1, cutoff=0.8)
             yield (
                 "warning",
-                f"{key}: sd-scripts knows no such key and ignores it"
-                + (f"; did you mean {close[0]}?" if close else ""),
+                f"{key}: {host} knows no such key and ignores it" + (f"; did you mean {close[0]}?" if close else ""),
             )
         elif not key.startswith("sga"):  # ours were read by SgaConfig
             reason = _wrong_value(actions[key], value)

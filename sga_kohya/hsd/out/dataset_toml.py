@@ -37,12 +37,12 @@ max_bucket_reso = {max(sides)}
 def _subset(level: LevelConfig, out: Path) -> str:
     # A table of its own: toml 0.10.2 makes an inline table into an object that data loader workers cannot pickle.
     return f"""[[datasets.subsets]]
-image_dir = {_quoted(str(out / level.folder))}
+image_dir = {quoted(str(out / level.folder))}
 num_repeats = {level.repeats}
 caption_extension = ".txt"
 
 [datasets.subsets.custom_attributes]
-granularity = {_quoted(level.name)}
+granularity = {quoted(level.name)}
 """
 
 
@@ -50,6 +50,6 @@ def _absent(level: LevelConfig) -> str:
     return f"# No {level.name} slices: sd-scripts would warn of the empty folder {level.folder}.\n"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A TOML basic string. JSON's escapes are a subset of TOML's."""
     return json.dumps(text, ensure_ascii=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, HEADER
 from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
 from sga_kohya.hsd.out.manifest import Row, caption_file
@@ -42,7 +43,8 @@ class OutputFolder:
     def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
         """path: absolute; created when missing. level_folders: names of the folders that slices go to."""
         self.path = path
-        for name, marker in ((DATASET_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER), (REPORT, REPORT_MARK)):
+        tomls = (DATASET_TOML, HEADER), (MUSUBI_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER)
+        for name, marker in (*tomls, (REPORT, REPORT_MARK)):
             own = path / name
             if own.exists() and marker not in own.read_text(encoding="utf-8", errors="replace"):
                 raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
@@ -63,8 +65,10 @@ class OutputFolder:
         """Stems of files that no run here has made."""
         self.foreign = [file for file in others if not file.startswith(f"{STRIPS}/")]
         """Those files in the level folders."""
+        self._musubi_caches = caches_by_stem(path)
         for picture in filter(is_picture, map(Path, self.foreign)):
-            self._caches.pop(picture.with_suffix("").as_posix(), None)
+            for known in (self._caches, self._musubi_caches):
+                known.pop(picture.with_suffix("").as_posix(), None)
 
     def edited(self, file: str, written: str | None = None) -> bool:
         """Whether an earlier run's file is not what was written. written: digest of what this run writes there.
@@ -94,8 +98,8 @@ class OutputFolder:
     def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
         """Writes what changed and returns the row with what there is to say of the files.
 
-        Where neither changed, both stay untouched, and so do sd-scripts' caches of them. A slice or a caption that the
-        user has edited stays as it is.
+        Where neither changed, both stay untouched, and so do the trainers' caches of them. A slice or a caption that
+        the user has edited stays as it is.
         """
         assert row.file is not None
         changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)})
@@ -134,8 +138,11 @@ class OutputFolder:
         rows = self.ledger.rows(source)
         return rows if any(row.file for row in rows) else []
 
-    def finish(self, dataset: str | None, settings: str) -> Swept:
-        """Removes what earlier runs made and this one did not; writes dataset.toml (if any), settings and manifest."""
+    def finish(self, datasets: Mapping[str, str | None], settings: str) -> Swept:
+        """Removes what earlier runs made and this one did not; writes datasets' TOMLs, settings and manifest.
+
+        datasets: text by file name, None where there is nothing to train on.
+        """
         stale = sorted(file for file in self._stale if (self.path / file).is_file())
         edited = {file for file in stale if self.edited(file)}
         # A slice that stays keeps its caption, without which it would be trained on other words.
@@ -147,7 +154,8 @@ class OutputFolder:
         for name in self._folders:
             with suppress(OSError):  # not empty
                 (self.path / name).rmdir()
-        aside = [self._write_toml(DATASET_TOML, dataset), self._write_toml(CONFIG_TOML, settings)]
+        remove_empty_caches(self.path, self._folders)
+        aside = [self._write_toml(name, text) for name, text in {**datasets, CONFIG_TOML: settings}.items()]
         self.ledger.finish()
         return Swept(len(stale) - len(left), sorted(left), [place for place in aside if place])
 
@@ -165,7 +173,8 @@ class OutputFolder:
         return aside
 
     def _purge_caches(self, file: str) -> None:
-        for cache in self._caches.get(os.path.splitext(file)[0], ()):
+        stem = os.path.splitext(file)[0]
+        for cache in (*self._caches.get(stem, ()), *self._musubi_caches.get(stem, ())):
             (self.path / cache).unlink(missing_ok=True)
 
 

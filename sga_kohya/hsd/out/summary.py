@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
 from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
 from sga_kohya.hsd.out.report import REPORT
@@ -39,9 +40,21 @@ def summarise(result: Result, config: HsdConfig) -> str:
 
 
 def next_command(out: Path) -> str:
-    dataset = shell_word(out / DATASET_TOML)
-    command = f"accelerate launch -m sga_kohya.flux_train_network --config_file your.toml --dataset_config {dataset}"
-    return f"\nnext:\n  {command}"
+    """What to run next: with sd-scripts, or with musubi-tuner, which caches latents and text by commands of its own."""
+    dataset, musubi = (f"--dataset_config {shell_word(out / name)}" for name in (DATASET_TOML, MUSUBI_TOML))
+    train = "accelerate launch -m sga_kohya"
+    cache = "python src/musubi_tuner/flux_2_cache"
+    model = "--model_version klein-base-9b"
+    lines = [
+        "",
+        "next:",
+        f"  {train}.flux_train_network --config_file your.toml {dataset}",
+        "or in the folder of musubi-tuner, for instance FLUX.2:",
+        f"  {cache}_latents.py {model} --vae ae.safetensors {musubi}",
+        f"  {cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {musubi}",
+        f"  {train}.musubi flux_2_train_network --config_file your.toml {musubi}",
+    ]
+    return "\n".join(lines)
 
 
 def warnings(result: Result, config: HsdConfig) -> Iterator[str]:

@@ -1,0 +1,95 @@
+"""The door to musubi-tuner: what is wrong in words and files is said in one line, before anything is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sga_kohya.hosts.musubi.families import REFUSED, SCRIPTS
+from sga_kohya.hosts.musubi.run import main
+
+FLUX_2 = "flux_2_train_network"
+
+
+@pytest.fixture
+def tuner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a checkout; nothing in it can be imported."""
+    package = tmp_path / "musubi" / "src" / "musubi_tuner"
+    (package / "dataset").mkdir(parents=True)
+    for name in ("hv_train_network", FLUX_2):
+        (package / f"{name}.py").write_text("raise AssertionError('imported')")
+    (package / "dataset" / "config_utils.py").write_text("shared_epoch")
+    monkeypatch.setenv("MUSUBI_TUNER_DIR", str(tmp_path / "musubi"))
+    return tmp_path / "musubi"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    file = tmp_path / "dataset_musubi.toml"
+    file.write_text('[[datasets]]\nimage_directory = "x"\n')
+    return file
+
+
+def said(capsys, *words: object) -> str:
+    assert main([*map(str, words)]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("sga_kohya.musubi: error: ") and line.count("\n") == 1
+    return line
+
+
+@pytest.mark.parametrize("script", REFUSED)
+def test_what_cannot_be_trained_is_refused_with_its_reason(capsys, script):
+    assert REFUSED[script] in said(capsys, script)
+
+
+def test_a_script_may_be_named_by_its_path_and_misspelt_ones_are_guessed(tuner, capsys):
+    assert "no --dataset_config" in said(capsys, f"src/musubi_tuner/{FLUX_2}.py")
+    assert f"did you mean {FLUX_2}?" in said(capsys, "flux2_train_network")
+
+
+def test_a_checkout_that_is_none_too_old_or_without_the_script_is_said(tuner, tmp_path, capsys, monkeypatch):
+    assert "--musubi_tuner nowhere: this is no checkout" in said(capsys, FLUX_2, "--musubi_tuner", "nowhere")
+    assert "has no zimage_train.py; Z-Image needs a newer one" in said(capsys, "zimage_train")
+    (tuner / "src" / "musubi_tuner" / "dataset" / "config_utils.py").write_text("")
+    assert "older than v0.2.13" in said(capsys, FLUX_2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sga_path", "shell"], "sga_path=shell is for sd-scripts"),
+        (["--sga_flow_snr_weight"], "musubi-tuner averages its loss"),
+        (["--fused_backward_pass"], "--fused_backward_pass excludes tuples"),
+        (["--sga_tuplez"], "did you mean sga_tuples?"),
+        (["--config_file", "nowhere.toml"], "does not exist"),
+        (["--dit", "nowhere.safetensors"], "--dit nowhere.safetensors: there is no such file"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(tuner, dataset, capsys, words, message):
+    assert message in said(capsys, FLUX_2, "--dataset_config", dataset, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[datasets]]\n[[datasets.subsets]]\n", "this is a dataset TOML of sd-scripts"),
+        ("[general]\n", "it has no [[datasets]]"),
+        ("[[datasets]\n", "not valid TOML"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_dataset_toml_that_musubi_tuner_cannot_read_is_said_with_what_writes_one(
+    tuner, dataset, capsys, text, message
+):
+    dataset.unlink() if text is None else dataset.write_text(text)
+    assert message in said(capsys, FLUX_2, "--dataset_config", dataset)
+
+
+def test_the_usage_names_every_script_and_no_torch_is_imported_for_an_answer():
+    code = "import sys; from sga_kohya.hosts.musubi.run import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    for words in (["--help"], [FLUX_2, "--musubi_tuner", "nowhere"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "False"
+        if words == ["--help"]:
+            assert all(script in done.stdout for script in SCRIPTS)
