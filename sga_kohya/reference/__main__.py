@@ -12,6 +12,7 @@ from sga_kohya.config import PATHS, SgaConfig, add_arguments
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
+from sga_kohya.reference.options import RunOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,8 +69,7 @@ def _run(argv: list[str]) -> None:
     args = build_parser().parse_args(argv)
     # --sga=false switches off --sga_path with the rest, but not --path.
     config = replace(config, path=args.path or (config.path if config.enabled else "linear"))
-    from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
-    from sga_kohya.reference.trainer import Trainer
+    from sga_kohya.reference.trainer import Trainer  # only now, because it imports torch
 
     with one_writer(args.out):
         trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)

@@ -24,10 +24,10 @@ from sga_kohya.errors import SgaError
 from sga_kohya.reference import models, runs
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, Noised, Objective, slice_losses
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample, save_images
-from sga_kohya.tuples import records
 from sga_kohya.tuples.accelerator import TupleAccelerator
+from sga_kohya.tuples.split import attach
 from sga_kohya.tuples.step import SubBatch
 
 MAX_GRAD_NORM = 1.0
@@ -71,7 +71,7 @@ class Trainer:
         loader = DataLoader(self.dataset, batch_size=1, collate_fn=itemgetter(0))
         self.denoiser, self.optimizer, self.loader = self.accelerator.prepare(self.stack.denoiser, optimizer, loader)
         self.accelerator.cursor.step = self.step
-        records.attach(
+        attach(
             self.accelerator,
             config,
             options.out / "interference.jsonl",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sga_kohya.training.session import Session
-from sga_kohya.tuples import records
+from sga_kohya.tuples import split
 from sga_kohya.tuples.accelerator import TupleAccelerator
 
 
@@ -11,4 +11,4 @@ def attach(accelerator: TupleAccelerator, session: Session) -> None:
     """Records go to `{output_dir}/{output_name}_interference.jsonl`, figures to the host's trackers."""
     args = session.loop.args
     file = Path(args.output_dir or ".") / f"{args.output_name or 'last'}_interference.jsonl"
-    records.attach(accelerator, session.config, file, session.monitor.note)
+    split.attach(accelerator, session.config, file, session.monitor.note)

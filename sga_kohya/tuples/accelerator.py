@@ -21,8 +21,8 @@ from sga_kohya.kit.cli import one_line
 from sga_kohya.kit.files import part_of, replace_folder
 from sga_kohya.tuples import contents, states
 from sga_kohya.tuples.cursor import Cursor
-from sga_kohya.tuples.gradients import GradientObserver
 from sga_kohya.tuples.loader import TupleDataset, TupleLoader, with_sampler
+from sga_kohya.tuples.observer import GradientObserver
 from sga_kohya.tuples.randomness import Place, seed_all
 from sga_kohya.tuples.step import SubBatch
 
@@ -243,6 +243,11 @@ class TupleAccelerator(Accelerator):
             return
         with observer.watch(self.current, self.sync_gradients):
             super().backward(loss, **kwargs)
+
+    @property
+    def seed(self) -> int:
+        """The plan's, 0 where there is none."""
+        return self._dataset.seed if self._dataset is not None else 0
 
     @property
     def _watched(self) -> GradientObserver | None:
