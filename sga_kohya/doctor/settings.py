@@ -4,15 +4,14 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import runpy
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.safetensors_file import tensor_shapes
 
 # What a family cannot start without, by the beginning of its scripts' names.
 _NEEDED = {
@@ -110,19 +109,6 @@ def check_network(args: argparse.Namespace, findings: Findings) -> None:
         findings.ok(f"{name}, rank {rank}, alpha {args.network_alpha:g}, {arguments}")
     else:
         findings.error(f"{name} has no create_network, so it is no network module of sd-scripts")
-
-
-def tensor_shapes(checkpoint: Path) -> dict[str, list[int]]:
-    """Names and shapes of a .safetensors file, from its header alone; nothing for anything else."""
-    if checkpoint.suffix != ".safetensors" or not checkpoint.is_file():
-        return {}
-    with checkpoint.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        try:
-            header = json.loads(file.read(min(length, 100_000_000)))
-        except ValueError as error:
-            raise SgaError(f"{checkpoint} is no .safetensors file ({error}): download it again") from None
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
 def checkpoint_size(args: argparse.Namespace) -> int | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import toml
-from safetensors import SafetensorError, safe_open
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
@@ -20,6 +19,7 @@ from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer, sha256
+from sga_kohya.kit.safetensors_file import METADATA, read_header
 from sga_kohya.options import read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
@@ -108,11 +108,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
 
 def _check_path(weights: Path, options: dict[str, Any]) -> None:
     """Raises SgaError for an adapter of another path than the straight one, which is the only one measured."""
-    try:
-        with safe_open(weights, "np") as file:
-            trained = (file.metadata() or {}).get("ss_sga_path", "linear")
-    except (SafetensorError, OSError) as error:
-        raise SgaError(f"{weights} cannot be read as .safetensors ({error}); give the trained adapter") from None
+    trained = read_header(weights)[METADATA].get("ss_sga_path", "linear")
     for path in (trained, options.get("sga_path", "linear")):
         if path != "linear":
             raise SgaError(f"{weights.name} is of sga_path={path}, and only adapters of the straight path are measured")

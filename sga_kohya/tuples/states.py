@@ -5,11 +5,11 @@ sd-scripts names the states of a run NAME-state, NAME-000001-state (of an epoch)
 
 import json
 import re
-import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sga_kohya.kit.safetensors_file import is_whole
 from sga_kohya.tuples.cursor import FILE
 
 _STATE = re.compile(r"(?P<run>.+?)(?:-step\d{8}|-\d{6})?-state")
@@ -75,21 +75,6 @@ def _anything(path: Path) -> bool:
     return True
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Whether it ends where its header says."""
-    with path.open("rb") as file:
-        begin = file.read(8)
-        length = struct.unpack("<Q", begin)[0] if len(begin) == 8 else 0
-        if not 0 < length < path.stat().st_size:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-    return path.stat().st_size == 8 + length + max(ends, default=0)
-
-
 def _is_pickle(path: Path) -> bool:
     """torch's files are archives, whose table stands at the end; a plain pickle begins with its protocol."""
     with path.open("rb") as file:
@@ -105,7 +90,7 @@ def _is_json(path: Path) -> bool:
 
 
 _WHOLE: Mapping[str, Callable[[Path], bool]] = {
-    ".safetensors": _is_safetensors,
+    ".safetensors": is_whole,
     **dict.fromkeys((".bin", ".pkl", ".pt"), _is_pickle),
     ".json": _is_json,
 }

@@ -19,8 +19,8 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import Sampling
-from sga_kohya.evaluate.sample.checkpoints import read_header
+from sga_kohya.hosts.sampling import Sampling
+from sga_kohya.kit.safetensors_file import read_header
 from sga_kohya.kit.toml_file import merge_sections, read_toml
 
 
