@@ -124,4 +124,5 @@ class GradientSplit:
         """Of the tuple step, counted over the whole run, so that a resumed run draws the same."""
         accelerator = self.accelerator
         part = accelerator.step % accelerator.gradient_accumulation_steps
-        return torch.Generator().manual_seed(seed_of((accelerator.seed, accelerator.cursor.step, part, "surgery")))
+        place = (accelerator.progress.seed, accelerator.cursor.step, part, "surgery")
+        return torch.Generator().manual_seed(seed_of(place))
