@@ -16,7 +16,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer, sha256
 from sga_kohya.kit.safetensors_file import METADATA, read_header
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     )
     _check_path(args.weights, options)
     checkout = find_checkout(args.sd_scripts or options.get("sd_scripts"))
-    script = checkout.script(args.script or script_of(options))
+    script = checkout.script(args.script or guess_script(options))
     check({key: value for key, value in options.items() if key != "resume"}, config)
     out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
     # Only now, because these import torch: what words and files alone get wrong was said at once.
@@ -112,13 +112,6 @@ def _check_path(weights: Path, options: dict[str, Any]) -> None:
     for path in (trained, options.get("sga_path", "linear")):
         if path != "linear":
             raise SgaError(f"{weights.name} is of sga_path={path}, and only adapters of the straight path are measured")
-
-
-def script_of(options: dict[str, Any]) -> str:
-    """The network trainer that this TOML is for, by the options that only it has."""
-    if "ae" in options and "gemma2" not in options:
-        return "flux_train_network.py"
-    raise SgaError("say which script trained the adapter: --script sdxl_train_network.py, or another; see --help")
 
 
 def _arguments(

@@ -1,13 +1,18 @@
-"""Which kind of model a script trains, told from its parsed arguments, and what of SGA fits it.
+"""Kinds of model: all that is known of each, which of them a script or its settings train, and what of SGA fits it.
 
-From arguments and not from the script's name, because a patched checkout and a caller from Python have no door.
+In a run it is told from parsed arguments and not from the script's name, because a patched checkout and a caller from
+Python have no door.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.safetensors_file import tensor_shapes
 
 # Weights of the host's that follow the SNR. It multiplies all that are set, and Eq. 33 takes their place.
 _OTHER_WEIGHTS = ("debiased_estimation_loss", "v_pred_like_loss", "scale_v_pred_loss_like_noise_pred")
@@ -106,6 +111,34 @@ SCRIPTS = {
     for script in family.scripts
 }
 """Each script that has a door, and the network trainer of its family if it is a full fine-tune."""
+
+
+def guess_script(options: Mapping[str, Any]) -> str:
+    """The script that a TOML is meant for: by its options, else by its checkpoint. Raises SgaError when none tells."""
+    family = next((family for family in FAMILIES if any(options.get(option) for option in family.own)), None)
+    family = family or _family_of_checkpoint(Path(str(options.get(_MODEL))))
+    if family is None:
+        raise SgaError("which trainer is this for? Add --script, such as --script sdxl_train_network.py")
+    network_trainer, *fine_tunes = family.scripts
+    if options.get("network_module"):
+        return network_trainer
+    if not fine_tunes:
+        raise SgaError(f"sd-scripts trains {family.name} by {network_trainer} only: set network_module")
+    return fine_tunes[0]
+
+
+def _family_of_checkpoint(file: Path) -> Family | None:
+    """By tensors that only its checkpoints have; None where the file is not there, or tells nothing."""
+    names = tensor_shapes(file)
+    with_tensor = (family for family in FAMILIES if family.tensor)
+    return next((family for family in with_tensor if any(family.tensor in name for name in names)), None)
+
+
+def needed_options(script: str, args: argparse.Namespace) -> list[str]:
+    """The options that a script cannot start without. script: one of SCRIPTS. args: the host's."""
+    family = next(family for family in FAMILIES if script in family.scripts)
+    without = ("clip_l",) if getattr(args, "model_type", "") == "chroma" else ()  # Chroma has none
+    return [option for option in family.needed if option not in without]
 
 
 def family_of(args: argparse.Namespace) -> Family:
