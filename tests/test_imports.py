@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sga_kohya"
-BASE = {"config", "errors", "granularity", "kit", "options", "version"}
+BASE = {"config", "errors", "granularity", "kit", "options", "version", "words"}
 ALLOWED = {
-    **dict.fromkeys(BASE - {"kit", "version", "errors"}, BASE),
+    **dict.fromkeys(BASE - {"kit", "version", "words", "errors"}, BASE),
     "kit": {"errors"},
     "version": set(),
+    "words": set(),
     "errors": set(),
     "equations": BASE,
     "tuples": BASE | {"equations"},
     "training": BASE | {"equations", "tuples"},
     "hosts": BASE | {"equations", "tuples", "training"},
-    "hsd": {"errors", "kit", "version"},
+    "hsd": {"errors", "kit", "version", "words"},
     "reference": BASE | {"equations", "tuples"},
     "partition": BASE | {"hsd"},
-    "evaluate": {"errors", "kit", "hosts"},  # sd-scripts runs in processes of its own
+    "evaluate": {"errors", "kit", "words", "hosts"},  # sd-scripts runs in processes of its own
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"hosts"},
     "__main__": BASE | {"hosts"},

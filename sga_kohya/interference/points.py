@@ -25,8 +25,9 @@ from sga_kohya.equations.interference import (
 )
 from sga_kohya.hosts.sd_scripts.measure import Enough, Latents, Seen, cached_latents
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.gradients import UNLABELLED, Gradients, gram_of, label_of, trained
+from sga_kohya.tuples.gradients import Gradients, gram_of, label_of, trained
 from sga_kohya.tuples.probe import Probe
+from sga_kohya.words import UNLABELLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

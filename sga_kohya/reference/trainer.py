@@ -29,6 +29,7 @@ from sga_kohya.reference.sample import sample, save_images
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.split import attach
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import UNLABELLED
 
 MAX_GRAD_NORM = 1.0
 SAMPLES = 4
@@ -94,7 +95,7 @@ class Trainer:
             spent.slices += len(loss)
             self.observe(sub_batch, noised.timesteps, loss)
             for label, value in zip(sub_batch.granularities, loss.tolist(), strict=True):
-                losses[label or "unlabelled"].append(value)
+                losses[label or UNLABELLED].append(value)
             if self.accelerator.sync_gradients:
                 self.step += 1
                 spent.steps += 1
@@ -190,8 +191,7 @@ class Trainer:
 
 def make_objective(stack: models.Stack, config: SgaConfig) -> Objective:
     """Flow matching for a DiT, diffusion for a U-Net, each with its modulation if the settings say so."""
-    modulated = config.enabled and config.modulation
     if stack.is_dit:
-        shift = config.timestep_shift if modulated else {}
+        shift = config.timestep_shift if config.modulates else {}
         return FlowMatching(shift, bool(stack.scheduler.config.use_dynamic_shifting), PATHS[config.path])
-    return Diffusion(stack.scheduler, config.snr_gamma if modulated else {})
+    return Diffusion(stack.scheduler, config.snr_gamma if config.modulates else {})

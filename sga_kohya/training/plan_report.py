@@ -13,6 +13,7 @@ from sga_kohya.training.host import Levels
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
+from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
 
 _BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
 """From empty to full; the second where the console has no blocks."""
@@ -34,7 +35,7 @@ def _slices(groups: list[Group], config: SgaConfig, levels: Levels) -> Iterator[
     for group in groups:
         for item in group:
             by_label.setdefault(item.granularity, []).append(item)
-    unet = levels.modulation == "snr_gamma"
+    unet = levels.modulation == SNR_GAMMA
     if unet:
         shown = ", ".join(map(str, SHOWN_TIMESTEPS))
         yield f"  granularity  slices  lambda  Gamma   weight of the loss at t = {shown}"
@@ -42,15 +43,14 @@ def _slices(groups: list[Group], config: SgaConfig, levels: Levels) -> Iterator[
         yield "  granularity  slices  lambda  Delta   noise level at 10 %, 50 %, 90 %, and from 0 to 1"
     for label in [*config.granularities, *([None] if None in by_label else [])]:
         items = by_label.get(label, [])
-        begin = f"  {label or '(none)':<12} {len(items):>6} {config.loss_weight.get(label or '', 1.0):>7g}"
+        begin = f"  {label or UNLABELLED:<12} {len(items):>6} {config.weight(label):>7g}"
         if unet:
-            gamma = config.snr_gamma.get(label or "") if config.modulation else None
+            gamma = config.gamma(label)
             weights = levels.snr_weights(label)
             text = "  ".join(f"{weights[t]:.2f}" for t in SHOWN_TIMESTEPS)
             yield f"{begin} {'-' if gamma is None else format(gamma, 'g'):>6}   {text}"
         else:
-            delta = config.timestep_shift.get(label or "", 0.0) if config.modulation else 0.0
-            yield f"{begin} {delta:>+6g}   {_noise(items, label, levels)}"
+            yield f"{begin} {config.delta(label):>+6g}   {_noise(items, label, levels)}"
 
 
 def _noise(items: list[Slice], label: str | None, levels: Levels) -> str:
@@ -99,5 +99,5 @@ def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:
     if lonely:
         yield (
             f"{lonely} of {len(labelled)} groups have one granularity only (K=1): no sibling shares their step. "
-            "Siblings share a file stem, or a group in sga_manifest.jsonl, and have the same num_repeats"
+            f"Siblings share a file stem, or a group in {MANIFEST_NAME}, and have the same num_repeats"
         )

@@ -15,6 +15,7 @@ from sga_kohya.training.monitor import Monitor
 from sga_kohya.training.parts import parts_of
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import TRAIN_HOURS
 
 if TYPE_CHECKING:
     from sga_kohya.training.dataset import RunDataset
@@ -130,5 +131,5 @@ class Session:
         if self.accelerator is not None:
             if self.last_epoch is not None:
                 facts["ss_epoch"] = str(self.last_epoch)
-            facts["ss_sga_train_hours"] = f"{self.accelerator.cursor.hours:.4f}"
+            facts[TRAIN_HOURS] = f"{self.accelerator.cursor.hours:.4f}"
         return facts

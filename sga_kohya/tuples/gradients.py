@@ -8,9 +8,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import UNLABELLED
 
 Gradients = list[Tensor | None]  # one for each trained parameter, None where it has none
-UNLABELLED, MIXED = "unlabelled", "mixed"
+MIXED = "mixed"
 
 
 def label_of(sub_batch: SubBatch) -> str:

@@ -41,12 +41,11 @@ def attach(
     file: the records'. note: gets each record's figures; both are of the main process only. Raises SgaError under an
     engine that keeps its gradients to itself.
     """
-    if accelerator.distributed_type in _OWN_GRADIENTS and (config.probe_every or config.gradient_surgery != "none"):
+    if accelerator.distributed_type in _OWN_GRADIENTS and (config.probe_every or config.surgery):
         raise SgaError(
             f"sga_probe_every and sga_gradient_surgery see no gradients under {accelerator.distributed_type.value}, "
             "which keeps them to itself: leave out one or the other"
         )
-    surgery = "" if config.gradient_surgery == "none" else config.gradient_surgery
     log = Log(file, config.metadata())
 
     def report(record: dict[str, Any]) -> None:
@@ -55,8 +54,8 @@ def attach(
             note(figures(record))
 
     probe = Probe(accelerator, config.probe_every, report) if config.probe_every else None
-    if probe is not None or surgery:
-        accelerator.observer = GradientSplit(accelerator, probe, surgery)
+    if probe is not None or config.surgery:
+        accelerator.observer = GradientSplit(accelerator, probe, config.surgery)
 
 
 class GradientSplit:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.safetensors_file import read_header
-
-MEASURED = "ss_sga_train_hours"
+from sga_kohya.words import TRAIN_HOURS as MEASURED
 
 
 @dataclass(frozen=True)

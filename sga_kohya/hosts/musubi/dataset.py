@@ -15,12 +15,13 @@ from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import ATTRIBUTE, Identifier, Identity
+from sga_kohya.granularity import Identifier, Identity
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.loader import LoadedStep
 from sga_kohya.tuples.step import Slice, SubBatch
+from sga_kohya.words import ATTRIBUTE
 
 _CLIP = re.compile(r"_\d{5}-\d{3}$")  # a clip's place in its video, which the host adds to the stem
 

@@ -13,6 +13,7 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.safetensors_file import tensor_shapes
+from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT, UPSTREAM
 
 # Weights of the host's that follow the SNR. It multiplies all that are set, and Eq. 33 takes their place.
 _OTHER_WEIGHTS = ("debiased_estimation_loss", "v_pred_like_loss", "scale_v_pred_loss_like_noise_pred")
@@ -41,7 +42,7 @@ class Family:
     sampler: str = "library.flux_train_utils"
     loop: tuple[str, tuple[str, ...]] | None = None
     compression: int = 8
-    modulation: str = "timestep_shift"
+    modulation: str = TIMESTEP_SHIFT
 
 
 _MODEL = "pretrained_model_name_or_path"
@@ -92,7 +93,7 @@ SDXL = Family(
     own=("no_half_vae",),
     tensor="conditioner.embedders.1",
     sampler="library.train_util",
-    modulation="snr_gamma",
+    modulation=SNR_GAMMA,
 )
 SD = Family(
     "Stable Diffusion",
@@ -100,7 +101,7 @@ SD = Family(
     (_MODEL,),
     tensor="cond_stage_model",
     sampler="library.train_util",
-    modulation="snr_gamma",
+    modulation=SNR_GAMMA,
 )
 FAMILIES = (ANIMA, HUNYUAN, LUMINA, SD3, FLUX, SDXL, SD)
 """Those whose own options say more come first: Lumina has an ae as well, and Hunyuan's is a FLUX by its noise."""
@@ -148,19 +149,19 @@ def family_of(args: argparse.Namespace) -> Family:
     """
     if not hasattr(args, "weighting_scheme"):
         return SD
-    with_noise_levels = (family for family in FAMILIES if family.modulation == "timestep_shift")
+    with_noise_levels = (family for family in FAMILIES if family.modulation == TIMESTEP_SHIFT)
     return next((f for f in with_noise_levels if any(hasattr(args, option) for option in f.own)), FLUX)
 
 
 def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError where the settings ask for a modulation that the family, or its sampling mode, does not have."""
     family = family_of(args)
-    if not (config.enabled and config.modulation):
+    if not config.modulates:
         return
-    if config.flow_snr_weight and family.modulation == "snr_gamma":
+    if config.flow_snr_weight and family.modulation == SNR_GAMMA:
         raise SgaError("sga_flow_snr_weight is for flow-matching models; this one has sga_snr_gamma without it")
     _check_other_weights(config, args)
-    if config.timestep_shift_form == "upstream":
+    if config.timestep_shift_form == UPSTREAM:
         mode = getattr(args, "timestep_sampling", None)
         if mode not in NORMAL_MODES:
             reason = f"timestep_sampling={mode} has no such z" if mode else f"{family.name} has no sigmoid_scale"
@@ -168,7 +169,7 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
                 f"sga_timestep_shift_form=upstream is sigmoid(s*(z + Delta)), and {reason}: use logit, which fits "
                 f"every mode, or one of {', '.join(NORMAL_MODES)} where the script has them"
             )
-    used = [family.modulation, *(["snr_gamma"] if config.flow_snr_weight else [])]
+    used = [family.modulation, *([SNR_GAMMA] if config.flow_snr_weight else [])]
     for name in used:
         table = getattr(config, name)
         if table and not set(table) & set(config.granularities):
@@ -181,11 +182,11 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
 
 def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError for what excludes a path other than linear."""
-    if config.path == "linear":
+    if not config.leaves_line:
         return
     name, family = f"sga_path={config.path}", family_of(args)
     prediction = getattr(args, "model_prediction_type", "raw")
-    if family.modulation == "snr_gamma":
+    if family.modulation == SNR_GAMMA:
         raise SgaError(f"{name} is for flow-matching models, and this script trains {family.name}: leave it out")
     if prediction != "raw":
         raise SgaError(
@@ -204,7 +205,7 @@ def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
 
 def _check_other_weights(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError where a loss would be weighted by its SNR twice, once by us and once by the host."""
-    if family_of(args).modulation == "snr_gamma":
+    if family_of(args).modulation == SNR_GAMMA:
         for name in _OTHER_WEIGHTS:
             if getattr(args, name, None):
                 raise SgaError(
