@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.equations.interference import Path, diffusion_path, flow_path
+from sga_kohya.equations.interference import GaussianPath, diffusion_path, flow_path
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts import arguments, dataset, started
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
@@ -41,7 +41,7 @@ class Seen:
     latents: Tensor
     noise: Tensor
     x: Tensor
-    path: Path
+    path: GaussianPath
     prediction: Tensor
 
 
