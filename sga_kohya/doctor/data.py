@@ -17,11 +17,10 @@ def check_data(script: Path, args: argparse.Namespace, config: SgaConfig, sessio
     """Build the training dataset and describe it. Returns its steps an epoch."""
     group = build(args)
     check_bucket_steps(script, group)
-    dataset = session.dataset if config.active else group
     if not config.active:
         findings.ok(f"stock sd-scripts: {group.num_train_images} images, {len(group)} batches an epoch")
         return len(group)
-    plan = []
+    dataset, plan = session.data(), []
     for line in describe(dataset, config, Levels(args, config)).strip("\n").split("\n"):
         if line.strip().startswith(_WARNING):
             findings.warning(line.strip().removeprefix(_WARNING))

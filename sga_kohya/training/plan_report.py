@@ -1,7 +1,7 @@
 """The plan in words, printed before models are loaded: what will train, at which noise levels, what looks wrong."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -9,7 +9,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
-from sga_kohya.training.host import Levels
+from sga_kohya.training.host import Levels, size_of
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
@@ -30,7 +30,7 @@ def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
     return "\n".join([*lines, ""])
 
 
-def _slices(groups: list[Group], config: SgaConfig, levels: Levels) -> Iterator[str]:
+def _slices(groups: Sequence[Group], config: SgaConfig, levels: Levels) -> Iterator[str]:
     by_label: dict[str | None, list[Slice]] = {}
     for group in groups:
         for item in group:
@@ -57,8 +57,8 @@ def _noise(items: list[Slice], label: str | None, levels: Levels) -> str:
     """Quantiles and a histogram over sigma from 0 to 1, at the granularity's most frequent bucket."""
     if not items:
         return ""
-    bucket = Counter(item.bucket for item in items).most_common(1)[0][0]
-    sigma = levels.noise_levels(label, bucket, 2000)
+    size = Counter(size_of(item) for item in items).most_common(1)[0][0]
+    sigma = levels.noise_levels(label, size, 2000)
     low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     counts = torch.histc(sigma, _BINS, 0, 1)
     heights = next(bars for bars in _BARS if can_show(bars) or bars.isascii())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.line_chart import Line, write_chart
-from sga_kohya.training.host import Levels
+from sga_kohya.training.host import Levels, Size, size_of
 from sga_kohya.tuples.step import Group
 from sga_kohya.words import SNR_GAMMA, UNLABELLED
 
@@ -19,7 +19,6 @@ SHOWN_TIMESTEPS = (20, 50, 100, 150, 200, 500)
 _SAMPLES = 20_000
 _BINS = 40
 _MOST_LINES = 12
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class _Row:
 
 def show(groups: Iterable[Group], config: SgaConfig, levels: Levels) -> str:
     """Draw the picture of --sga_show_timesteps and return its numbers as a table."""
-    counts = Counter((item.granularity, item.bucket) for group in groups for item in group)
+    counts = Counter((item.granularity, size_of(item)) for group in groups for item in group)
     labels = [*config.granularities, *([None] if any(label is None for label, _ in counts) else [])]
     draw = _show_weights if levels.modulation == SNR_GAMMA else _show_levels
     assert config.show_timesteps is not None

@@ -58,6 +58,18 @@ class Session:
     def monitor(self) -> Monitor:
         return self.part(Monitor)
 
+    def data(self) -> "RunDataset":
+        """What is trained on. Raises SgaError where the host has made it unseen."""
+        if self.dataset is None:
+            raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
+        return self.dataset
+
+    def training_loop(self) -> "HostLoop":
+        """The host's. Raises SgaError before the run has begun."""
+        if self.loop is None:
+            raise SgaError("the trainer made its accelerator before SGA knew its arguments; use a tested version of it")
+        return self.loop
+
     def part(self, kind: type[P]) -> P:
         """The part of that kind. Raises StopIteration where this run has none."""
         return next(part for part in self.parts if isinstance(part, kind))

@@ -22,8 +22,8 @@ from sga_kohya.options import read_options
 from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.session import Session
 
-FILES = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3", "byt5")
-FILES += ("text_encoder", "llm_adapter_path", "network_weights", "sample_prompts")
+FILES: tuple[str, ...] = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3")
+FILES += ("byt5", "text_encoder", "llm_adapter_path", "network_weights", "sample_prompts")
 """Options that name a file or a folder."""
 
 
