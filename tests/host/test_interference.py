@@ -84,7 +84,7 @@ def test_probe_surgery_and_offline_measurement_of_a_dora(run_host, checkout, tin
     assert weights.read_bytes() == before and not list((tmp_path / "out").glob("measure*"))
     content = json.loads((tmp_path / "out" / "tiny_interference" / "interference.json").read_text())
     low, high = content["levels"]
-    assert low["sigma"] == 0.5 and low["effective"] == 1 and low["sigma"] < low["collapse"]  # alpha is one-hot
+    assert low["sigma"] == 0.5 and low["effective"] == 1 and low["sigma"] < low["one_hot"] < low["half"]
     assert high["effective"] > 2
     assert low["gradients"]["count"] == high["gradients"]["count"] == 3
     assert "macro-micro" in high["kernel"]["cosine"]

@@ -132,7 +132,7 @@ class HostDatasetGroup(RunDataset):
         """Captions as the host has read them; the files' sizes and dates when this is first asked for."""
         return dict(
             sample_of(_file(info, dataset.image_to_subset[key]), getattr(info, "caption", None))
-            for dataset in self.group.datasets
+            for dataset in self.keepers
             for key, info in dataset.image_data.items()
         )
 
