@@ -14,15 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import DEFAULT_LABELS
 from sga_kohya.kit.files import user_path
 from sga_kohya.kit.hints import did_you_mean
 from sga_kohya.version import __version__
+from sga_kohya.words import (
+    CAGRAD,
+    DEFAULT_LABELS,
+    LINEAR,
+    PATH_NAMES,
+    PCGRAD,
+    REDUCTIONS,
+    SNR_GAMMA,
+    TIMESTEP_SHIFT,
+    UPSTREAM,
+)
 
-REDUCTIONS = ("mean", "sum", "constant")
-SURGERIES = ("none", "pcgrad", "cagrad")
-SHIFT_FORMS = ("logit", "upstream")
-PATHS = ("linear", "shell", "spherical-linear", "spherical-slerp")
+_NO_SURGERY = "none"
 
 
 def _as_text(value: object) -> str:
@@ -171,14 +178,14 @@ class SgaConfig:
         {"macro": 0.5, "meso": 0.0, "micro": -0.5}, _table, "Delta of Eq. 29, added to the noise level's logit"
     )
     timestep_shift_form: str = _option(
-        "logit", _one_of(SHIFT_FORMS), "logit: sigmoid(s*z + Delta), Eq. 30; upstream: sigmoid(s*(z + Delta))"
+        "logit", _one_of(("logit", UPSTREAM)), "logit: sigmoid(s*z + Delta), Eq. 30; upstream: sigmoid(s*(z + Delta))"
     )
     snr_gamma: Mapping[str, float] = _option(
         {"macro": 4.0, "meso": 5.0, "micro": 7.0}, _table, "Gamma of Eq. 32, Min-SNR's threshold; SD and SDXL"
     )
     flow_snr_weight: bool = _option(False, _boolean, "Min-SNR by sga_snr_gamma for flow-matching models as well")
     show_timesteps: Path | None = _option(None, _picture, "draw noise levels by granularity into this file and end")
-    path: str = _option("linear", _one_of(PATHS), f"from latents to noise: {', '.join(PATHS)}; experimental")
+    path: str = _option(LINEAR, _one_of(PATH_NAMES), f"from latents to noise: {', '.join(PATH_NAMES)}; experimental")
     loss_weight: Mapping[str, float] = _option({}, _table, "lambda_k of Eq. 6; 1 for a label not named")
     tuple_reduction: str = _option(
         "mean", _one_of(REDUCTIONS), "mean: Eq. 6, sum: Algorithm 2, constant: over all levels"
@@ -186,7 +193,9 @@ class SgaConfig:
     groups_per_step: int | None = _option(None, _count, "groups in a tuple step; the batch size if not given")
     probe_every: int = _option(0, _count_or_none, "measure how granularities' gradients interfere every so many steps")
     gradient_surgery: str = _option(
-        "none", _one_of(SURGERIES), "between granularities, at the end of each tuple step: pcgrad or cagrad"
+        _NO_SURGERY,
+        _one_of((_NO_SURGERY, PCGRAD, CAGRAD)),
+        f"between granularities, at the end of each tuple step: {PCGRAD} or {CAGRAD}",
     )
     save_at_hours: tuple[float, ...] = _option((), _list_of_hours, "save at the steps nearest to these training hours")
     stop_at_hours: float | None = _option(None, _hours, "end training at the step nearest to this training hour")
@@ -210,7 +219,7 @@ class SgaConfig:
         for label, gamma in self.snr_gamma.items():
             if gamma <= 0:
                 yield f"sga_snr_gamma = {label}:{gamma:g}: Gamma must be above 0; 5 is plain Min-SNR's"
-        if self.gradient_surgery != "none" and not self.tuples:
+        if self.surgery and not self.tuples:
             yield (
                 f"sga_gradient_surgery = {self.gradient_surgery} works on the granularities of a tuple step: leave out "
                 "--sga_tuples=false"
@@ -223,7 +232,7 @@ class SgaConfig:
         tables = {"sga_loss_weight": self.loss_weight}
         if self.modulation:
             default: dict[str, Any] = SgaConfig.__dataclass_fields__
-            pair = {f"sga_{name}": getattr(self, name) for name in ("timestep_shift", "snr_gamma")}
+            pair = {f"sga_{name}": getattr(self, name) for name in (TIMESTEP_SHIFT, SNR_GAMMA)}
             given = {key: table for key, table in pair.items() if table != default[key[4:]].default_factory()}
             tables |= given or {"sga_timestep_shift": self.timestep_shift}
         return tables
@@ -232,9 +241,40 @@ class SgaConfig:
     def active(self) -> bool:
         """Whether anything differs from stock sd-scripts, be it only when it saves and stops."""
         timed = bool(self.save_at_hours) or self.stop_at_hours is not None
-        changed = self.tuples or self.modulation or self.path != "linear"
         watched = self.probe_every > 0 or self.show_timesteps is not None
-        return self.enabled and (changed or timed or watched)
+        return self.plans_tuples or self.modulates or self.leaves_line or (self.enabled and (timed or watched))
+
+    @property
+    def plans_tuples(self) -> bool:
+        """Whether slices of one photo train in the same optimizer step."""
+        return self.enabled and self.tuples
+
+    @property
+    def modulates(self) -> bool:
+        """Whether noise levels, or weights by noise level, follow the granularity."""
+        return self.enabled and self.modulation
+
+    @property
+    def leaves_line(self) -> bool:
+        """Whether the path from latents to noise is another than the stock one."""
+        return self.enabled and self.path != LINEAR
+
+    @property
+    def surgery(self) -> str:
+        """The method of gradient surgery, "" for none."""
+        return "" if self.gradient_surgery == _NO_SURGERY else self.gradient_surgery
+
+    def weight(self, label: str | None) -> float:
+        """lambda_k of Eq. 6. label: a granularity, None for a sample without."""
+        return self.loss_weight.get(label or "", 1.0)
+
+    def delta(self, label: str | None) -> float:
+        """What is added to the logit of a noise level, Eq. 29; 0 where nothing is."""
+        return self.timestep_shift.get(label or "", 0.0) if self.modulates else 0.0
+
+    def gamma(self, label: str | None) -> float | None:
+        """The threshold of Min-SNR, Eq. 32; None where there is none of ours."""
+        return self.snr_gamma.get(label or "") if self.modulates else None
 
     @classmethod
     def from_options(cls, options: Mapping[str, object], enabled: bool = True) -> "SgaConfig":
@@ -257,7 +297,7 @@ class SgaConfig:
         texts = {f"ss_{key}": _as_text(getattr(self, option.name)) for key, option in option_names().items()}
         for option in ("manifest", "show_timesteps", "probe_every"):
             del texts[f"ss_sga_{option}"]  # paths on somebody's disk, and what leaves the model as it is
-        if self.path != "linear":
+        if self.path != LINEAR:
             texts["ss_sga_path_note"] = "experimental: sample along this path; stock samplers and decoders do not fit"
         return {"ss_sga_version": __version__, **{key: text for key, text in texts.items() if text}}
 

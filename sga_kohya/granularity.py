@@ -14,10 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-
-DEFAULT_LABELS = ("macro", "meso", "micro")
-ATTRIBUTE = "granularity"
-MANIFEST_NAME = "sga_manifest.jsonl"
+from sga_kohya.words import ATTRIBUTE, DEFAULT_LABELS, MANIFEST_NAME
 
 # Names that existing crop tools give the three levels.
 _SUFFIX_ALIASES = {"full": "macro", "halfbody": "meso", "head": "micro"}
@@ -60,7 +57,7 @@ class Manifest:
         try:
             row = json.loads(line)
             if row["file"] is not None:
-                self._set(row["file"], *(_text(row, key) for key in ("granularity", "group")))
+                self._set(row["file"], *(_text(row, key) for key in (ATTRIBUTE, "group")))
         # RecursionError: brackets by the thousand
         except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             reason = " ".join(repr(error).split())[:200]

@@ -17,7 +17,7 @@ from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import errors_in_one_line, run_command
-from sga_kohya.options import read_options
+from sga_kohya.options import asks_for_help, read_options
 
 NAME = "sga_kohya"
 _INTERRUPTED = "what was saved is whole; --resume FOLDER goes on from a saved state"
@@ -110,11 +110,6 @@ def _run(config: SgaConfig, checkout: Checkout, path: Path, argv: list[str]) -> 
     with install_for(config, checkout):
         sys.argv = [str(path), *argv]
         runpy.run_path(str(path), run_name="__main__")
-
-
-def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether the run only prints or writes settings and needs no data."""
-    return any(word.partition("=")[0] in ("-h", "--help", "--output_config", "--show_timesteps") for word in argv)
 
 
 if __name__ == "__main__":

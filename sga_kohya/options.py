@@ -63,3 +63,8 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
         yield from value.items()
     elif isinstance(value, list):
         yield from ((str(place), item) for place, item in enumerate(value))
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the run only prints or writes settings and needs no data."""
+    return any(word.partition("=")[0] in ("-h", "--help", "--output_config", "--show_timesteps") for word in argv)

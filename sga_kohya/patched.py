@@ -17,8 +17,7 @@ from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import errors_in_one_line, show_every_character
-from sga_kohya.launch import asks_for_help
-from sga_kohya.options import read_options
+from sga_kohya.options import asks_for_help, read_options
 
 
 def load(library: str) -> None:

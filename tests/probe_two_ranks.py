@@ -15,8 +15,8 @@ from accelerate.utils import gather_object  # noqa: E402
 
 from sga_kohya.equations.surgery import surgery_weights  # noqa: E402
 from sga_kohya.tuples.accelerator import TupleAccelerator  # noqa: E402
-from sga_kohya.tuples.gradients import GradientSplit  # noqa: E402
 from sga_kohya.tuples.probe import Probe  # noqa: E402
+from sga_kohya.tuples.split import GradientSplit  # noqa: E402
 from tests.test_probe import by_level  # noqa: E402
 from tests.test_tuple_accelerator import FEATURES, Toy, first, train  # noqa: E402
 

@@ -19,7 +19,7 @@ from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.seam import install
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.text import HashedWords
 from sga_kohya.training.events import Run
 from sga_kohya.training.session import Session

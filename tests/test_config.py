@@ -192,3 +192,18 @@ def test_metadata_is_text_and_leaves_out_what_is_not_set():
     assert metadata["ss_sga_tuples"] == "true"
     assert metadata["ss_sga_version"] == sga_kohya.__version__
     assert all(isinstance(value, str) for value in metadata.values())
+
+
+def test_switched_off_nothing_of_ours_happens():
+    config = SgaConfig(enabled=False, path="shell", probe_every=3, save_at_hours=(1.0,))
+    assert not (config.active or config.plans_tuples or config.modulates or config.leaves_line)
+    assert (config.delta("macro"), config.gamma("macro")) == (0.0, None)
+
+
+def test_what_a_granularity_gets_and_what_a_sample_without_one():
+    config = SgaConfig(loss_weight={"micro": 2.0}, snr_gamma={"macro": 4.0})
+    assert (config.weight("micro"), config.weight("macro"), config.weight(None)) == (2.0, 1.0, 1.0)
+    assert (config.delta("micro"), config.delta(None)) == (-0.5, 0.0)
+    assert (config.gamma("macro"), config.gamma("micro"), config.gamma(None)) == (4.0, None, None)
+    assert SgaConfig(modulation=False).delta("micro") == 0.0
+    assert (SgaConfig().surgery, SgaConfig(gradient_surgery="pcgrad").surgery) == ("", "pcgrad")

@@ -16,7 +16,8 @@ from sga_kohya.doctor.__main__ import examine, main
 from sga_kohya.doctor.data import count_checkpoints
 from sga_kohya.doctor.environment import check_disk, check_packages
 from sga_kohya.doctor.findings import Findings
-from sga_kohya.doctor.settings import check_models, checkpoint_size, guess_script
+from sga_kohya.doctor.settings import check_models, checkpoint_size
+from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
 from sga_kohya.hosts.sd_scripts.settings import wrong_settings
 
 from . import stub_host
@@ -44,6 +45,7 @@ def texts(findings: Findings, level: str) -> list[str]:
         ({"qwen3": "x"}, "anima_train.py"),
         ({"byt5": "x", "network_module": "y"}, "hunyuan_image_train_network.py"),
         ({"no_half_vae": True}, "sdxl_train.py"),
+        ({"training_shift": 3.0, "network_module": "y"}, "sd3_train_network.py"),
     ],
 )
 def test_settings_tell_the_trainer(options, script):
@@ -69,6 +71,20 @@ def test_where_settings_are_silent_the_checkpoint_tells(tmp_path, tensor, adapte
 def test_where_nothing_tells_it_asks():
     with pytest.raises(SgaError, match="Add --script, such as --script sdxl_train_network.py"):
         guess_script({"pretrained_model_name_or_path": "x"})
+
+
+def test_a_family_that_is_trained_as_adapter_only_has_no_fine_tune():
+    with pytest.raises(SgaError, match="HunyuanImage by hunyuan_image_train_network.py only: set network_module"):
+        guess_script({"byt5": "x"})
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_each_family_is_told_by_its_own_options_and_has_what_it_needs(family):
+    for option in family.own:
+        assert guess_script({option: "x", "network_module": "y"}) == family.scripts[0]
+    for script in family.scripts:
+        assert needed_options(script, argparse.Namespace()) == list(family.needed)
+    assert ("clip_l" in needed_options(family.scripts[0], argparse.Namespace(model_type="chroma"))) is False
 
 
 def test_keys_that_nobody_reads_and_values_that_nobody_checks():

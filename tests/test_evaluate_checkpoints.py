@@ -13,8 +13,9 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.plan.ablation import write_ablation
 from sga_kohya.evaluate.plan.plan_file import read_plan
-from sga_kohya.evaluate.sample.checkpoints import all_runs, find_runs, pick, read_header
+from sga_kohya.evaluate.sample.checkpoints import all_runs, find_runs, pick
 from sga_kohya.evaluate.sample.images import weights_of
+from sga_kohya.kit.safetensors_file import read_header
 
 from .evaluate_world import write_plan
 

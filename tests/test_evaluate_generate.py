@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.plan.plan import Sampling
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
 from sga_kohya.evaluate.sample.images import all_images
+from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.hosts.sd_scripts.samplers import SCRIPTS, Job, arguments_of, line_of, to_words
 
 from .evaluate_world import write_plan

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import sga_kohya
 from sga_kohya import SgaError, launch
+from sga_kohya.__main__ import COMMANDS
 
 from . import stub_host
 
@@ -27,6 +29,10 @@ def data(tmp_path: Path) -> list[str]:
 def door(module: str, *argv: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", f"sga_kohya.{module}", *argv]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def console(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "sga_kohya", *words], capture_output=True, text=True)
 
 
 def error(module: str, *argv: str) -> str:
@@ -216,6 +222,29 @@ def test_every_door_names_a_script_and_every_script_has_a_door():
 
 
 def test_the_console_command_lists_what_there_is():
-    result = subprocess.run([sys.executable, "-m", "sga_kohya"], capture_output=True, text=True)
-    assert result.returncode == 0 and "flux_train_network" in result.stdout and "hsd" in result.stdout
-    assert subprocess.run([sys.executable, "-m", "sga_kohya", "nope"], capture_output=True).returncode == 2
+    for words in ([], ["-h"], ["--help"]):
+        result = console(*words)
+        assert result.returncode == 0 and result.stderr == ""
+        assert all(f"  {command}" in result.stdout for command in COMMANDS)
+
+
+def test_the_console_command_knows_its_version():
+    result = console("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"sga-kohya {sga_kohya.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"), [("hsdd", "did you mean hsd?"), ("xyz", "known are anima_train,"), ("--versions", "known are")]
+)
+def test_a_word_that_is_no_command_is_answered_in_one_line_on_stderr(word, answer):
+    result = console(word)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith(f"sga-kohya: error: there is no command {word!r}: {answer}")
+
+
+def test_the_list_of_commands_is_that_of_what_can_be_run():
+    package = Path(sga_kohya.__file__).parent
+    rooms = {path.parent.name for path in package.glob("*/__main__.py")}
+    doors = {path.stem for path in (package / "doors").glob("[!_]*.py")}
+    files = {path.stem for path in package.glob("[!_]*.py") if '__name__ == "__main__"' in path.read_text()}
+    assert set(COMMANDS) == rooms | doors | files

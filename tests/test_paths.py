@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from sga_kohya import config
 from sga_kohya.equations.paths import (
     PATHS,
     angle,
@@ -16,6 +15,7 @@ from sga_kohya.equations.paths import (
     tangent,
     unit,
 )
+from sga_kohya.words import PATH_NAMES
 
 SLERP, CHORD = PATHS["spherical-slerp"], PATHS["spherical-linear"]
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14}
@@ -34,7 +34,7 @@ def at_angle(omega, d=16, dtype=torch.float64):
 
 
 def test_modes_are_the_options():
-    assert tuple(PATHS) == config.PATHS
+    assert tuple(PATHS) == PATH_NAMES
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

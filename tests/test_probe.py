@@ -16,10 +16,10 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.equations.surgery import surgery_weights
 from sga_kohya.errors import SgaError
 from sga_kohya.tuples.accelerator import TupleAccelerator
-from sga_kohya.tuples.gradients import GradientSplit
 from sga_kohya.tuples.probe import Probe, split_name
-from sga_kohya.tuples.records import Log, attach, figures, read_records
+from sga_kohya.tuples.records import Log, figures, read_records
 from sga_kohya.tuples.sketch import WIDTH, sketch
+from sga_kohya.tuples.split import GradientSplit, attach
 
 from .test_tuple_accelerator import FEATURES, Toy, first, hash_of, loss_of, train
 
@@ -264,7 +264,7 @@ def test_a_resumed_run_draws_the_same_order_for_pcgrad(make, accumulation, monke
         seeds.append(generator.initial_seed())
         return torch.ones(len(gram))
 
-    monkeypatch.setattr("sga_kohya.tuples.gradients.surgery_weights", weights)
+    monkeypatch.setattr("sga_kohya.tuples.split.surgery_weights", weights)
     run, _ = make(accumulation=accumulation, surgery="pcgrad", groups=24)
     train(*run)
     whole, made = seeds.copy(), 2

@@ -23,7 +23,7 @@ from sga_kohya.reference.__main__ import main
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.trainer import Trainer, make_objective
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")

@@ -99,11 +99,11 @@ def test_noise_opposite_its_latents_is_drawn_anew(family):
     scheduler = [] if family == "sd3" else [None]
     torch.manual_seed(4)
     session = Session(SgaConfig(path="spherical-slerp"))
-    replace(function, session)(argparse.Namespace(), *scheduler, latents, noise, "cpu", torch.float32)
+    replace(function, session)(ARGS, *scheduler, latents, noise, "cpu", torch.float32)
     kept = SLERP.at(latents, noise, torch.tensor([0.3, 0.8]))
     other = torch.ones(2, 1, 4, 4, dtype=torch.bool)
     other[1, :, 2, 3] = False
-    found = session.path_batch
+    found = session.batch
     torch.testing.assert_close(found.x.where(other, 0 * found.x), kept.x.where(other, 0 * kept.x))
     omega = found.velocity[1, :, 2, 3].norm() / 4
     assert omega < torch.pi - 1e-3 and not torch.allclose(found.x[1, :, 2, 3], kept.x[1, :, 2, 3])

@@ -88,7 +88,8 @@ def test_data_that_changed_are_said_and_training_goes_on(saved, capsys):
     accelerator, folder = saved
     accelerator.load_state(folder / "run-state")
     assert "have changed" not in capsys.readouterr().out
-    accelerator._dataset.contents = lambda: {"1_macro/a.png": Sample(6, 7, "y"), "1_micro/b.png": Sample(1, 1, "z")}
+    changed = {"1_macro/a.png": Sample(6, 7, "y"), "1_micro/b.png": Sample(1, 1, "z")}
+    accelerator.progress._dataset.contents = lambda: changed
     accelerator.load_state(folder / "run-state")
     assert (
         "warning: the data have changed since run-state was saved: 1 image is new (1_micro/b.png); "

@@ -15,9 +15,10 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.demo.photos import copy_photos
 from sga_kohya.hsd import HsdConfig, LevelConfig
 from sga_kohya.hsd import run as decompose
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.trainer import Trainer
-from sga_kohya.tuples import records
+from sga_kohya.tuples.records import read_records
+from sga_kohya.tuples.split import attach
 
 # A size for each granularity, as H-SD gives real data: a stock batch then holds one granularity.
 SIDES = {"macro": 192, "meso": 128, "micro": 64}
@@ -40,9 +41,9 @@ def train(name: str, config: SgaConfig, dataset: Path, out: Path, passes: int) -
     file = out / "interference.jsonl"
     every = max(steps // PROBED, 1)
     probed = SgaConfig(probe_every=every, gradient_surgery=config.gradient_surgery)
-    records.attach(trainer.accelerator, probed, file, lambda figures: None)
+    attach(trainer.accelerator, probed, file, lambda figures: None)
     trainer.run()
-    return records.read_records(file)
+    return read_records(file)
 
 
 def row(name: str, found: list[dict]) -> list[str]:

@@ -14,7 +14,7 @@ from sga_kohya.hsd import HsdConfig, LevelConfig
 from sga_kohya.hsd import run as decompose
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.reference.data import SliceDataset
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Spent, Trainer
 from sga_kohya.tuples.planner import granularities

@@ -13,7 +13,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import data_problems, problems
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
 from sga_kohya.kit.cli import CORRECT, FOUND, OK, run_command
 from sga_kohya.options import read_options
 
@@ -81,8 +81,6 @@ def examine(words: Sequence[str]) -> Findings:
 
 
 def _script(options: dict[str, Any]) -> str:
-    from sga_kohya.doctor.settings import guess_script
-
     script = str(options.get("script") or guess_script(options))
     script = script if script.endswith(".py") else f"{script}.py"
     if script not in SCRIPTS:
@@ -97,7 +95,7 @@ def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config:
     from sga_kohya.doctor import data, environment, settings
     from sga_kohya.hosts.sd_scripts.families import check_modulation
     from sga_kohya.hosts.sd_scripts.install import install_for
-    from sga_kohya.hosts.sd_scripts.settings import settings_of_file, wrong_settings
+    from sga_kohya.hosts.sd_scripts.settings import host_parser, parse, settings_of_file, wrong_settings
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.ExitStack() as stack:
@@ -109,12 +107,12 @@ def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config:
             return
         args = None
         with findings.about("options"):
-            parser = settings.host_parser(checkout.root / script)
+            parser = host_parser(checkout.root / script)
             given = _without_script(words)
             in_toml = settings_of_file(read_options(given).get("config_file"))
             for level, text in wrong_settings(parser, in_toml):
                 getattr(findings, level)(text)
-            args = settings.parse(parser, in_toml, given)
+            args = parse(parser, in_toml, given)
             check_modulation(config, args)
             findings.ok(f"{script} reads them: {len(in_toml)} keys of the TOML, {len(given)} words")
         if args is None:

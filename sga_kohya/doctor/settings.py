@@ -1,81 +1,19 @@
-"""The options as sd-scripts itself will read them: its real parser, its choices and types, the files that they name."""
+"""What the options name: files of models, the adapter's module, and how large a saved model will be."""
 
 import argparse
-import contextlib
 import importlib
-import io
-import json
-import runpy
-import struct
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sga_kohya.doctor.findings import Findings
-from sga_kohya.errors import SgaError
-
-# What a family cannot start without, by the beginning of its scripts' names.
-_NEEDED = {
-    "flux": ("pretrained_model_name_or_path", "ae", "clip_l", "t5xxl"),
-    "sd3": ("pretrained_model_name_or_path",),
-    "lumina": ("pretrained_model_name_or_path", "gemma2", "ae"),
-    "anima": ("pretrained_model_name_or_path", "qwen3", "vae"),
-    "hunyuan": ("pretrained_model_name_or_path", "text_encoder", "byt5", "vae"),
-    "": ("pretrained_model_name_or_path",),
-}
-_FILES = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3", "byt5") + (
-    *("text_encoder", "llm_adapter_path", "network_weights", "sample_prompts"),
-)
-# Options that only one family has; the first that is set tells which.
-_FAMILY_BY_OPTION = {
-    **{"qwen3": "anima", "byt5": "hunyuan_image", "gemma2": "lumina", "clip_g": "sd3"},
-    **{"ae": "flux", "model_type": "flux", "no_half_vae": "sdxl"},
-}
-# Tensors that only one family's checkpoints have.
-_FAMILY_BY_TENSOR = {
-    "conditioner.embedders.1": "sdxl",
-    "joint_blocks": "sd3",
-    "double_blocks": "flux",
-    "cond_stage_model": "",
-}
-
-
-def guess_script(options: Mapping[str, Any]) -> str:
-    """The script that a TOML is meant for: by its options, else by its checkpoint. Raises SgaError when none tells."""
-    adapter = bool(options.get("network_module"))
-    family = next((name for key, name in _FAMILY_BY_OPTION.items() if options.get(key)), None)
-    if family is None:
-        names = tensor_shapes(Path(str(options.get("pretrained_model_name_or_path"))))
-        family = next((f for part, f in _FAMILY_BY_TENSOR.items() if any(part in name for name in names)), None)
-    if family is None:
-        raise SgaError("which trainer is this for? Add --script, such as --script sdxl_train_network.py")
-    if family == "" and not adapter:
-        return "train_db.py"
-    return f"{family}_train{'_network' if adapter else ''}.py".removeprefix("_")
-
-
-def host_parser(script: Path) -> argparse.ArgumentParser:
-    """The real parser of a script; its checkout must be installed into (seams.install) or first on sys.path."""
-    return runpy.run_path(str(script), run_name="sga_kohya_doctor")["setup_parser"]()
-
-
-def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: Sequence[str]) -> argparse.Namespace:
-    """What the script will see. settings: of the TOML. Raises SgaError with the parser's own words when it refuses."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return parser.parse_args(list(words), namespace=argparse.Namespace(**settings))
-    except SystemExit:
-        raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
+from sga_kohya.hosts.sd_scripts.families import needed_options
+from sga_kohya.hosts.sd_scripts.settings import FILES
+from sga_kohya.kit.safetensors_file import tensor_shapes
 
 
 def check_models(script: str, args: argparse.Namespace, findings: Findings) -> None:
     """Every file that the options name is there, and everything is named that the family needs."""
-    needed = list(next(keys for family, keys in _NEEDED.items() if script.startswith(family)))
-    if getattr(args, "model_type", "") == "chroma":
-        needed.remove("clip_l")  # Chroma has none
-    present = []
-    for key in dict.fromkeys([*needed, *_FILES]):
+    needed, present = needed_options(script, args), []
+    for key in dict.fromkeys([*needed, *FILES]):
         value = getattr(args, key, None)
         if not value:
             if key in needed:
@@ -110,19 +48,6 @@ def check_network(args: argparse.Namespace, findings: Findings) -> None:
         findings.ok(f"{name}, rank {rank}, alpha {args.network_alpha:g}, {arguments}")
     else:
         findings.error(f"{name} has no create_network, so it is no network module of sd-scripts")
-
-
-def tensor_shapes(checkpoint: Path) -> dict[str, list[int]]:
-    """Names and shapes of a .safetensors file, from its header alone; nothing for anything else."""
-    if checkpoint.suffix != ".safetensors" or not checkpoint.is_file():
-        return {}
-    with checkpoint.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        try:
-            header = json.loads(file.read(min(length, 100_000_000)))
-        except ValueError as error:
-            raise SgaError(f"{checkpoint} is no .safetensors file ({error}): download it again") from None
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
 def checkpoint_size(args: argparse.Namespace) -> int | None:

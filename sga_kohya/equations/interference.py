@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Path:
+class GaussianPath:
     """A Gaussian path x = mean z + std eps and what the model predicts on it, from_x x + from_z z; (B,) each."""
 
     mean: Tensor
@@ -23,21 +23,23 @@ class Path:
     from_z: Tensor
 
 
-def flow_path(sigma: Tensor) -> Path:
+def flow_path(sigma: Tensor) -> GaussianPath:
     """sd-scripts' x = (1 - s) z + s eps and its velocity u(x|z) = eps - z = (x - z) / s. sigma: (B,), in (0, 1]."""
-    return Path(1 - sigma, sigma, 1 / sigma, -1 / sigma)
+    return GaussianPath(1 - sigma, sigma, 1 / sigma, -1 / sigma)
 
 
-def diffusion_path(alphas_cumprod: Tensor, v_prediction: bool = False) -> Path:
+def diffusion_path(alphas_cumprod: Tensor, v_prediction: bool = False) -> GaussianPath:
     """SDXL's: mean sqrt(abar) z, variance 1 - abar; eps = (x - mean z) / std, or v = mean eps - std z.
 
     alphas_cumprod: (B,), abar of each timestep, in [0, 1).
     """
     mean, std = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
-    return Path(mean, std, mean / std, -1 / std) if v_prediction else Path(mean, std, 1 / std, -mean / std)
+    return (
+        GaussianPath(mean, std, mean / std, -1 / std) if v_prediction else GaussianPath(mean, std, 1 / std, -mean / std)
+    )
 
 
-def log_likelihood(x: Tensor, latents: Tensor, path: Path) -> Tensor:
+def log_likelihood(x: Tensor, latents: Tensor, path: GaussianPath) -> Tensor:
     """l_k = -|x - mean z_k|^2 / (2 std^2), the exponent of Eq. 10. x: (B, d). latents: (n, d). Returns (B, n).
 
     The difference is taken before it is squared; |x|^2 expanded would drown it. Where x was made from a known latent,
@@ -51,7 +53,7 @@ def log_likelihood(x: Tensor, latents: Tensor, path: Path) -> Tensor:
 
 
 def relative_log_likelihood(
-    noise: Tensor, source: Tensor, latents: Tensor, path: Path, squared: Tensor | None = None
+    noise: Tensor, source: Tensor, latents: Tensor, path: GaussianPath, squared: Tensor | None = None
 ) -> Tensor:
     """l_k - l_i for x = mean z_i + std eps: -(r^2 |z_i - z_k|^2 / 2 + r <eps, z_i - z_k>), r = mean / std.
 
@@ -151,7 +153,7 @@ class Posterior:
         return (alpha * surprise).sum(1).exp()
 
 
-def group_fields(x: Tensor, posterior: Posterior, path: Path) -> Tensor:
+def group_fields(x: Tensor, posterior: Posterior, path: GaussianPath) -> Tensor:
     """u_xi of Eq. 13, (B, G, d): the field that each label's latents alone would have. x: (B, d)."""
     return path.from_x[:, None, None] * x[:, None] + path.from_z[:, None, None] * posterior.means
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sga_kohya.words import PATH_NAMES
+
 _TINY = 1e-20
 _ANTIPODAL = 1e-3  # radians from pi at which float32 begins to lose the direction of a geodesic
 
@@ -67,13 +69,10 @@ class Path:
         return self.prior(x)
 
 
-PATHS = {
-    "linear": Path(),
-    "shell": Path(geodesic=True),
-    "spherical-linear": Path(spherical=True),
-    "spherical-slerp": Path(spherical=True, geodesic=True, tangent=True),
-}
-"""The paper's modes; `linear` is its vanilla-linear, and what sd-scripts trains. Keys are config.PATHS."""
+_LINEAR, _SHELL = Path(), Path(geodesic=True)
+_CHORD, _SLERP = Path(spherical=True), Path(spherical=True, geodesic=True, tangent=True)
+PATHS = dict(zip(PATH_NAMES, (_LINEAR, _SHELL, _CHORD, _SLERP), strict=True))
+"""The paper's modes; `linear` is its vanilla-linear, and what sd-scripts trains."""
 
 
 def project(z: Tensor) -> Tensor:

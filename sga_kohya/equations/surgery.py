@@ -12,19 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-METHODS = ("pcgrad", "cagrad")
+from sga_kohya.words import CAGRAD, PCGRAD
+
 CAGRAD_C = 0.5  # c of CAGrad's trust region, its authors' default
 
 
 def surgery_weights(method: str, gram: Tensor, generator: torch.Generator) -> Tensor:
     """w with the new gradient sum_k w_k g_k. gram: (K, K), <g_i, g_j>. Returns (K,), float64; ones where K is 1.
 
-    Ones too where the Gram matrix is not finite, so that a loss scaler finds its overflow and skips the step.
+    Ones too where the Gram matrix is not finite, so that a loss scaler finds its overflow and skips the step. Raises
+    ValueError for another method than those of words.py.
     """
     gram = gram.double().cpu()
     if len(gram) < 2 or not bool(torch.isfinite(gram).all()):
         return torch.ones(len(gram), dtype=torch.float64)
-    return pcgrad_weights(gram, generator) if method == "pcgrad" else cagrad_weights(gram)
+    if method == PCGRAD:
+        return pcgrad_weights(gram, generator)
+    if method == CAGRAD:
+        return cagrad_weights(gram)
+    raise ValueError(f"unknown gradient surgery {method!r}: use {PCGRAD} or {CAGRAD}")
 
 
 def pcgrad_weights(gram: Tensor, generator: torch.Generator) -> Tensor:

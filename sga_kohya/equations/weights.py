@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sga_kohya.config import REDUCTIONS
+from sga_kohya.words import REDUCTIONS
 
 
 def sub_batch_weight(

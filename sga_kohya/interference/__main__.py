@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import toml
-from safetensors import SafetensorError, safe_open
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer, sha256
+from sga_kohya.kit.safetensors_file import METADATA, read_header
 from sga_kohya.options import read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     )
     _check_path(args.weights, options)
     checkout = find_checkout(args.sd_scripts or options.get("sd_scripts"))
-    script = checkout.script(args.script or script_of(options))
+    script = checkout.script(args.script or guess_script(options))
     check({key: value for key, value in options.items() if key != "resume"}, config)
     out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
     # Only now, because these import torch: what words and files alone get wrong was said at once.
@@ -108,21 +108,10 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
 
 def _check_path(weights: Path, options: dict[str, Any]) -> None:
     """Raises SgaError for an adapter of another path than the straight one, which is the only one measured."""
-    try:
-        with safe_open(weights, "np") as file:
-            trained = (file.metadata() or {}).get("ss_sga_path", "linear")
-    except (SafetensorError, OSError) as error:
-        raise SgaError(f"{weights} cannot be read as .safetensors ({error}); give the trained adapter") from None
+    trained = read_header(weights)[METADATA].get("ss_sga_path", "linear")
     for path in (trained, options.get("sga_path", "linear")):
         if path != "linear":
             raise SgaError(f"{weights.name} is of sga_path={path}, and only adapters of the straight path are measured")
-
-
-def script_of(options: dict[str, Any]) -> str:
-    """The network trainer that this TOML is for, by the options that only it has."""
-    if "ae" in options and "gemma2" not in options:
-        return "flux_train_network.py"
-    raise SgaError("say which script trained the adapter: --script sdxl_train_network.py, or another; see --help")
 
 
 def _arguments(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sga_kohya.equations.interference import (
-    Path,
+    GaussianPath,
     Posterior,
     group_fields,
     interference_matrix,
@@ -25,8 +25,9 @@ from sga_kohya.equations.interference import (
 )
 from sga_kohya.hosts.sd_scripts.measure import Enough, Latents, Seen, cached_latents
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.gradients import UNLABELLED, Gradients, gram_of, label_of, trained
+from sga_kohya.tuples.gradients import Gradients, gram_of, label_of, trained
 from sga_kohya.tuples.probe import Probe
+from sga_kohya.words import UNLABELLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,13 +81,13 @@ def side_of(data: Latents) -> int:
     return min(POOLED, *(min(latent.shape[-2:]) for latent in data.latents))
 
 
-def output_space(space: Space, z: Tensor, noise: Tensor, x: Tensor, path: Path, prediction: Tensor) -> Point:
+def output_space(space: Space, z: Tensor, noise: Tensor, x: Tensor, path: GaussianPath, prediction: Tensor) -> Point:
     """alpha and Omega at one point, (1, d) each argument. Omega is per element, so that shapes compare.
 
     Returns JSON-ready figures, and under "_pull" what to pull back through the network: (G, d), alpha_xi Delta_xi.
     """
     # Averaging over cells divides the noise, and with it the path's std, by the root of their number.
-    spread = Path(path.mean, path.std / space.cells**0.5, path.from_x, path.from_z)
+    spread = GaussianPath(path.mean, path.std / space.cells**0.5, path.from_x, path.from_z)
     posterior = Posterior(len(space.names))
     far = []
     for part in torch.arange(len(space.latents)).split(CHUNK):
@@ -181,7 +182,7 @@ class Measurement:
         z, eps, x, v = (
             t[i : i + 1].detach().float().cpu() for t in (seen.latents, seen.noise, seen.x, seen.prediction)
         )
-        path = Path(*(part[i : i + 1].cpu() for part in vars(seen.path).values()))
+        path = GaussianPath(*(part[i : i + 1].cpu() for part in vars(seen.path).values()))
         space = self._space(data, z.shape[1:], exact=True)
         exact = output_space(space, *(part.flatten(1) for part in (z, eps, x)), path, v.flatten(1))
         pull = exact.pop("_pull")

@@ -11,13 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import DEFAULT_LABELS, MANIFEST_NAME
 from sga_kohya.kit.cli import run_command, shell_word
 from sga_kohya.kit.files import only_writer
 from sga_kohya.kit.text import safe
 from sga_kohya.partition import criteria, topics
 from sga_kohya.partition.dataset import Dataset, Sample, read_dataset
 from sga_kohya.partition.output import DATASET_TOML, GROUPINGS, check_folder, write
+from sga_kohya.words import DEFAULT_LABELS, MANIFEST_NAME
 
 CRITERIA = ("frequency", "resolution", "caption", "random")
 Labelled = tuple[list[int | None], list[object], list[str]]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import ATTRIBUTE
 from sga_kohya.kit.files import user_path
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import listed_tables, read_toml
+from sga_kohya.words import ATTRIBUTE
 
 EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".jxl", ".png", ".webp"}
 """What sd-scripts takes for images, some of them with a plugin; other pictures would be labelled but not trained on."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import toml
 
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import MANIFEST_NAME
 from sga_kohya.kit.files import sha256, write_whole
 from sga_kohya.kit.sealed import sealed, set_aside, set_edited_aside
 from sga_kohya.partition.dataset import Dataset, Sample
+from sga_kohya.words import MANIFEST_NAME
 
 DATASET_TOML = "dataset.toml"
 HEADER = "# Written by sga_kohya.partition and rewritten by its next run here: edit a copy."

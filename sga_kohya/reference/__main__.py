@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from sga_kohya.config import PATHS, SgaConfig, add_arguments
+from sga_kohya.config import SgaConfig, add_arguments
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
+from sga_kohya.reference.options import RunOptions
+from sga_kohya.words import LINEAR, PATH_NAMES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--width", type=positive, default=128, help="layer width of a model from scratch (default: 128)")
     add("--depth", type=positive, default=4, help="its blocks, or a U-Net's resolution levels (default: 4)")
     add("--pool", type=positive, default=4, help="without a VAE, pixels are averaged over squares of this side")
-    add("--path", choices=PATHS, help="from latents to noise, of flow matching; --sga_path without the rest of SGA")
+    add(
+        "--path", choices=PATH_NAMES, help="from latents to noise, of flow matching: --sga_path without the rest of SGA"
+    )
     add("--prediction", choices=["epsilon", "v_prediction"], help="of a U-Net; the model's own if not given")
     add("--zero_terminal_snr", action="store_true", help="rescale a U-Net's noise schedule to end in pure noise")
     add("--save_every", type=int, default=0, help="steps between checkpoints; one is always saved at the end")
@@ -67,9 +71,8 @@ def _run(argv: list[str]) -> None:
     config = SgaConfig.from_options(read_options(argv))
     args = build_parser().parse_args(argv)
     # --sga=false switches off --sga_path with the rest, but not --path.
-    config = replace(config, path=args.path or (config.path if config.enabled else "linear"))
-    from sga_kohya.reference.runs import RunOptions  # only now, because these import torch
-    from sga_kohya.reference.trainer import Trainer
+    config = replace(config, path=args.path or (config.path if config.enabled else LINEAR))
+    from sga_kohya.reference.trainer import Trainer  # only now, because it imports torch
 
     with one_writer(args.out):
         trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)

@@ -35,7 +35,7 @@ class SliceDataset(TupleDataset):
 
     def __init__(self, dataset_config: Path, config: SgaConfig, batch_size: int | None = None, seed: int = 0):
         super().__init__()
-        self.tuples = config.enabled and config.tuples
+        self.tuples = config.plans_tuples
         self.seed = seed
         self.captions: dict[str, str] = {}
         self.sizes: dict[str, tuple[int, int]] = {}

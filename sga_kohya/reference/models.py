@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import whole_file
 from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, load_vae
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.scheduler import PathScheduler
 from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, TextEncoder
-
-if TYPE_CHECKING:
-    from sga_kohya.reference.runs import RunOptions
 
 PIPELINES = {"dit": ("FluxPipeline",), "unet": ("StableDiffusionPipeline", "StableDiffusionXLPipeline")}
 ADAPTED = ["FluxTransformerBlock", "FluxSingleTransformerBlock", "Transformer2DModel"]
@@ -125,7 +123,7 @@ class Stack:
         return self
 
 
-def make_stack(options: "RunOptions", path: str = "linear") -> Stack:
+def make_stack(options: RunOptions, path: str = "linear") -> Stack:
     """The model of a run, its weights and adapter seeded. path: of equations/paths.py, for flow matching."""
     if path != "linear" and options.arch != "dit":
         raise SgaError(f"--path {path} is for flow matching: use it with --arch dit")

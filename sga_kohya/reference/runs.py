@@ -1,7 +1,7 @@
-"""A run's settings and its checkpoints: what makes an interrupted run go on exactly where it was."""
+"""A run's checkpoints: what makes an interrupted run go on exactly where it was."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,33 +11,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import one_line
 from sga_kohya.kit.files import whole_folder, write_whole
 from sga_kohya.reference.models import Denoiser
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The command line's options of the same names; see __main__.py."""
-
-    dataset_config: Path
-    out: Path
-    arch: str = "dit"
-    model: Path | None = None
-    vae: Path | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float = 1e-3
-    seed: int = 0
-    network_dim: int = 16
-    network_alpha: float = 16.0
-    width: int = 128
-    depth: int = 4
-    pool: int = 4
-    prediction: str | None = None
-    zero_terminal_snr: bool = False
-    save_every: int = 0
-    sample_every: int = 0
-    resume: str | None = None
-
+from sga_kohya.reference.options import RunOptions
 
 # What may differ between an interrupted run and the one that resumes it.
 _FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume", "ss_sga_version"}

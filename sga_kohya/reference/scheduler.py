@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.configuration_utils import register_to_config
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchEulerDiscreteSchedulerOutput,
+)
 from torch import Tensor
 
 from sga_kohya.equations.paths import PATHS, as_it_came, tokens_of
@@ -57,10 +59,13 @@ class PathScheduler(FlowMatchEulerDiscreteScheduler):
         """One step along the path; the last one ends at what is to be decoded. Other arguments are not used."""
         if self.step_index is None:
             self._init_step_index(timestep)
-        sigma, after = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]
+        index = self.step_index
+        sigma, after = self.sigmas[index], self.sigmas[index + 1]
         x = self.path.step(tokens_of(sample), (after - sigma) * tokens_of(model_output).float())
         if after == 0:
             x = self.path.end(x)
-        self._step_index += 1
+        self._step_index = index + 1
         moved = as_it_came(x, sample)
-        return FlowMatchEulerDiscreteSchedulerOutput(prev_sample=moved) if return_dict else (moved,)
+        if not return_dict:
+            return (moved,)
+        return FlowMatchEulerDiscreteSchedulerOutput(prev_sample=moved)  # type: ignore[arg-type]  # any device and dtype

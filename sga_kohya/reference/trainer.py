@@ -24,11 +24,12 @@ from sga_kohya.errors import SgaError
 from sga_kohya.reference import models, runs
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, Noised, Objective, slice_losses
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample, save_images
-from sga_kohya.tuples import records
 from sga_kohya.tuples.accelerator import TupleAccelerator
+from sga_kohya.tuples.split import attach
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import UNLABELLED
 
 MAX_GRAD_NORM = 1.0
 SAMPLES = 4
@@ -71,7 +72,7 @@ class Trainer:
         loader = DataLoader(self.dataset, batch_size=1, collate_fn=itemgetter(0))
         self.denoiser, self.optimizer, self.loader = self.accelerator.prepare(self.stack.denoiser, optimizer, loader)
         self.accelerator.cursor.step = self.step
-        records.attach(
+        attach(
             self.accelerator,
             config,
             options.out / "interference.jsonl",
@@ -94,7 +95,7 @@ class Trainer:
             spent.slices += len(loss)
             self.observe(sub_batch, noised.timesteps, loss)
             for label, value in zip(sub_batch.granularities, loss.tolist(), strict=True):
-                losses[label or "unlabelled"].append(value)
+                losses[label or UNLABELLED].append(value)
             if self.accelerator.sync_gradients:
                 self.step += 1
                 spent.steps += 1
@@ -190,8 +191,7 @@ class Trainer:
 
 def make_objective(stack: models.Stack, config: SgaConfig) -> Objective:
     """Flow matching for a DiT, diffusion for a U-Net, each with its modulation if the settings say so."""
-    modulated = config.enabled and config.modulation
     if stack.is_dit:
-        shift = config.timestep_shift if modulated else {}
+        shift = config.timestep_shift if config.modulates else {}
         return FlowMatching(shift, bool(stack.scheduler.config.use_dynamic_shifting), PATHS[config.path])
-    return Diffusion(stack.scheduler, config.snr_gamma if modulated else {})
+    return Diffusion(stack.scheduler, config.snr_gamma if config.modulates else {})

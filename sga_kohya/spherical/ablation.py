@@ -23,7 +23,7 @@ from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import whole_file, write_whole
 from sga_kohya.reference.models import Stack, make_stack
-from sga_kohya.reference.runs import RunOptions
+from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Trainer
 from sga_kohya.spherical import crops, decoder, frechet, measures

@@ -21,13 +21,14 @@ class HostAccelerator(TupleAccelerator):
     """A TupleAccelerator that knows the host's loop, and that the session can ask."""
 
     first_epoch = 1
-    session: Session  # of the subclass that a host into the host
+    session: Session  # of the subclass that goes into the host
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.dataset, self.loop = self.session.data(), self.session.training_loop()
         self.session.accelerator = self
         self.after_step = self._after_step
-        probe.attach(self, self.session)
+        probe.attach(self, self.session, self.loop.args)
 
     def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
         dataset = data_loader.dataset
@@ -40,7 +41,7 @@ class HostAccelerator(TupleAccelerator):
 
     def load_state(self, *args: Any, **kwargs: Any) -> None:
         super().load_state(*args, **kwargs)
-        options = self.session.loop.args
+        options = self.loop.args
         if self.cursor.step >= options.max_train_steps:
             raise SgaError(
                 f"the state to resume is at step {self.cursor.step} and max_train_steps is "
@@ -51,25 +52,25 @@ class HostAccelerator(TupleAccelerator):
     def begin_epoch(self, epoch: int | None) -> int | None:
         session, resumes = self.session, self.resumes
         # With other data the host may count one epoch more than its steps need.
-        finished = self.cursor.step >= session.loop.args.max_train_steps
+        finished = self.cursor.step >= self.loop.args.max_train_steps
         skip = None if finished else super().begin_epoch(epoch)
         session.monitor.silent = skip is None
         if skip is None:
-            session.loop.silence()
+            self.loop.silence()
             return None
-        session.loop.restore()
+        self.loop.restore()
         if resumes:
-            session.loop.go_on_from(self.cursor.step)
+            self.loop.go_on_from(self.cursor.step)
         if epoch is None:
-            self.cursor.step = session.loop.step()  # the host's order of data, so its count of steps as well
+            self.cursor.step = self.loop.step()  # the host's order of data, so its count of steps as well
         session.budget.begin(self.cursor)
-        session.monitor.begin(self.cursor, session.loop.progress_bar())
+        session.monitor.begin(self.cursor, self.loop.progress_bar())
         return skip
 
     def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
         super().present(sub_batch, place, ends_epoch)
-        self.session.loop.restore()
-        self.session.monitor.count(sub_batch, self.session.dataset.planner.batch_sizes[sub_batch.dataset])
+        self.loop.restore()
+        self.session.monitor.count(sub_batch, self.dataset.planner.batch_sizes[sub_batch.dataset])
 
     def init_trackers(self, *args: Any, **kwargs: Any) -> None:
         super().init_trackers(*args, **kwargs)
@@ -94,8 +95,8 @@ class HostAccelerator(TupleAccelerator):
         session.verify()
         if session.budget:
             (self.cursor.seconds,) = broadcast_object_list([self.cursor.seconds])  # all ranks must agree
-            self.stopped = session.budget.after_step(self.cursor, session.loop)
+            self.stopped = session.budget.after_step(self.cursor, self.loop)
             if self.stopped:
                 session.monitor.finish(self.cursor.step)
-                session.last_epoch = session.loop.epoch()
+                session.last_epoch = self.loop.epoch()
         session.monitor.after_step(self.cursor, self.num_processes)

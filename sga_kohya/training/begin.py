@@ -39,9 +39,7 @@ def begins_run(
     def prepare_accelerator(args: argparse.Namespace) -> Any:
         levels = start(session, args)
         session.started(Run(levels.modulation))
-        dataset = session.dataset
-        if dataset is None:
-            raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
+        dataset = session.data()
         if session.config.show_timesteps:
             if is_main_process():
                 print(show(dataset.planner.groups, session.config, levels), flush=True)

@@ -47,7 +47,7 @@ class RunDataset(TupleDataset):
         return len(self.planner)
 
     @property
-    def seed(self) -> int:  # type: ignore[override]
+    def seed(self) -> int:
         """The plan's; a resumed run takes that of its state."""
         return self.planner.seed
 

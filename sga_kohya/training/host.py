@@ -1,8 +1,18 @@
 """What a host must be able to say of a run, so that its plan can be shown before a model is loaded."""
 
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor
+
+from sga_kohya.tuples.step import Slice
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def size_of(item: Slice) -> Size:
+    """Of its bucket, which the planner only compares, and which every host makes of a size."""
+    return cast(Size, item.bucket)
 
 
 class Levels(Protocol):
@@ -10,10 +20,10 @@ class Levels(Protocol):
 
     modulation: str
 
-    def noise_levels(self, label: str | None, bucket: tuple[int, int], count: int) -> Tensor:
+    def noise_levels(self, label: str | None, bucket: Size, count: int) -> Tensor:
         """Noise levels of a granularity's training samples, as they will be drawn and moved.
 
-        bucket: (width, height) in pixels. Returns sigma, (count,), in [0, 1]. For timestep_shift only.
+        Returns sigma, (count,), in [0, 1]. For timestep_shift only.
         """
 
     def snr_weights(self, label: str | None) -> Tensor:

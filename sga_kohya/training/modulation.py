@@ -18,6 +18,7 @@ from sga_kohya.equations.weights import flow_snr, min_snr_weight
 from sga_kohya.errors import SgaError
 from sga_kohya.training.events import Draw, Noised, Part, Run
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import SNR_GAMMA, UPSTREAM
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Modulation(Part):
 
     def started(self, run: Run) -> None:
         self.kind = run.modulation
-        if self.kind == "snr_gamma":
+        if self.kind == SNR_GAMMA:
             self.needs = frozenset({SNR_WEIGHT})
 
     def moves(self, draw: Draw) -> bool:
@@ -74,9 +75,8 @@ class Modulation(Part):
         """
         if draw.sub_batch is None or draw.fixed or draw.high <= draw.low:
             return None
-        table = self.config.timestep_shift
-        delta = torch.tensor([table.get(label or "", 0.0) for label in draw.sub_batch.granularities])
-        if self.config.timestep_shift_form == "upstream":
+        delta = torch.tensor([self.config.delta(label) for label in draw.sub_batch.granularities])
+        if self.config.timestep_shift_form == UPSTREAM:
             delta = delta * draw.scale  # sigmoid(s * (z + Delta)); modes without an s were refused
         if draw.offsets is not None:
             taken = draw.offsets.to(delta.device) != 0

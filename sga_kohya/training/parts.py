@@ -10,11 +10,11 @@ from sga_kohya.training.path import PathPart
 def parts_of(config: SgaConfig) -> list[Part]:
     """A path is evaluated where modulation has moved sigma to; the monitor sees losses before any weight of ours."""
     parts: list[Part] = []
-    if config.enabled and config.modulation:
+    if config.modulates:
         parts += [Modulation(config)]
-    if config.enabled and config.path != "linear":
+    if config.leaves_line:
         parts += [PathPart(config.path)]
     parts += [Monitor()]
-    if config.enabled and config.modulation and config.flow_snr_weight:
+    if config.modulates and config.flow_snr_weight:
         parts += [FlowWeight(config)]
     return parts

@@ -1,7 +1,7 @@
 """The plan in words, printed before models are loaded: what will train, at which noise levels, what looks wrong."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -9,10 +9,11 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
-from sga_kohya.training.host import Levels
+from sga_kohya.training.host import Levels, size_of
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
+from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
 
 _BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
 """From empty to full; the second where the console has no blocks."""
@@ -29,12 +30,12 @@ def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
     return "\n".join([*lines, ""])
 
 
-def _slices(groups: list[Group], config: SgaConfig, levels: Levels) -> Iterator[str]:
+def _slices(groups: Sequence[Group], config: SgaConfig, levels: Levels) -> Iterator[str]:
     by_label: dict[str | None, list[Slice]] = {}
     for group in groups:
         for item in group:
             by_label.setdefault(item.granularity, []).append(item)
-    unet = levels.modulation == "snr_gamma"
+    unet = levels.modulation == SNR_GAMMA
     if unet:
         shown = ", ".join(map(str, SHOWN_TIMESTEPS))
         yield f"  granularity  slices  lambda  Gamma   weight of the loss at t = {shown}"
@@ -42,23 +43,22 @@ def _slices(groups: list[Group], config: SgaConfig, levels: Levels) -> Iterator[
         yield "  granularity  slices  lambda  Delta   noise level at 10 %, 50 %, 90 %, and from 0 to 1"
     for label in [*config.granularities, *([None] if None in by_label else [])]:
         items = by_label.get(label, [])
-        begin = f"  {label or '(none)':<12} {len(items):>6} {config.loss_weight.get(label or '', 1.0):>7g}"
+        begin = f"  {label or UNLABELLED:<12} {len(items):>6} {config.weight(label):>7g}"
         if unet:
-            gamma = config.snr_gamma.get(label or "") if config.modulation else None
+            gamma = config.gamma(label)
             weights = levels.snr_weights(label)
             text = "  ".join(f"{weights[t]:.2f}" for t in SHOWN_TIMESTEPS)
             yield f"{begin} {'-' if gamma is None else format(gamma, 'g'):>6}   {text}"
         else:
-            delta = config.timestep_shift.get(label or "", 0.0) if config.modulation else 0.0
-            yield f"{begin} {delta:>+6g}   {_noise(items, label, levels)}"
+            yield f"{begin} {config.delta(label):>+6g}   {_noise(items, label, levels)}"
 
 
 def _noise(items: list[Slice], label: str | None, levels: Levels) -> str:
     """Quantiles and a histogram over sigma from 0 to 1, at the granularity's most frequent bucket."""
     if not items:
         return ""
-    bucket = Counter(item.bucket for item in items).most_common(1)[0][0]
-    sigma = levels.noise_levels(label, bucket, 2000)
+    size = Counter(size_of(item) for item in items).most_common(1)[0][0]
+    sigma = levels.noise_levels(label, size, 2000)
     low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     counts = torch.histc(sigma, _BINS, 0, 1)
     heights = next(bars for bars in _BARS if can_show(bars) or bars.isascii())
@@ -99,5 +99,5 @@ def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:
     if lonely:
         yield (
             f"{lonely} of {len(labelled)} groups have one granularity only (K=1): no sibling shares their step. "
-            "Siblings share a file stem, or a group in sga_manifest.jsonl, and have the same num_repeats"
+            f"Siblings share a file stem, or a group in {MANIFEST_NAME}, and have the same num_repeats"
         )

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.line_chart import Line, write_chart
-from sga_kohya.training.host import Levels
+from sga_kohya.training.host import Levels, Size, size_of
 from sga_kohya.tuples.step import Group
+from sga_kohya.words import SNR_GAMMA, UNLABELLED
 
 # The columns of weights: SNR falls through Gamma = 7 and 4 at t = 116 and 170 of Stable Diffusion's schedule.
 SHOWN_TIMESTEPS = (20, 50, 100, 150, 200, 500)
 _SAMPLES = 20_000
 _BINS = 40
 _MOST_LINES = 12
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class _Row:
 
 def show(groups: Iterable[Group], config: SgaConfig, levels: Levels) -> str:
     """Draw the picture of --sga_show_timesteps and return its numbers as a table."""
-    counts = Counter((item.granularity, item.bucket) for group in groups for item in group)
+    counts = Counter((item.granularity, size_of(item)) for group in groups for item in group)
     labels = [*config.granularities, *([None] if any(label is None for label, _ in counts) else [])]
-    draw = _show_weights if levels.modulation == "snr_gamma" else _show_levels
+    draw = _show_weights if levels.modulation == SNR_GAMMA else _show_levels
     assert config.show_timesteps is not None
     lines = draw(labels, counts, config.show_timesteps, levels)
     return "\n".join(["", *lines, f"written to {config.show_timesteps}; nothing was trained", ""])
@@ -46,7 +46,7 @@ def show(groups: Iterable[Group], config: SgaConfig, levels: Levels) -> str:
 def _show_weights(
     labels: list[str | None], counts: Counter[tuple[str | None, Size]], file: Path, levels: Levels
 ) -> list[str]:
-    curves = {label or "(none)": levels.snr_weights(label) for label in labels}
+    curves = {label or UNLABELLED: levels.snr_weights(label) for label in labels}
     table = ["  granularity   weight of the loss at t =" + "".join(f"{t:>6}" for t in SHOWN_TIMESTEPS)]
     for label, curve in curves.items():
         table.append(f"  {label:<12}  {'':25}" + "".join(f"{curve[t]:6.2f}" for t in SHOWN_TIMESTEPS))
@@ -69,7 +69,7 @@ def _show_levels(
     if len(drawn) < len(rows):
         table.append(f"  the picture shows the {_MOST_LINES} rows with most slices")
     lines = []
-    for number, label in enumerate(label or "(none)" for label in labels):
+    for number, label in enumerate(label or UNLABELLED for label in labels):
         mine = [row for row in drawn if row.label == label]
         for place, row in enumerate(mine):
             density = (torch.histc(row.sigma, _BINS, 0, 1) * _BINS / len(row.sigma)).tolist()
@@ -86,7 +86,7 @@ def _rows(label: str | None, counts: Counter[tuple[str | None, Size]], levels: L
         sigma = levels.noise_levels(label, bucket, _SAMPLES)
         same = next((row for row in rows if torch.equal(row.sigma, sigma)), None)
         if same is None:
-            rows.append(_Row(label or "(none)", [bucket], counts[label, bucket], sigma))
+            rows.append(_Row(label or UNLABELLED, [bucket], counts[label, bucket], sigma))
         else:
             rows[rows.index(same)] = _Row(same.label, [*same.sizes, bucket], same.slices + counts[label, bucket], sigma)
     return rows

@@ -15,6 +15,7 @@ from sga_kohya.training.monitor import Monitor
 from sga_kohya.training.parts import parts_of
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import TRAIN_HOURS
 
 if TYPE_CHECKING:
     from sga_kohya.training.dataset import RunDataset
@@ -56,6 +57,18 @@ class Session:
     @property
     def monitor(self) -> Monitor:
         return self.part(Monitor)
+
+    def data(self) -> "RunDataset":
+        """What is trained on. Raises SgaError where the host has made it unseen."""
+        if self.dataset is None:
+            raise SgaError("SGA cannot see into a --dataset_class of your own: use --dataset_config, or --sga=false")
+        return self.dataset
+
+    def training_loop(self) -> "HostLoop":
+        """The host's. Raises SgaError before the run has begun."""
+        if self.loop is None:
+            raise SgaError("the trainer made its accelerator before SGA knew its arguments; use a tested version of it")
+        return self.loop
 
     def part(self, kind: type[P]) -> P:
         """The part of that kind. Raises StopIteration where this run has none."""
@@ -130,5 +143,5 @@ class Session:
         if self.accelerator is not None:
             if self.last_epoch is not None:
                 facts["ss_epoch"] = str(self.last_epoch)
-            facts["ss_sga_train_hours"] = f"{self.accelerator.cursor.hours:.4f}"
+            facts[TRAIN_HOURS] = f"{self.accelerator.cursor.hours:.4f}"
         return facts

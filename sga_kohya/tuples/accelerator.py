@@ -4,10 +4,8 @@ The training loop stays as it is: it still sees one batch at a time and asks `sy
 """
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,10 @@ from accelerate.utils import DistributedType, send_to_device
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
-from sga_kohya.kit.cli import one_line
-from sga_kohya.kit.files import part_of, replace_folder
-from sga_kohya.tuples import contents, states
+from sga_kohya.tuples import states
 from sga_kohya.tuples.cursor import Cursor
-from sga_kohya.tuples.gradients import GradientObserver
 from sga_kohya.tuples.loader import TupleDataset, TupleLoader, with_sampler
+from sga_kohya.tuples.observer import GradientObserver
 from sga_kohya.tuples.randomness import Place, seed_all
 from sga_kohya.tuples.step import SubBatch
 
@@ -38,9 +34,9 @@ class TupleAccelerator(Accelerator):
     A state saved by `save_state` is resumed exactly: `load_state` moves the cursor, and the loader begins there.
 
     current: the sub-batch being trained on, None outside `accumulate()`, so validation and sampling stay untouched.
-    cursor: how far the run has come. first_epoch: the number of the first. stopped: set it to have no further batches.
-    after_step: called after each optimizer step. observer: sees the sub-batches' gradients of the steps it wants, one
-    by one.
+    progress: how far the run has come, and its states. first_epoch: the number of the first. stopped: set it to have no
+    further batches. after_step: called after each optimizer step. observer: sees the sub-batches' gradients of the
+    steps it wants, one by one.
     """
 
     first_epoch = 0
@@ -49,13 +45,10 @@ class TupleAccelerator(Accelerator):
         super().__init__(*args, **kwargs)
         self.step: int = 0
         self.current: SubBatch | None = None
-        self.cursor = Cursor()
+        self.progress = states.Progress(self, self.first_epoch)
         self.stopped = False
         self.after_step: Callable[[], None] = lambda: None
         self.observer: GradientObserver | None = None
-        self._dataset: TupleDataset | None = None
-        self._loader: TupleLoader | None = None  # its loader, if the order of its data is a plan of ours
-        self._resumed: Cursor | None = None
         self._waiting_since = time.perf_counter()
         self._handed_out: tuple[SubBatch, bool] | None = None
         self._prepared_models: list[torch.nn.Module] = []
@@ -74,7 +67,7 @@ class TupleAccelerator(Accelerator):
         # Placement is the TupleLoader's: accelerate would move the whole step at once.
         prepared = super().prepare_data_loader(data_loader, device_placement=False)
         loader = TupleLoader(prepared, self, sampler.epoch if sampler else None)
-        self._dataset, self._loader = dataset, loader if loader.ordered else None
+        self.progress.follow(dataset, len(loader) if loader.ordered else None)
         return loader
 
     def skip_first_batches(self, dataloader: Any, num_batches: int = 0) -> Any:
@@ -94,22 +87,9 @@ class TupleAccelerator(Accelerator):
         if output_dir is None:
             return super().save_state(output_dir, *args, **kwargs)
         together = self.distributed_type in _SHARDED and self.num_processes > 1
-        if not (self.is_main_process or together):
-            return str(output_dir)
-        target = Path(output_dir)
-        part = part_of(target)
-        if self.is_main_process:
-            shutil.rmtree(part, ignore_errors=True)
-        if together:
-            self.wait_for_everyone()
-        super().save_state(str(part), *args, **kwargs)
-        if together:
-            self.wait_for_everyone()
-        if self.is_main_process:
-            if self._dataset is not None:
-                self._state_of(self._dataset).save(part)
-                contents.save(self._dataset.contents(), part)
-            replace_folder(part, target)
+        if self.is_main_process or together:
+            with self.progress.saving(Path(output_dir), together) as part:
+                super().save_state(str(part), *args, **kwargs)
         return str(output_dir)
 
     def load_state(self, input_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
@@ -121,57 +101,23 @@ class TupleAccelerator(Accelerator):
             super().load_state(input_dir, *args, **kwargs)
             return
         folder = states.standing(Path(input_dir))
-        try:
+        with states.readable(folder):
             super().load_state(str(folder), *args, **kwargs)
-        except torch.OutOfMemoryError:
-            raise
-        # Of a damaged file torch, pickle, zipfile and safetensors each raise their own.
-        except Exception as error:
-            raise SgaError(_why_not(folder, error)) from error
-        if self._dataset is None:
-            return
-        cursor = Cursor.load(folder)
-        self._say_changes(folder, self._dataset)
-        if cursor is None:
-            self.print(f"warning: {input_dir} was saved without sga_kohya: steps, data and hours are counted anew")
-        elif self._loader is None:
-            self.cursor.seconds, self.cursor.saved_hours = cursor.seconds, cursor.saved_hours
-        else:
-            self._resume(cursor, self._dataset, self._loader)
+        self.progress.load(folder)
 
-    def _say_changes(self, folder: Path, dataset: TupleDataset) -> None:
-        """Images and captions that are not what they were. The plan may be the same all the same."""
-        before = contents.load(folder)
-        changed = contents.changes(before, dataset.contents()) if before is not None else []
-        if changed:
-            self.print(f"warning: the data have changed since {folder.name} was saved: {'; '.join(changed)}")
-
-    def _resume(self, cursor: Cursor, dataset: TupleDataset, loader: TupleLoader) -> None:
-        changed = cursor.changed(self._facts(dataset))
-        if changed:
-            # Epochs as they are counted now, or the training loop could run out of them.
-            updates = -(-len(loader) // self.gradient_accumulation_steps)
-            cursor.epoch, cursor.position = self.first_epoch + cursor.step // updates, 0
-            self.print(f"warning: the plan has changed ({'; '.join(changed)}), so epoch {cursor.epoch} begins anew")
-        dataset.seed = cursor.seed
-        self.cursor = self._resumed = cursor
+    @property
+    def cursor(self) -> Cursor:
+        """How far the run has come."""
+        return self.progress.cursor
 
     @property
     def resumes(self) -> bool:
         """Whether a state was loaded whose epoch has not yet begun."""
-        return self._resumed is not None
+        return self.progress.resumed is not None
 
     def begin_epoch(self, epoch: int | None) -> int | None:
         """See loader.Consumer."""
-        resumed = self._resumed
-        if self.stopped or (resumed is not None and epoch is not None and epoch < resumed.epoch):
-            return None
-        position = resumed.position if resumed is not None and epoch == resumed.epoch else 0
-        if resumed is not None and resumed.position > position:
-            self.print(f"warning: the rest of epoch {resumed.epoch} is left out, because training goes on at {epoch}")
-        self._resumed = None
-        self.cursor.epoch, self.cursor.position = epoch or 0, position
-        return position
+        return None if self.stopped else self.progress.begin_epoch(epoch)
 
     def wait(self) -> None:
         """See loader.Consumer."""
@@ -182,6 +128,7 @@ class TupleAccelerator(Accelerator):
         if place is not None:
             seed_all((*place, self.process_index, "training"))
         self._handed_out = (sub_batch, ends_epoch)
+        self.progress.ends_epoch = sub_batch.last and ends_epoch
 
     def to_device(self, batch: Any) -> Any:
         """See loader.Consumer."""
@@ -269,28 +216,8 @@ class TupleAccelerator(Accelerator):
             return False
         # accelerate counts batches in `step` and saves it with the state; here it counts tuple steps.
         self.step += 1
-        self.cursor.position += 1
-        self.cursor.groups += sub_batch.groups
+        self.progress.made(sub_batch)
         if ends_epoch and self.gradient_state.sync_with_dataloader:
             self.step = 0
             return True
         return self.step % self.gradient_accumulation_steps == 0
-
-    def _state_of(self, dataset: TupleDataset) -> Cursor:
-        """The cursor as it is saved: at an epoch's end it stands at the beginning of the next."""
-        state = replace(self.cursor, seed=dataset.seed, plan=self._facts(dataset))
-        if self._handed_out is not None and self._handed_out[0].last and self._handed_out[1]:
-            state.epoch, state.position = state.epoch + 1, 0
-        return state
-
-    def _facts(self, dataset: TupleDataset) -> dict[str, str]:
-        numbers = {"processes": self.num_processes, "gradient accumulation": self.gradient_accumulation_steps}
-        return {**dataset.facts(), **{name: str(number) for name, number in numbers.items()}}
-
-
-def _why_not(folder: Path, error: Exception) -> str:
-    """Why a state could not be loaded, and which one can be."""
-    reason = f"{type(error).__name__}: {one_line(error)}"
-    return states.problem(folder) or (
-        f"{folder} cannot be loaded ({reason}): it is damaged, or of other settings; {states.instead_of(folder)}"
-    )

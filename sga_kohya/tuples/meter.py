@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import UNLABELLED
 
 _BINS = 5
 _SMOOTHING = 0.98  # of the progress bar's means, so that they cover about the last fifty samples
@@ -35,7 +36,7 @@ class Meter:
 
     def add(self, granularities: Sequence[str | None], losses: Tensor, noise_level: Tensor | None) -> None:
         """losses, noise_level: (B,), on any device; noise_level in [0, 1], None where it is not known."""
-        self._labels += [label or "unlabelled" for label in granularities]
+        self._labels += [label or UNLABELLED for label in granularities]
         self._losses.append(losses.detach().float())
         if noise_level is None or noise_level.numel() != losses.numel():
             noise_level = torch.full_like(losses, -1.0)

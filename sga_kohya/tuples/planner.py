@@ -52,7 +52,7 @@ def eq_6(config: SgaConfig) -> Weight:
 
 
 def _weight(config: SgaConfig, label: str | None, present: int, samples: int, samples_of_level: int) -> float:
-    weight, levels = config.loss_weight.get(label or "", 1.0), len(config.granularities)
+    weight, levels = config.weight(label), len(config.granularities)
     return sub_batch_weight(weight, present, levels, samples, samples_of_level, config.tuple_reduction)
 
 

@@ -16,18 +16,16 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from sga_kohya.equations import gram as grams
 from sga_kohya.tuples.gradients import MIXED, Gradients, all_labels, names_of, products, trained
 from sga_kohya.tuples.sketch import WIDTH, sketch
-
-if TYPE_CHECKING:
-    from sga_kohya.tuples.accelerator import TupleAccelerator
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +65,7 @@ class Probe:
     Multiplies out on the device and copies small matrices once, at the end of such a step.
     """
 
-    def __init__(
-        self, accelerator: "TupleAccelerator", every: int, report: Callable[[Report], None], window: int = WINDOW
-    ):
+    def __init__(self, accelerator: Accelerator, every: int, report: Callable[[Report], None], window: int = WINDOW):
         self.accelerator, self.every, self.report = accelerator, every, report
         self.window: deque[list[tuple[str, Tensor]]] = deque(maxlen=window)
         self._recent: deque[list[float]] = deque(maxlen=window)  # cosines of each step in the window

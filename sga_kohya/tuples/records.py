@@ -6,49 +6,16 @@ and `read_records` knows which lines it replaces.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import DistributedType
+from sga_kohya.tuples.probe import DRAWS, WINDOW
 
-from sga_kohya.config import SgaConfig
-from sga_kohya.errors import SgaError
-from sga_kohya.tuples.accelerator import TupleAccelerator
-from sga_kohya.tuples.gradients import GradientSplit
-from sga_kohya.tuples.probe import DRAWS, WINDOW, Probe
-
-_OWN_GRADIENTS = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
 _HEADER = (
     "Gram matrices of the granularities' gradients (Eq. 43-45 of arXiv:2603.10785), weights of Eq. 6 included, before "
     f"clipping. window: the last {WINDOW} probed steps summed; control: {DRAWS} random partitions of the same gradients"
 )
-
-
-def attach(
-    accelerator: TupleAccelerator, config: SgaConfig, file: Path, note: Callable[[dict[str, float]], None]
-) -> None:
-    """Give the accelerator an observer where the settings ask for one; else nothing is there to ask.
-
-    file: the records'. note: gets each record's figures; both are of the main process only. Raises SgaError under an
-    engine that keeps its gradients to itself.
-    """
-    if accelerator.distributed_type in _OWN_GRADIENTS and (config.probe_every or config.gradient_surgery != "none"):
-        raise SgaError(
-            f"sga_probe_every and sga_gradient_surgery see no gradients under {accelerator.distributed_type.value}, "
-            "which keeps them to itself: leave out one or the other"
-        )
-    surgery = "" if config.gradient_surgery == "none" else config.gradient_surgery
-    log = Log(file, config.metadata())
-
-    def report(record: dict[str, Any]) -> None:
-        if accelerator.is_main_process:
-            log.append(record)
-            note(figures(record))
-
-    probe = Probe(accelerator, config.probe_every, report) if config.probe_every else None
-    if probe is not None or surgery:
-        accelerator.observer = GradientSplit(accelerator, probe, surgery)
 
 
 def figures(record: dict[str, Any]) -> dict[str, float]:
@@ -71,14 +38,15 @@ class Log:
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a line, and let the disk have it."""
-        lines, torn = [record], False
+        lines, begin = [record], ""
         if not self._begun:
             lines.insert(0, {"run": self.settings, "from_step": record["step"], "what": _HEADER})
             self._begun = True
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")  # a run was killed while writing
+            if self.path.is_file() and not self.path.read_bytes().endswith(b"\n"):
+                begin = "\n"  # a run was killed while writing
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + "".join(json.dumps(_rounded(line)) + "\n" for line in lines))
+            file.write(begin + "".join(json.dumps(_rounded(line)) + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.kit.pictures import is_picture
 
 ROLES = ("baseline", "sga", "full", "without_tuples", "without_modulation")
@@ -63,22 +64,6 @@ class Variant:
         """The template `images`, `weights` or `run` for one dataset; empty where there is none."""
         value = getattr(self, template)
         return (value if isinstance(value, str) else value.get(dataset, "")).replace("{dataset}", dataset)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How images are made. width, height: pixels. scale: classifier-free guidance. config: training TOML."""
-
-    script: str = "flux_minimal_inference.py"
-    config: str = ""
-    weights_as: str = ""
-    width: int = 1024
-    height: int = 1024
-    steps: int = 20
-    guidance: float = 3.5
-    scale: float = 1.0
-    negative: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Sampling, Variant, pictures
+from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Variant, pictures
+from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.kit.fields import Table
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import read_toml

@@ -4,15 +4,13 @@ Training through sga_kohya writes `ss_sga_train_hours` into every file. Without 
 and the end that kohya's metadata name, or the file's own time: wall time of one process, wrong after a resume.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sga_kohya.errors import SgaError
-
-MEASURED = "ss_sga_train_hours"
+from sga_kohya.kit.safetensors_file import read_header
+from sga_kohya.words import TRAIN_HOURS as MEASURED
 
 
 @dataclass(frozen=True)
@@ -68,25 +66,6 @@ def pick(run: list[Checkpoint], hours: float, tolerance_minutes: float = 30.0) -
             f"away, more than {tolerance_minutes:g}: train with --sga_save_at_hours {hours:g}, or raise the tolerance"
         )
     return nearest
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """The names of a safetensors file's tensors and its `__metadata__`. Raises SgaError when it is none."""
-    try:
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if size > file.stat().st_size:
-                raise ValueError
-            header = json.loads(stream.read(size))
-        if not isinstance(header, dict) or not _are_words(header.setdefault("__metadata__", {})):
-            raise ValueError
-        return header
-    except (OSError, ValueError, RecursionError):
-        raise SgaError(f"{file}: no safetensors file, or cut short") from None
-
-
-def _are_words(metadata: object) -> bool:
-    return isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
 
 
 def _hours(file: Path, metadata: dict[str, str]) -> tuple[float, str] | None:

@@ -22,8 +22,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import Dataset, Plan, Sampling, Variant
+from sga_kohya.evaluate.plan.plan import Dataset, Plan, Variant
 from sga_kohya.evaluate.sample.images import folder_of, missing_images, weights_of
+from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.hosts.sd_scripts.samplers import (
     Job,
     arguments_of,

@@ -15,13 +15,14 @@ from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.granularity import ATTRIBUTE, Identifier, Identity
+from sga_kohya.granularity import Identifier, Identity
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.loader import LoadedStep
 from sga_kohya.tuples.step import Slice, SubBatch
+from sga_kohya.words import ATTRIBUTE
 
 Items = dict[str, tuple[Any, Any, int]]
 """Key -> (bucket, the host's item, repeats)."""

@@ -8,6 +8,7 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.hints import did_you_mean
+from sga_kohya.words import UPSTREAM
 
 NORMAL_MODES = ("sigmoid", "shift", "flux_shift", "flux2_shift", "qwen_shift", "krea2_shift")
 """Values of timestep_sampling that are sigmoid(s * z) of a normal z, shifted or not; s is the host's sigmoid_scale."""
@@ -84,7 +85,7 @@ def check_mode(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError where the sampling mode has no z that upstream's form of the shift could move."""
     if not config.modulation:
         return
-    if config.timestep_shift_form == "upstream" and args.timestep_sampling not in NORMAL_MODES:
+    if config.timestep_shift_form == UPSTREAM and args.timestep_sampling not in NORMAL_MODES:
         raise SgaError(
             "sga_timestep_shift_form=upstream is sigmoid(s*(z + Delta)), and timestep_sampling="
             f"{args.timestep_sampling} has no such z: use logit, which fits every mode, or one of "

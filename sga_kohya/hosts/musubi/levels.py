@@ -15,12 +15,13 @@ from sga_kohya.hosts.musubi.families import Family
 from sga_kohya.training.events import Run
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import TIMESTEP_SHIFT
 
 
 class Levels:
     """training.host.Levels of these arguments. args: the host's, as its parser made them."""
 
-    modulation = "timestep_shift"
+    modulation = TIMESTEP_SHIFT
 
     def __init__(self, args: argparse.Namespace, config: SgaConfig, family: Family):
         self.args, self.config, self.family = args, config, family

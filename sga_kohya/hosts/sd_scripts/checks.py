@@ -27,7 +27,8 @@ _SWITCHED_OFF = (None, False, "false")
 
 def check(options: Mapping[str, Any], config: SgaConfig) -> None:
     """Raises SgaError for the first problem. options: command line over TOML, see options.read_options."""
-    for problem in problems(options, config):
+    problem = next(problems(options, config), None)
+    if problem is not None:
         raise SgaError(problem)
 
 

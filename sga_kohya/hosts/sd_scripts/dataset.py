@@ -93,6 +93,14 @@ class HostDatasetGroup(RunDataset):
             raise AttributeError(name)
         return getattr(self.__dict__["group"], name)
 
+    def load(self, sub_batch: SubBatch) -> Any:
+        dataset = self.group.datasets[sub_batch.dataset]
+        kept = keeper(dataset)
+        index_type = type(kept.buckets_indices[0])
+        kept.bucket_manager.buckets = [list(sub_batch.keys)]
+        kept.buckets_indices = [index_type(bucket_index=0, bucket_batch_size=len(sub_batch.keys), batch_index=0)]
+        return dataset[0]
+
     def notes(self) -> Iterator[str]:
         """How many images validate."""
         if self.held_out:
@@ -145,14 +153,6 @@ class TupleDatasetGroup(HostDatasetGroup):
         for dataset in self.keepers:
             dataset.current_epoch = epoch  # read by caption_dropout_every_n_epochs
             dataset.current_step = step  # read by token_warmup_step
-
-    def load(self, sub_batch: SubBatch) -> Any:
-        dataset = self.group.datasets[sub_batch.dataset]
-        kept = keeper(dataset)
-        index_type = type(kept.buckets_indices[0])
-        kept.bucket_manager.buckets = [list(sub_batch.keys)]
-        kept.buckets_indices = [index_type(bucket_index=0, bucket_batch_size=len(sub_batch.keys), batch_index=0)]
-        return dataset[0]
 
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""

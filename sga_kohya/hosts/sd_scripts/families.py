@@ -1,13 +1,19 @@
-"""Which kind of model a script trains, told from its parsed arguments, and what of SGA fits it.
+"""Kinds of model: all that is known of each, which of them a script or its settings train, and what of SGA fits it.
 
-From arguments and not from the script's name, because a patched checkout and a caller from Python have no door.
+In a run it is told from parsed arguments and not from the script's name, because a patched checkout and a caller from
+Python have no door.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.safetensors_file import tensor_shapes
+from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT, UPSTREAM
 
 # Weights of the host's that follow the SNR. It multiplies all that are set, and Eq. 33 takes their place.
 _OTHER_WEIGHTS = ("debiased_estimation_loss", "v_pred_like_loss", "scale_v_pred_loss_like_noise_pred")
@@ -36,7 +42,7 @@ class Family:
     sampler: str = "library.flux_train_utils"
     loop: tuple[str, tuple[str, ...]] | None = None
     compression: int = 8
-    modulation: str = "timestep_shift"
+    modulation: str = TIMESTEP_SHIFT
 
 
 _MODEL = "pretrained_model_name_or_path"
@@ -87,7 +93,7 @@ SDXL = Family(
     own=("no_half_vae",),
     tensor="conditioner.embedders.1",
     sampler="library.train_util",
-    modulation="snr_gamma",
+    modulation=SNR_GAMMA,
 )
 SD = Family(
     "Stable Diffusion",
@@ -95,7 +101,7 @@ SD = Family(
     (_MODEL,),
     tensor="cond_stage_model",
     sampler="library.train_util",
-    modulation="snr_gamma",
+    modulation=SNR_GAMMA,
 )
 FAMILIES = (ANIMA, HUNYUAN, LUMINA, SD3, FLUX, SDXL, SD)
 """Those whose own options say more come first: Lumina has an ae as well, and Hunyuan's is a FLUX by its noise."""
@@ -108,6 +114,34 @@ SCRIPTS = {
 """Each script that has a door, and the network trainer of its family if it is a full fine-tune."""
 
 
+def guess_script(options: Mapping[str, Any]) -> str:
+    """The script that a TOML is meant for: by its options, else by its checkpoint. Raises SgaError when none tells."""
+    family = next((family for family in FAMILIES if any(options.get(option) for option in family.own)), None)
+    family = family or _family_of_checkpoint(Path(str(options.get(_MODEL))))
+    if family is None:
+        raise SgaError("which trainer is this for? Add --script, such as --script sdxl_train_network.py")
+    network_trainer, *fine_tunes = family.scripts
+    if options.get("network_module"):
+        return network_trainer
+    if not fine_tunes:
+        raise SgaError(f"sd-scripts trains {family.name} by {network_trainer} only: set network_module")
+    return fine_tunes[0]
+
+
+def _family_of_checkpoint(file: Path) -> Family | None:
+    """By tensors that only its checkpoints have; None where the file is not there, or tells nothing."""
+    names = tensor_shapes(file)
+    with_tensor = (family for family in FAMILIES if family.tensor)
+    return next((family for family in with_tensor if any(family.tensor in name for name in names)), None)
+
+
+def needed_options(script: str, args: argparse.Namespace) -> list[str]:
+    """The options that a script cannot start without. script: one of SCRIPTS. args: the host's."""
+    family = next(family for family in FAMILIES if script in family.scripts)
+    without = ("clip_l",) if getattr(args, "model_type", "") == "chroma" else ()  # Chroma has none
+    return [option for option in family.needed if option not in without]
+
+
 def family_of(args: argparse.Namespace) -> Family:
     """By an option that only its scripts have. args: the host's, as its parser made them.
 
@@ -115,19 +149,19 @@ def family_of(args: argparse.Namespace) -> Family:
     """
     if not hasattr(args, "weighting_scheme"):
         return SD
-    with_noise_levels = (family for family in FAMILIES if family.modulation == "timestep_shift")
+    with_noise_levels = (family for family in FAMILIES if family.modulation == TIMESTEP_SHIFT)
     return next((f for f in with_noise_levels if any(hasattr(args, option) for option in f.own)), FLUX)
 
 
 def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError where the settings ask for a modulation that the family, or its sampling mode, does not have."""
     family = family_of(args)
-    if not (config.enabled and config.modulation):
+    if not config.modulates:
         return
-    if config.flow_snr_weight and family.modulation == "snr_gamma":
+    if config.flow_snr_weight and family.modulation == SNR_GAMMA:
         raise SgaError("sga_flow_snr_weight is for flow-matching models; this one has sga_snr_gamma without it")
     _check_other_weights(config, args)
-    if config.timestep_shift_form == "upstream":
+    if config.timestep_shift_form == UPSTREAM:
         mode = getattr(args, "timestep_sampling", None)
         if mode not in NORMAL_MODES:
             reason = f"timestep_sampling={mode} has no such z" if mode else f"{family.name} has no sigmoid_scale"
@@ -135,7 +169,7 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
                 f"sga_timestep_shift_form=upstream is sigmoid(s*(z + Delta)), and {reason}: use logit, which fits "
                 f"every mode, or one of {', '.join(NORMAL_MODES)} where the script has them"
             )
-    used = [family.modulation, *(["snr_gamma"] if config.flow_snr_weight else [])]
+    used = [family.modulation, *([SNR_GAMMA] if config.flow_snr_weight else [])]
     for name in used:
         table = getattr(config, name)
         if table and not set(table) & set(config.granularities):
@@ -148,11 +182,11 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
 
 def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError for what excludes a path other than linear."""
-    if config.path == "linear":
+    if not config.leaves_line:
         return
     name, family = f"sga_path={config.path}", family_of(args)
     prediction = getattr(args, "model_prediction_type", "raw")
-    if family.modulation == "snr_gamma":
+    if family.modulation == SNR_GAMMA:
         raise SgaError(f"{name} is for flow-matching models, and this script trains {family.name}: leave it out")
     if prediction != "raw":
         raise SgaError(
@@ -171,7 +205,7 @@ def check_path(config: SgaConfig, args: argparse.Namespace) -> None:
 
 def _check_other_weights(config: SgaConfig, args: argparse.Namespace) -> None:
     """Raises SgaError where a loss would be weighted by its SNR twice, once by us and once by the host."""
-    if family_of(args).modulation == "snr_gamma":
+    if family_of(args).modulation == SNR_GAMMA:
         for name in _OTHER_WEIGHTS:
             if getattr(args, name, None):
                 raise SgaError(

@@ -14,10 +14,10 @@ def install_for(config: SgaConfig, checkout: Checkout) -> Installation:
     if config.active:
         seams += [dataset.SEAM, started.CLASS_SEAM, started.SEAM, *noise.SEAMS, loss.LOSS, *saved.SEAMS]
         expected |= {"dataset", "accelerator"}
-    if config.enabled and config.tuples:
+    if config.plans_tuples:
         seams += [split.SEAM]
-    if config.enabled and config.modulation:
+    if config.modulates:
         seams += [loss.SNR]
-    if config.enabled and config.path != "linear":
+    if config.leaves_line:
         seams += sampler.seams(config.path, checkout)
     return install(seams, Session(config, frozenset(expected)), checkout.package)

@@ -20,6 +20,7 @@ from sga_kohya.hosts.sd_scripts.loss import snr
 from sga_kohya.training.events import Run
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
+from sga_kohya.words import LINEAR
 
 
 class Levels:
@@ -37,7 +38,7 @@ class Levels:
         """As the host draws them and our parts move them. The random state is left as it was."""
         seam = next(seam for seam in noise.SEAMS if seam.target.startswith(f"{self.family.sampler}."))
         original = inspect.unwrap(getattr(import_module(self.family.sampler), seam.target.rpartition(".")[2]))
-        session = Session(replace(self.config, path="linear"))  # whose points need channels; levels are the same
+        session = Session(replace(self.config, path=LINEAR))  # whose points need channels; levels are the same
         session.started(Run(self.modulation))
         session.accelerator = SimpleNamespace(current=SubBatch(0, (), (label,) * count))  # type: ignore[assignment]
         width, height = (side // self.family.compression for side in bucket)
@@ -50,7 +51,7 @@ class Levels:
         return session.batch.sigma
 
     def snr_weights(self, label: str | None) -> Tensor:
-        gamma = self.config.snr_gamma.get(label or "") if self.config.modulation else None
+        gamma = self.config.gamma(label)
         if gamma is None:
             gamma = self.args.min_snr_gamma
         if not gamma or isinstance(gamma, str):  # see started.py: the host's own is not set

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.equations.interference import Path, diffusion_path, flow_path
+from sga_kohya.equations.interference import GaussianPath, diffusion_path, flow_path
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts import arguments, dataset, started
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
+from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup
 from sga_kohya.hosts.seam import Installation, Seam, install
 from sga_kohya.training.events import Part, Run
 from sga_kohya.training.monitor import Monitor
@@ -41,7 +42,7 @@ class Seen:
     latents: Tensor
     noise: Tensor
     x: Tensor
-    path: Path
+    path: GaussianPath
     prediction: Tensor
 
 
@@ -85,6 +86,13 @@ def install_look(config: SgaConfig, checkout: Checkout, look: Look) -> Installat
     return install(seams, session, checkout.package)
 
 
+def _data(session: Session) -> HostDatasetGroup:
+    """Raises SgaError where the host has made its data unseen."""
+    data = session.data()
+    assert isinstance(data, HostDatasetGroup)  # of our seam, the only one there
+    return data
+
+
 class PlainData(Part):
     """Each image as it is: its latents are what the posterior is made of."""
 
@@ -92,8 +100,7 @@ class PlainData(Part):
         self.session = session
 
     def started(self, run: Run) -> None:
-        holder = self.session.dataset
-        for subset in [s for d in holder.keepers for s in d.subsets] if holder is not None else []:
+        for subset in (subset for kept in _data(self.session).keepers for subset in kept.subsets):
             subset.flip_aug = subset.color_aug = subset.random_crop = False
             subset.caption_dropout_rate = subset.caption_tag_dropout_rate = 0.0
 
@@ -190,9 +197,7 @@ def cached_latents(session: Session, current: SubBatch, like: Tensor) -> "Latent
     like: (B, C, ...), the batch's latents as the model gets them: hosts scale and shift what they cache, and by how
     much is read off here, and checked. Raises SgaError where the two do not agree.
     """
-    holder = session.dataset
-    if holder is None:
-        raise SgaError("the dataset is not known")
+    holder = _data(session)
     infos = [d.image_data[key] for d in holder.group.datasets for key in d.image_data]
     labels = [identity.granularity for part in holder.identities for identity in part.values()]
     if any(info.latents is None for info in infos):

@@ -19,8 +19,8 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import Sampling
-from sga_kohya.evaluate.sample.checkpoints import read_header
+from sga_kohya.hosts.sampling import Sampling
+from sga_kohya.kit.safetensors_file import read_header
 from sga_kohya.kit.toml_file import merge_sections, read_toml
 
 
@@ -109,7 +109,7 @@ def refuse_weights(sampling: Sampling, weights: Path) -> None:
 def line_of(sampling: Sampling, job: Job) -> str:
     """A prompt with its options, as interactive and listed scripts read it."""
     script = find_script(sampling.script)
-    options = {"w": sampling.width, "h": sampling.height, "s": sampling.steps, "d": job.seed}
+    options: dict[str, Any] = {"w": sampling.width, "h": sampling.height, "s": sampling.steps, "d": job.seed}
     options |= {letter: getattr(sampling, name) for name, letter in script.sizes.items()}
     if sampling.negative:
         options["n"] = sampling.negative

@@ -5,17 +5,26 @@ arguments pass unchanged. The doctor asks the same questions.
 """
 
 import argparse
+import contextlib
 import difflib
 import functools
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+import runpy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.families import check_modulation
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.options import HOST, read_options
 from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.session import Session
+
+FILES: tuple[str, ...] = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3")
+FILES += ("byt5", "text_encoder", "llm_adapter_path", "network_weights", "sample_prompts")
+"""Options that name a file or a folder."""
 
 
 def _replace(original: Callable, session: Session) -> Callable:
@@ -79,6 +88,21 @@ def _wrong_value(action: argparse.Action, value: Any) -> str | None:
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
             return str(error)
     return None
+
+
+def host_parser(script: Path) -> argparse.ArgumentParser:
+    """The real parser of a script; its checkout must be installed into (install.py) or first on sys.path."""
+    return runpy.run_path(str(script), run_name="sga_kohya_doctor")["setup_parser"]()
+
+
+def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: Sequence[str]) -> argparse.Namespace:
+    """What the script will see. settings: of the TOML. Raises SgaError with the parser's own words when it refuses."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parser.parse_args(list(words), namespace=argparse.Namespace(**settings))
+    except SystemExit:
+        raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
 
 
 SEAM = Seam("settings", "library.train_util.read_config_from_file", ("args", "parser"), _replace)

@@ -13,6 +13,7 @@ from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.begin import accelerator_class, begins_run
 from sga_kohya.training.output_folder import is_main_process
 from sga_kohya.training.session import Session
+from sga_kohya.words import SNR_GAMMA
 
 
 def start(session: Session, args: argparse.Namespace) -> Levels:
@@ -20,11 +21,11 @@ def start(session: Session, args: argparse.Namespace) -> Levels:
     config, family = session.config, family_of(args)
     check_modulation(config, args)
     check_path(config, args)
-    if config.modulation and family.modulation == "snr_gamma":
+    if config.modulates and family.modulation == SNR_GAMMA:
         # The host only asks whether it is set, passes it on to apply_snr_weight and writes it into the saved model's
         # header, so the text says what is true there, and tells loss.py that the user set no number.
         args.min_snr_gamma = args.min_snr_gamma or config.metadata()["ss_sga_snr_gamma"]
-    if config.path != "linear" and is_main_process():
+    if config.leaves_line and is_main_process():
         print(
             f"sga_kohya: sga_path={config.path} is experimental: the model needs this path's sampler and, on a sphere, "
             "a decoder made for it (python -m sga_kohya.spherical decoder)",

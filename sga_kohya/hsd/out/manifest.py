@@ -9,8 +9,9 @@ from sga_kohya.hsd.cut.decompose import Region
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.out.names import group_name, slice_stem
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.words import MANIFEST_NAME
 
-MANIFEST = "sga_manifest.jsonl"
+MANIFEST = MANIFEST_NAME
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
 UNREADABLE_CAPTION = "unreadable caption"
