@@ -98,25 +98,3 @@ def measure(
     rows = [pixels, *rows, decode(project(z))]
     bar.close()
     return figures, [row[:SHOWN] for row in rows]
-
-
-def table(figures: dict[str, Any]) -> str:
-    """The figures as text for a terminal."""
-    norms, paths, d = figures["norms"], figures["paths"], figures["channels"]
-    lines = [
-        f"{figures['vae']}: {figures['images']} images at {figures['resolution']}, tokens with d = {d}",
-        f"  norm CV                     {norms['norm_cv']:.3f}   (Gaussian {norms['gaussian_cv']:.3f})",
-        f"  mean norm / sqrt(d)         {norms['mean_norm_over_sqrt_d']:.3f}",
-        f"  {'path':<20}{'mean radial share':>20}{'greatest off-shell distance':>30}",
-    ]
-    for name, curves in paths.items():
-        share, off = curves["radial_share"], curves["off_shell"]
-        lines.append(f"    {name:<18}{sum(share) / len(share):>20.3f}{max(off):>30.2f}")
-    lines.append(f"  {'swapped, distance to the anchor':<34}{'radius':>12}{'direction':>12}{'both':>12}")
-    for name, swap in figures["component_swap"].items():
-        lines.append(f"    {name:<32}{swap['radius']:>12.4f}{swap['direction']:>12.4f}{swap['both']:>12.4f}")
-    lines.append(f"  {'decoded, distance to the photo':<34}{'latents':>12}{'projected':>12}")
-    for name, cost in figures["projection_cost"].items():
-        lines.append(f"    {name:<32}{cost['latents']:>12.4f}{cost['projected']:>12.4f}")
-    lines += [f"  {line}" for line in figures["absent"]]
-    return "\n".join([*lines, f"{figures['verdict']}: {figures['why']}"])

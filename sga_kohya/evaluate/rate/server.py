@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from sga_kohya.evaluate.rate.judge import some_references
 from sga_kohya.evaluate.rate.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.evaluate.rate.study import CONSENT, Item, Log, candidates, check
 from sga_kohya.evaluate.sample.images import load, png, same_size
+from sga_kohya.kit.page import render
 
 RATER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_SESSIONS = 4096
@@ -177,10 +177,9 @@ class Handler(OneRequest):
 
 def _page() -> Reply:
     nonce = secrets.token_urlsafe(16)
-    page = resources("sga_kohya.evaluate.rate").joinpath("page.html").read_text(encoding="utf-8")
     policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
     policy += f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return Reply("text/html; charset=utf-8", page.replace("$nonce", nonce).encode(), policy)
+    return Reply("text/html; charset=utf-8", render(__package__, "page.html", nonce=nonce).encode(), policy)
 
 
 class Server(Site):
