@@ -70,8 +70,9 @@ def csv_rows(plan: Plan, scores: Scores | None, results: dict[str, Ranked]) -> I
         for name, number in zip(plan.variant_names, row, strict=True):
             yield [source, measure, dataset, name, number.value, number.low, number.high]
 
-    for column in scores.columns if scores else ():
-        yield from lines("metrics", column, "", metric_intervals(plan, scores.values[column]))
+    if scores:
+        for column in scores.columns:
+            yield from lines("metrics", column, "", metric_intervals(plan, scores.values[column]))
     for source, ranked in results.items():
         for place in range(len(plan.variants)):
             yield from lines(source, f"place {place + 1}", "", [row[place] for row in ranked.shares])
