@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sga_kohya.equations.paths import project
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.text import safe
 from sga_kohya.spherical import measures
 from sga_kohya.spherical.autoencoders import Autoencoder, load_autoencoder
 from sga_kohya.spherical.images import find_images, load_squares, save_grid
@@ -62,39 +63,44 @@ def measure(
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """All figures, and rows of images for the grid."""
     distances, absent = available_distances(options.dino)
+    pixels, z = _encoded(autoencoder, files, options, device)
+    with tqdm(desc="decode", unit="batch") as bar:
+
+        def decode(values: Tensor) -> Tensor:
+            done = []
+            for part in values.split(options.batch_size):
+                done.append(autoencoder.decode(part.to(device)).float().cpu())
+                bar.update()
+            return torch.cat(done)
+
+        swap, rows = measures.component_swap(z, decode, distances)
+        generator = torch.Generator().manual_seed(options.seed)
+        figures: dict[str, Any] = {
+            "vae": safe(options.vae.name),
+            "kind": options.kind or "diffusers",
+            "images": len(files),
+            "resolution": options.resolution,
+            "channels": autoencoder.channels,
+            "distances": list(distances),
+            "absent": absent,
+            "norms": measures.norms(z),
+            "paths": measures.along_paths(z, generator),
+            "sigmas": measures.SIGMAS,
+            "component_swap": swap,
+            "perturbation": measures.perturbation(z, decode, distances, generator),
+            "angles": measures.ANGLES,
+            "projection_cost": measures.projection_cost(z, pixels, decode, distances),
+        }
+        figures["verdict"], figures["why"] = measures.verdict(figures)
+        return figures, [row[:SHOWN] for row in (pixels, *rows, decode(project(z)))]
+
+
+def _encoded(
+    autoencoder: Autoencoder, files: list[Path], options: ProbeOptions, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The photos (B, 3, H, W), in [-1, 1], and their latents, both on the CPU."""
     images, latents = [], []
     for start in tqdm(range(0, len(files), options.batch_size), desc="encode", unit="batch"):
         images.append(load_squares(files[start : start + options.batch_size], options.resolution))
         latents.append(autoencoder.encode(images[-1].to(device)).float().cpu())
-    z, pixels = torch.cat(latents), torch.cat(images)
-    bar = tqdm(desc="decode", unit="batch")
-
-    def decode(values: Tensor) -> Tensor:
-        done = []
-        for part in values.split(options.batch_size):
-            done.append(autoencoder.decode(part.to(device)).float().cpu())
-            bar.update()
-        return torch.cat(done)
-
-    swap, rows = measures.component_swap(z, decode, distances)
-    generator = torch.Generator().manual_seed(options.seed)
-    figures: dict[str, Any] = {
-        "vae": options.vae.name,
-        "kind": options.kind or "diffusers",
-        "images": len(files),
-        "resolution": options.resolution,
-        "channels": autoencoder.channels,
-        "distances": list(distances),
-        "absent": absent,
-        "norms": measures.norms(z),
-        "paths": measures.along_paths(z, generator),
-        "sigmas": measures.SIGMAS,
-        "component_swap": swap,
-        "perturbation": measures.perturbation(z, decode, distances, generator),
-        "angles": measures.ANGLES,
-        "projection_cost": measures.projection_cost(z, pixels, decode, distances),
-    }
-    figures["verdict"], figures["why"] = measures.verdict(figures)
-    rows = [pixels, *rows, decode(project(z))]
-    bar.close()
-    return figures, [row[:SHOWN] for row in rows]
+    return torch.cat(images), torch.cat(latents)
