@@ -68,3 +68,43 @@ def test_refuses_a_folder_with_other_things(tmp_path):
     assert done.returncode == 2
     assert "name an empty or new folder" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_captions_names_and_commands_stay_text(tmp_path):
+    """A page of the demo without its trainings: only its words are of interest."""
+    import torch
+    from PIL import Image
+
+    from sga_kohya.demo import report as demo
+    from sga_kohya.demo.experiment import LEVELS, NOISE_LEVELS, Run
+    from sga_kohya.hsd.out.manifest import Row
+    from sga_kohya.reference.trainer import Spent
+    from tests.pages import HOSTILE, HOSTILE_NAME, assert_stays_text
+
+    def page(name: str, caption: str) -> str:
+        out = tmp_path / str(len(caption))
+        rows = [
+            Row(
+                file=f"1_{label}/{name}.png",
+                root=name,
+                group=name,
+                granularity=label,
+                size=(8, 8),
+                scale=1.0,
+                source=f"{name}.png",
+                source_sha256="0",
+                reason=None,
+                box=(0, 0, 4, 4),
+            )
+            for label in LEVELS
+        ]
+        for file in (f"photos/{name}.png", *(f"slices/{row.file}" for row in rows)):
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(out / file)
+        (out / "photos" / f"{name}.txt").write_text(caption, encoding="utf-8")
+        losses = {(label, index): 1.0 for label in LEVELS for index in range(len(NOISE_LEVELS))}
+        samples = {str(out / "slices" / str(row.file)): torch.zeros(3, 8, 8) for row in rows}
+        runs = [Run(caption, caption, Spent(steps=1), 1, {}, losses, samples, []) for _ in range(2)]
+        return demo.page(demo.Facts(out, rows, caption, *runs, seed=0, quick=True, started=0.0))
+
+    assert_stays_text(page(HOSTILE_NAME, HOSTILE), page("harmless", "harmless"))

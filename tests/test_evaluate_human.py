@@ -25,6 +25,7 @@ from sga_kohya.evaluate.sample.images import all_images
 
 from .evaluate_browser import chromium
 from .evaluate_world import make_plan, noise
+from .pages import HOSTILE
 
 QUALITY = {"one": 50, "two": 120, "three": 200}
 
@@ -228,6 +229,8 @@ def test_pictures_of_one_rater_are_no_address_for_later_items(server):
         ({"ranks": {"A": 1, "B": 2, "C": True}}, 400),
         ({"seconds": "fast"}, 400),
         ({"seconds": float("nan")}, 400),
+        ({"seconds": 10**400}, 400),  # JSON's whole numbers have no end, floats do
+        ({"seconds": True}, 400),
         ({"item": "77"}, 409),
     ],
 )
@@ -299,6 +302,26 @@ def test_spoilt_pictures_are_ever_coarser(plan):
     assert colours == sorted(colours, reverse=True) and len(set(colours)) == 4
     item = next(item for item in items_for(plan, "ann") if item.kind == "attention")
     assert len(candidates(plan, all_images(plan), item)) == 3
+
+
+def test_a_study_s_words_stay_text_under_its_policy(tmp_path):
+    """Title, consent, question and prompt; and the page's own scripts and styles run under the nonce."""
+    human = {"title": HOSTILE, "consent": HOSTILE, "question": HOSTILE, "references": 1, "size": 64}
+    plan = make_plan(tmp_path, picture=red, human=human)
+    plan = replace(plan, datasets=tuple(replace(d, prompts=(HOSTILE,) * len(d.prompts)) for d in plan.datasets))
+    with Server(plan, all_images(plan)) as server, chromium(tmp_path) as page:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.open(f"{server.url}?rater=ann")
+        page.until("!document.querySelector('#welcome').hidden")
+        page.click("#agree")
+        page.click("#start button")
+        page.until("document.body.dataset.item === '1'")
+        for name in ("title", "consent", "question", "prompt"):
+            assert page.run(f"document.getElementById('{name}').textContent") == HOSTILE
+        assert page.run("document.querySelectorAll('script').length") == 1
+        assert page.run("getComputedStyle(document.querySelector('.bar')).position") == "fixed", "styles are let in"
+        assert page.complaints == []
+        server.shutdown()
 
 
 def test_a_rater_clicks_drags_and_types_through_the_study(server, plan, tmp_path):

@@ -310,7 +310,7 @@ def test_completion_tokens_that_are_null_cost_as_estimated(tmp_path, serve):
     assert judge(plan, all_images(plan), pause=0).dollars == pytest.approx(12 * (1000 * 1 + 250 * 10) / 1e6)
 
 
-@pytest.mark.parametrize("dollars", ["NaN", "-5", "Infinity", "null", '"1"'])
+@pytest.mark.parametrize("dollars", ["NaN", "-5", "Infinity", "null", '"1"', "1" + 400 * "0", "true"])
 def test_a_sum_without_sense_that_an_older_version_kept_is_reckoned_anew(tmp_path, serve, dollars):
     endpoint = serve(honest)
     plan = plan_for(tmp_path, endpoint.url, repeats=0, reorders=0, controls=0)

@@ -27,14 +27,17 @@ from sga_kohya.evaluate.rate.analysis import (
 )
 from sga_kohya.evaluate.rate.ballots import Ballot, all_trials
 from sga_kohya.evaluate.rate.judge import ballots_file
+from sga_kohya.evaluate.rate.judge import read as judge_read
 from sga_kohya.evaluate.rate.panel import Panel
 from sga_kohya.evaluate.rate.ranking import krippendorff_alpha
 from sga_kohya.evaluate.rate.study import Log, items_for
 from sga_kohya.evaluate.report.charts import save_figure
-from sga_kohya.evaluate.report.report import write_report
+from sga_kohya.evaluate.report.report import page, write_report
+from sga_kohya.evaluate.report.sections import Grid, Section, setup
 
 from .evaluate_browser import chromium
 from .evaluate_world import write_plan
+from .pages import HOSTILE, assert_stays_text, taken_apart
 
 for library in ("matplotlib",):
     pytest.importorskip(library, reason="the report needs it; pip install 'sga-kohya[evaluate]'")
@@ -114,6 +117,21 @@ def test_html_markdown_and_csv_say_the_same(evaluated, capsys):
     for name in ("judge.png", "human.png"):
         assert Image.open(plan.out / name).size[0] > 1000
     assert not list(plan.out.rglob("*.partial"))
+
+
+def test_titles_labels_and_prompts_stay_text(evaluated):
+    plan, pages = read_plan(evaluated), []
+    for words in (HOSTILE, "harmless"):
+        variants = tuple(replace(variant, label=f"{words}{variant.name}") for variant in plan.variants)
+        datasets = tuple(replace(dataset, prompts=(words, *dataset.prompts[1:])) for dataset in plan.datasets)
+        changed = replace(plan, title=words, variants=variants, datasets=datasets)
+        # What was measured and answered belongs to the plan as it was; only the page is asked for what it shows.
+        ranked = analyse(plan, judge_read(plan))
+        grid = Grid(words, [words, words], [[words, words], [words, f"{words} [{words}]"]])
+        shown = Section("judge", words, [words], [grid], "judge.png", ranked, [words])
+        pages.append(page(changed, [setup(changed), shown]))
+    assert_stays_text(*pages)
+    assert "samples" in pages[0] and sum(part.count(HOSTILE) for part in taken_apart(pages[0]).words) > 20
 
 
 def test_the_difference_of_table_1_is_that_of_the_means(evaluated):

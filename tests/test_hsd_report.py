@@ -20,6 +20,7 @@ from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile_width
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.run import sample
 from sga_kohya.kit.files import LOCK
+from tests.pages import HOSTILE, HOSTILE_NAME, assert_stays_text
 from tests.test_hsd_resume import CONFIG, LEVELS, photos, picture, slices
 from tests.test_hsd_run import rows_of, snapshot
 
@@ -98,6 +99,23 @@ def test_the_report_shows_captions_once_or_for_each_slice_and_marks_guesses(phot
     assert "zoe, &lt;b&gt;garden&lt;/b&gt;\nA second line." in dom
     assert dom.count('class="caption guessed"') == 4 and "Photos without a caption" in dom
     assert "<small>macro </small>an edited cat" in dom and "<tr><td>3</td><td>sub</td></tr>" in dom
+
+
+def test_captions_levels_and_words_of_names_stay_text(photos, tmp_path):
+    pages = []
+    for name, words in ((HOSTILE_NAME, HOSTILE), ("harmless", "harmless")):
+        folder, out = tmp_path / f"in-{len(name)}", tmp_path / f"out-{len(name)}"
+        (folder / name).mkdir(parents=True)
+        picture(1).save(folder / f"{name}.png")
+        picture(2).save(folder / name / "guessed.png")
+        (folder / f"{name}.txt").write_text(f"{words}\nAnother line, which is noted with the file's name.")
+        Image.new("RGB", (50, 50)).save(folder / f"tiny {name}.png")
+        run(folder, out, CONFIG)
+        pages.append(out / "report.html")
+    assert_stays_text(*pages, f"{HOSTILE_NAME}.png")
+    data = data_of(pages[0])
+    assert any(group[1] == f"{HOSTILE_NAME}.png" and HOSTILE in group[3][0] for group in data["groups"])
+    opened(pages[0], tmp_path / "profile")
 
 
 def many_rows(groups: int) -> list[Row]:

@@ -17,7 +17,7 @@ from sga_kohya.equations import gram as grams
 from sga_kohya.equations.interference import flow_path
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.measure import Enough, Latents, Seen
-from sga_kohya.interference import report, store, summary
+from sga_kohya.interference import charts, report, store, summary
 from sga_kohya.interference.points import Measurement, exact_space, output_space, pool, pooled_space, pull_back
 from sga_kohya.interference.summary import Level, Matrix
 from sga_kohya.kit.intervals import Interval
@@ -25,6 +25,7 @@ from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
 
 from .bench.coverage import Steps, coverage
+from .pages import HOSTILE, assert_stays_text, taken_apart
 
 LABELS = ["macro", "meso", "micro"]
 
@@ -254,6 +255,31 @@ def test_the_page_shows_both_facts_and_escapes_names():
     assert "&lt;b&gt;.safetensors" in page and "a &amp; b" in page and "x &lt; y" in page
     assert "one-hot" in page and "different shape" in page and "below s*" in page
     assert "prefers-color-scheme" in page and "$" not in page
+
+
+def test_labels_of_any_kind_stay_text():
+    pages = []
+    for name in (HOSTILE, "harmless"):
+        found = level(0.3, 0.5)
+        found.gradients = summary.matrix([([name, "z"], [[1.0, 0.5], [0.5, 1.0]])] * 8)
+        pages.append(report.page([found], [name], {"weights": name, "dataset": name}))
+    assert_stays_text(*pages)
+    assert taken_apart(pages[0]).words.count(HOSTILE) == 3, "the verdict's line, and labels of both axes"
+
+
+def test_file_names_of_any_bytes_can_be_written(tmp_path):
+    measured = Measurement([0.5], 1, lambda _: None)
+    measured.steps[0].append({"labels": ["macro", "micro"], "gram": [[1.0, 0.0], [0.0, 0.0]]})
+    name = b"caf\xe9\xe2\x80\xae.safetensors".decode(errors="surrogateescape")
+    page = report.write(tmp_path, measured, {"weights": name, "dataset": "d"}).read_text(encoding="utf-8")
+    assert r"caf\udce9\u202e.safetensors" in page
+
+
+def test_every_pair_of_many_labels_has_a_colour_of_its_own_or_a_dash():
+    kinds = charts.kinds(10)  # pairs of five labels
+    assert len(set(kinds)) == 10 and all(kind.split()[0] in [f"s{n}" for n in range(6)] for kind in kinds)
+    page = report.page([level(0.3, 0.5)], [], {"weights": "w", "dataset": "d"})
+    assert all(f".s{number} {{ --c:" in page for number in range(6))
 
 
 def test_s_star_is_compared_on_the_scale_of_the_path():

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sga_kohya.equations.paths import project, unit
 from sga_kohya.errors import SgaError
-from sga_kohya.spherical import frechet, measures
+from sga_kohya.spherical import check_page, frechet, measures
 from sga_kohya.spherical.__main__ import main
 from sga_kohya.spherical.adversarial import PatchDiscriminator, adversarial, hinge
 from sga_kohya.spherical.autoencoders import DiffusersAutoencoder, load_autoencoder
@@ -25,6 +26,8 @@ from sga_kohya.spherical.decoder import DecoderOptions, DecoderTrainer
 from sga_kohya.spherical.decoder import run as run_decoder
 from sga_kohya.spherical.images import load_square
 from sga_kohya.spherical.perceptual import psnr, rmse, ssim
+
+from .pages import HOSTILE, assert_stays_text, taken_apart
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
@@ -150,6 +153,30 @@ def test_probe_as_its_user_sees_it(vae, photos, tmp_path, capsys, monkeypatch):
     page = (tmp_path / "out" / "probe.html").read_text()
     assert figures["why"] in page and page.count("data:image/png;base64,") == 2
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_names_stay_text_in_the_probe_s_page(tmp_path):
+    curves = {"radial_share": [0.5, 0.1], "norm": [1.0, 0.9], "off_shell": [0.1, 0.2]}
+    figures = {
+        "images": 2,
+        "resolution": 64,
+        "channels": 4,
+        "norms": {"norm_cv": 0.2, "gaussian_cv": 0.1, "mean_norm_over_sqrt_d": 1.0},
+        "paths": {"linear": curves},
+        "sigmas": [0.0, 1.0],
+        "component_swap": {"pixels": {"radius": 0.1, "direction": 0.2, "both": 0.3}},
+        "perturbation": {"pixels": {"tangent": [0.1], "radial": [0.2]}},
+        "angles": [0.1],
+        "projection_cost": {"pixels": {"latents": 0.1, "projected": 0.2}},
+        "verdict": "suited",
+    }
+    Image.new("RGB", (8, 8)).save(tmp_path / "swap.png")
+    pages = []
+    for words in (HOSTILE, "harmless"):
+        check_page.write_report({**figures, "vae": words, "why": words, "absent": [words]}, tmp_path)
+        pages.append((tmp_path / "probe.html").read_text(encoding="utf-8"))
+    assert_stays_text(*pages)
+    assert sum(part.count(HOSTILE) for part in taken_apart(pages[0]).words) == 5
 
 
 def test_latents_are_normalised_means_and_come_back(vae, photos):

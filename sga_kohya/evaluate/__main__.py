@@ -25,19 +25,28 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        if name not in ("checkpoints", "ablation"):
-            added.add_argument("plan", type=Path, metavar="PLAN", help="TOML, such as examples/evaluate/plan.toml")
+        return commands.add_parser(name, help=text, description=text)
+
+    def of_plan(name: str, text: str) -> argparse.ArgumentParser:
+        added = command(name, text)
+        added.add_argument("plan", type=Path, metavar="PLAN", help="TOML, such as examples/evaluate/plan.toml")
         return added
 
-    run = command("run", "make the images that are missing, by sd-scripts")
+    run = of_plan("run", "make the images that are missing, by sd-scripts")
     run.add_argument("--sd_scripts", help="folder of the sd-scripts checkout")
     run.add_argument("--only", default="", metavar="VARIANT", help="of this variant alone")
-    metrics = command("metrics", "CLIP-I, CLIP-T, DINO-I and further columns, and near-copies of references")
+    metrics = of_plan("metrics", "CLIP-I, CLIP-T, DINO-I and further columns, and near-copies of references")
     metrics.add_argument("--device", help="such as cuda:1 or cpu; default: a GPU if there is one")
-    judge = command("judge", "let a model rank the images, through an OpenAI-compatible endpoint")
+    judge = of_plan("judge", "let a model rank the images, through an OpenAI-compatible endpoint")
     judge.add_argument("--estimate", action="store_true", help="only say what it would cost")
-    human = command("human", "serve the page on which people rank the images")
+    _add_human(of_plan("human", "serve the page on which people rank the images"))
+    of_plan("report", "write report.html, report.md, results.csv and figures")
+    _add_checkpoints(command("checkpoints", "pick the saved checkpoints nearest to multiples of N1"))
+    _add_ablation(command("ablation", "write the TOMLs of full, without tuples and without modulation, and their plan"))
+    return parser
+
+
+def _add_human(human: argparse.ArgumentParser) -> None:
     human.add_argument(
         "--host", default="127.0.0.1", help="another address lets other machines in (default: %(default)s)"
     )
@@ -46,19 +55,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--name", action="append", default=[], help="a further name browsers may open it by, such as study.example.org"
     )
     human.add_argument("--open", action="store_true", help="open it in the browser")
-    command("report", "write report.html, report.md, results.csv and figures")
-    checkpoints = command("checkpoints", "pick the saved checkpoints nearest to multiples of N1")
+
+
+def _add_checkpoints(checkpoints: argparse.ArgumentParser) -> None:
     checkpoints.add_argument("source", type=Path, metavar="PLAN_OR_FOLDER", help="a plan, or the output_dir of runs")
     checkpoints.add_argument("--n1_hours", type=float, help="of the reference run, with a folder")
     checkpoints.add_argument("--at", default="1.0,1.5", help="multiples of N1 (default: %(default)s)")
     checkpoints.add_argument("--tolerance_minutes", type=float, default=30.0, help="(default: %(default)s)")
-    ablation = command("ablation", "write the TOMLs of full, without tuples and without modulation, and their plan")
+
+
+def _add_ablation(ablation: argparse.ArgumentParser) -> None:
     ablation.add_argument("base", type=Path, metavar="BASE", help="the TOML of a training")
     ablation.add_argument("--out", type=Path, default=Path("ablation"), help="folder (default: %(default)s)")
     ablation.add_argument("--prompts", type=Path, help="a file with a prompt a line")
     ablation.add_argument("--references", type=Path, help="folder of reference images")
     ablation.add_argument("--door", default="flux_train_network", help="that trains them (default: %(default)s)")
-    return parser
 
 
 ELSEWHERE = "write another `out` into the plan"
@@ -199,7 +210,7 @@ def _checkpoints_of(plan: Plan) -> int:
     failed = 0
     for variant in (variant for variant in plan.variants if variant.run):
         for dataset in plan.datasets:
-            where = f"{dataset.name}  {variant.name}  {variant.budget:g} N1 = {variant.budget * dataset.n1_hours:g} h"
+            where = f"{dataset.name}  {variant.name}  {variant.budget:g} N1 = {variant.hours(dataset):g} h"
             try:
                 print(f"{where}  {weights_of(plan, variant, dataset)}")
             except SgaError as error:

@@ -24,7 +24,8 @@ from sga_kohya.options import read_options
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 # Options of the TOML that a run which trains nothing must not have.
-_DROPPED = ("save_", "sample_", "log_", "logging_", "wandb_", "huggingface_", "resume", "validat", "sga_", "output_")
+_DROPPED: tuple[str, ...] = ("save_", "sample_", "log_", "logging_", "wandb_", "huggingface_", "resume", "validat")
+_DROPPED += ("sga_", "output_")
 _DROPPED += ("max_train_", "network_dropout", "scale_weight_norms", "cache_latents_to_disk", "initial_", "skip_until")
 _KEPT = ("sga_granularities", "sga_manifest", "sga_loss_weight", "sga_tuple_reduction")
 

@@ -184,13 +184,13 @@ class Measurement:
         )
         path = GaussianPath(*(part[i : i + 1].cpu() for part in vars(seen.path).values()))
         space = self._space(data, z.shape[1:], exact=True)
-        exact = output_space(space, *(part.flatten(1) for part in (z, eps, x)), path, v.flatten(1))
+        exact = output_space(space, z.flatten(1), eps.flatten(1), x.flatten(1), path, v.flatten(1))
         pull = exact.pop("_pull")
         if len(space.names) > 1:
             exact["kernel"] = self._kernel(holder, seen.prediction, pull, exact["alpha"], i)
         side = side_of(data)
-        pooled = (pool(part, side) for part in (z, eps, x))
-        proxy = output_space(self._space(data, z.shape[1:], exact=False), *pooled, path, pool(v, side))
+        pooled = self._space(data, z.shape[1:], exact=False)
+        proxy = output_space(pooled, pool(z, side), pool(eps, side), pool(x, side), path, pool(v, side))
         del proxy["_pull"]
         return {
             "level": self.index,

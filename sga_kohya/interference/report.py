@@ -4,18 +4,23 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from markupsafe import Markup
 
 from sga_kohya.interference import charts, summary
 from sga_kohya.interference.points import Measurement
 from sga_kohya.interference.summary import Level
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.intervals import Interval
+from sga_kohya.kit.page import render
+from sga_kohya.kit.svg import Chart, legend
+from sga_kohya.kit.text import safe
 
-PAGE = Path(__file__).with_name("page.html")
+HALVES = (-1, -0.5, 0, 0.5, 1)
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
+"""Ticks of the charts."""
 
 
 def verdict(measured: Measurement) -> str:
@@ -39,26 +44,35 @@ def page(levels: Sequence[Level], words: Sequence[str], facts: dict[str, str]) -
     pairs = list(dict.fromkeys(name for level in levels for name in level.gradients.cosine))
     sigmas = [level.sigma for level in levels]
 
-    def of(kind: str, name: str) -> list[Interval]:
-        return [getattr(level.gradients, kind).get(name, Interval(math.nan)) for level in levels]
+    def chart(series: list[list[Interval]], ticks: Sequence[float], title: str) -> Chart:
+        return charts.lines(sigmas, series, ticks, title)
 
-    chance = [_chance(levels, name) for name in pairs]
-    slices = sum(level.proxy.count for level in levels)
-    exact = sum(level.omega.count for level in levels)
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        weights=escape(facts["weights"]),
-        dataset=escape(facts["dataset"]),
-        verdict="".join(f"<li>{escape(line)}</li>" for line in words),
-        notes="".join(f"<li>{escape(note)}</li>" for note in summary.NOTES),
-        legend=charts.legend(pairs),
-        cosine=charts.lines(sigmas, [of("cosine", name) for name in pairs], -1, 1, "Cosine of gradients"),
-        conflict=charts.lines(sigmas, [of("conflict", name) for name in pairs], 0, 1, "Share of steps in conflict"),
-        control=charts.lines(sigmas, chance, -1, 1, "Cosine of summed gradients against random partitions"),
-        counts=f"{len(levels)} noise levels, {sum(level.gradients.count for level in levels)} tuple steps, {slices} "
-        f"noisy slices, of which {exact} have slices of another granularity in their shape",
-        maps="".join(_maps(level) for level in levels),
-        rows="".join(_row(level) for level in levels),
+    return render(
+        __package__,
+        "page.html",
+        facts={name: safe(text) for name, text in facts.items()},
+        levels=levels,
+        verdict=words,
+        notes=summary.NOTES,
+        legend=legend(list(zip(pairs, charts.kinds(len(pairs)), strict=True))),
+        cosine=chart([_of_gradients(levels, "cosine", name) for name in pairs], HALVES, "Cosine of gradients"),
+        conflict=chart(
+            [_of_gradients(levels, "conflict", name) for name in pairs], QUARTERS, "Share of steps in conflict"
+        ),
+        control=chart(
+            [_chance(levels, name) for name in pairs],
+            HALVES,
+            "Cosine of summed gradients against random partitions",
+        ),
+        steps=sum(level.gradients.count for level in levels),
+        slices=sum(level.proxy.count for level in levels),
+        exact=sum(level.omega.count for level in levels),
+        maps=_maps,
     )
+
+
+def _of_gradients(levels: Sequence[Level], kind: str, name: str) -> list[Interval]:
+    return [getattr(level.gradients, kind).get(name, Interval(math.nan)) for level in levels]
 
 
 def _chance(levels: Sequence[Level], name: str) -> list[Interval]:
@@ -67,33 +81,14 @@ def _chance(levels: Sequence[Level], name: str) -> list[Interval]:
     return [Interval(c["real"], c["low"], c["high"]) if c else Interval(math.nan) for c in found]
 
 
-def _maps(level: Level) -> str:
-    figures = [
-        charts.heat_map(level.gradients, "gradients, tuple steps"),
-        charts.heat_map(level.kernel, "kernel products, exact"),
-        charts.heat_map(level.omega, "Ω, exact"),
-        charts.heat_map(level.proxy, "Ω of averaged latents, a proxy"),
-    ]
-    return f"<h3>noise level {level.sigma:g}{_tag(level)}</h3><div class=maps>{''.join(figures)}</div>"
-
-
-def _tag(level: Level) -> str:
-    """NaN, where nothing is known, is below nothing."""
-    if level.noise < level.one_hot:
-        return " <span class=tag>below s*: α is one-hot</span>"
-    return " <span class=tag>below s*: α gives most to one slice</span>" if level.noise < level.half else ""
-
-
-def _row(level: Level) -> str:
-    cells = [f"{level.sigma:g}", f"{level.noise:.3f}", f"{level.effective:.1f} of {level.latents:.0f}"]
-    cells += [
-        f"{level.half:.3f}",
-        f"{level.one_hot:.3f}",
-        f"{level.loss:.4f}",
-        str(level.gradients.count),
-        str(level.omega.count),
-    ]
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+def _maps(level: Level) -> list[tuple[str, Markup]]:
+    matrices = {
+        "gradients, tuple steps": level.gradients,
+        "kernel products, exact": level.kernel,
+        "Ω, exact": level.omega,
+        "Ω of averaged latents, a proxy": level.proxy,
+    }
+    return [(name, charts.heat_map(matrix, name)) for name, matrix in matrices.items()]
 
 
 def _plain(value: Any) -> Any:

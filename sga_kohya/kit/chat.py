@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.fields import is_number
 from sga_kohya.kit.sockets import BoundedReader
 
 LARGEST_REPLY = 4 << 20  # bytes, headers included
@@ -227,9 +228,7 @@ def _text(content: object) -> str:
 
 def _tokens(value: object) -> int | None:
     """A count that can be one: servers have stated null, NaN and negative ones."""
-    if type(value) not in (int, float) or not 0 <= value < 1e9:
-        return None
-    return math.ceil(value)
+    return math.ceil(value) if is_number(value) and 0 <= value < 1e9 else None
 
 
 def _is_error(body: bytes) -> bool:
@@ -297,7 +296,7 @@ class _Secure(urllib.request.HTTPSHandler):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """urllib would send the key along, to whatever host."""
 
-    def http_error_302(self, *_: Any) -> None:
-        """Leaves the reply to what handles errors."""
+    def http_error_302(self, *_: Any, **__: Any) -> None:
+        """Leaves the reply to what handles errors, before its Location is read, which may be no address."""
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

@@ -2,10 +2,19 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether JSON or TOML wrote a number that can be reckoned with: no true or false, no NaN, nothing endless.
+
+    JSON's whole numbers may be larger than a float can be, and math.isfinite raises for those.
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class Table:
@@ -18,7 +27,9 @@ class Table:
             values = {}
         self.values, self.known = values, set[str]()
 
-    def get(self, key: str, kind: type, default: Any = None, low: float | None = None, required: bool = False) -> Any:
+    def get(
+        self, key: str, kind: type[Any], default: Any = None, low: float | None = None, required: bool = False
+    ) -> Any:
         """The value of `key`, or the default. low: the least number allowed."""
         self.known.add(key)
         if key not in self.values:
@@ -49,7 +60,7 @@ class Table:
             return default
         return value
 
-    def listed(self, key: str, kind: type, required: bool = False) -> tuple[Any, ...]:
+    def listed(self, key: str, kind: type[Any], required: bool = False) -> tuple[Any, ...]:
         """A list of one kind of values."""
         values = self.get(key, list, [], required=required)
         wrong = [value for value in values if type(value) is not kind]

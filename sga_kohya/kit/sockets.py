@@ -3,6 +3,10 @@
 import io
 import socket
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class TooLong(OSError):
@@ -22,7 +26,7 @@ class BoundedReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int | None:
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
         seconds = self.end - time.monotonic()
         if seconds <= 0:
             raise TimeoutError("it sends too slowly")

@@ -97,9 +97,11 @@ def _options(kind: Any, args: argparse.Namespace) -> Any:
 
 
 def _run_probe(args: argparse.Namespace) -> str:
-    from sga_kohya.spherical import tokenizer_check as check  # only now, because these import torch
+    from sga_kohya.spherical.check_page import table  # only now, because these import torch
+    from sga_kohya.spherical.tokenizer_check import ProbeOptions
+    from sga_kohya.spherical.tokenizer_check import run as check
 
-    return f"{check.table(check.run(_options(check.ProbeOptions, args)))}\npage: {args.out / 'probe.html'}"
+    return f"{table(check(_options(ProbeOptions, args)))}\npage: {args.out / 'probe.html'}"
 
 
 def _run_decoder(args: argparse.Namespace) -> str:

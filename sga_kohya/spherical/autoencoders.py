@@ -44,6 +44,9 @@ class Autoencoder(nn.Module):
 class DiffusersAutoencoder(Autoencoder):
     """An AutoencoderKL of diffusers, or a class of the same interface. Saved as a folder."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, vae: Any, scale: float | None = None, shift: float | None = None):
         super().__init__()
         if hasattr(vae, "bn"):

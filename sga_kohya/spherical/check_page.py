@@ -1,42 +1,52 @@
-"""The probe's page: figures, curves and pictures in one HTML file beside the files it shows."""
+"""What the tokenizer check found: text for a terminal, and one HTML file with curves and pictures."""
 
-import base64
-import html
 import io
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.kit.files import write_whole
-from sga_kohya.spherical.tokenizer_check import table
-
-_PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}}
-pre{{background:#f4f4f4;padding:1rem;overflow-x:auto;font-size:13px;white-space:pre-wrap}}img{{max-width:100%}}
-.verdict{{border-left:.4rem solid {colour};padding:.5rem 1rem;background:#f8f8f8}}</style>
-<h1>{title}</h1><p class="verdict"><b>{verdict}</b>: {why}.</p>
-<p>The verdict's bounds are this tool's own: suited where a swapped radius moves the decode at most a third as far as a
-swapped direction and the norms' CV is at most 0.3. The paper reports CVs of 0.16 to 0.23 for its tokenizers.</p>
-<pre>{table}</pre><h2>Paths, and what carries the picture</h2><img src="data:image/png;base64,{charts}" alt="charts">
-<h2>Swapped parts</h2><p>From top to bottom: photo; decode; radius of the next image; direction of the next image;
-both; decode of the projected latents by this decoder, which was not trained for them.</p>
-<img src="data:image/png;base64,{grid}" alt="grid of decodes">"""
-_COLOURS = {"suited": "#2a7", "doubtful": "#d90", "unsuited": "#c33"}
+from sga_kohya.kit.page import bytes_uri, render
 
 
 def write_report(figures: dict[str, Any], out: Path) -> None:
-    """OUT/probe.html and charts.png. out: where the probe's swap.png is."""
+    """OUT/probe.html and charts.png. out: where the check's swap.png is."""
     charts = draw(figures)
     write_whole(out / "charts.png", charts)
-    texts = {key: html.escape(str(figures[key])) for key in ("verdict", "why")}
-    page = _PAGE.format(
-        title=html.escape(f"Spherical probe of {figures['vae']}"),
-        colour=_COLOURS[figures["verdict"]],
-        table=html.escape(table(figures)),
-        charts=base64.b64encode(charts).decode(),
-        grid=base64.b64encode((out / "swap.png").read_bytes()).decode(),
-        **texts,
+    page = render(
+        __package__,
+        "page.html",
+        figures=figures,
+        table="\n".join(lines(figures)),
+        charts=bytes_uri(charts, "image/png"),
+        grid=bytes_uri((out / "swap.png").read_bytes(), "image/png"),
     )
-    write_whole(out / "probe.html", page.encode())
+    write_whole(out / "probe.html", page)
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures and the verdict as text for a terminal."""
+    return "\n".join([*lines(figures), f"{figures['verdict']}: {figures['why']}"])
+
+
+def lines(figures: dict[str, Any]) -> list[str]:
+    """The figures in columns."""
+    norms, paths, d = figures["norms"], figures["paths"], figures["channels"]
+    found = [
+        f"{figures['vae']}: {figures['images']} images at {figures['resolution']}, tokens with d = {d}",
+        f"  norm CV                     {norms['norm_cv']:.3f}   (Gaussian {norms['gaussian_cv']:.3f})",
+        f"  mean norm / sqrt(d)         {norms['mean_norm_over_sqrt_d']:.3f}",
+        f"  {'path':<20}{'mean radial share':>20}{'greatest off-shell distance':>30}",
+    ]
+    for name, curves in paths.items():
+        share, off = curves["radial_share"], curves["off_shell"]
+        found.append(f"    {name:<18}{sum(share) / len(share):>20.3f}{max(off):>30.2f}")
+    found.append(f"  {'swapped, distance to the anchor':<34}{'radius':>12}{'direction':>12}{'both':>12}")
+    for name, swap in figures["component_swap"].items():
+        found.append(f"    {name:<32}{swap['radius']:>12.4f}{swap['direction']:>12.4f}{swap['both']:>12.4f}")
+    found.append(f"  {'decoded, distance to the photo':<34}{'latents':>12}{'projected':>12}")
+    for name, cost in figures["projection_cost"].items():
+        found.append(f"    {name:<32}{cost['latents']:>12.4f}{cost['projected']:>12.4f}")
+    return [*found, *(f"  {line}" for line in figures["absent"])]
 
 
 def draw(figures: dict[str, Any]) -> bytes:

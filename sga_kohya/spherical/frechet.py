@@ -18,8 +18,9 @@ def feature_network(seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for before, after in ((3, 32), (32, 64), (64, FEATURES // 2)):
-            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.LeakyReLU(0.2)]
-            nn.init.orthogonal_(layers[-2].weight, gain=2**0.5)
+            convolution = nn.Conv2d(before, after, 3, 2, 1)
+            nn.init.orthogonal_(convolution.weight, gain=2**0.5)
+            layers += [convolution, nn.LeakyReLU(0.2)]
         return nn.Sequential(*layers).requires_grad_(False).eval()
 
 

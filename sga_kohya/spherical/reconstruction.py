@@ -28,7 +28,8 @@ def reconstruct(
     metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"PSNR": psnr, "SSIM": ssim}
     if lpips is not None:
         metrics["LPIPS"] = lpips
-    decoded, values = [], {name: [] for name in metrics}
+    decoded: list[Tensor] = []
+    values: dict[str, list[Tensor]] = {name: [] for name in metrics}
     for batch in photos.to(device).split(batch_size):
         latents = autoencoder.encode(batch)
         images = autoencoder.decode(project(latents) if spherical else latents).float().clamp(-1, 1)

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -22,7 +23,7 @@ def train_tokenizer(images: Tensor, folder: Path, steps: int, batch_size: int = 
     if (folder / "config.json").is_file():
         return folder
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(  # diffusers shows type checkers a stand-in without methods
         down_block_types=["DownEncoderBlock2D"] * 3,
         up_block_types=["UpDecoderBlock2D"] * 3,
         block_out_channels=[16, 32, 64],

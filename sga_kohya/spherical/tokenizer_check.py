@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sga_kohya.equations.paths import project
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.text import safe
 from sga_kohya.spherical import measures
 from sga_kohya.spherical.autoencoders import Autoencoder, load_autoencoder
 from sga_kohya.spherical.images import find_images, load_squares, save_grid
@@ -62,61 +63,44 @@ def measure(
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """All figures, and rows of images for the grid."""
     distances, absent = available_distances(options.dino)
+    pixels, z = _encoded(autoencoder, files, options, device)
+    with tqdm(desc="decode", unit="batch") as bar:
+
+        def decode(values: Tensor) -> Tensor:
+            done = []
+            for part in values.split(options.batch_size):
+                done.append(autoencoder.decode(part.to(device)).float().cpu())
+                bar.update()
+            return torch.cat(done)
+
+        swap, rows = measures.component_swap(z, decode, distances)
+        generator = torch.Generator().manual_seed(options.seed)
+        figures: dict[str, Any] = {
+            "vae": safe(options.vae.name),
+            "kind": options.kind or "diffusers",
+            "images": len(files),
+            "resolution": options.resolution,
+            "channels": autoencoder.channels,
+            "distances": list(distances),
+            "absent": absent,
+            "norms": measures.norms(z),
+            "paths": measures.along_paths(z, generator),
+            "sigmas": measures.SIGMAS,
+            "component_swap": swap,
+            "perturbation": measures.perturbation(z, decode, distances, generator),
+            "angles": measures.ANGLES,
+            "projection_cost": measures.projection_cost(z, pixels, decode, distances),
+        }
+        figures["verdict"], figures["why"] = measures.verdict(figures)
+        return figures, [row[:SHOWN] for row in (pixels, *rows, decode(project(z)))]
+
+
+def _encoded(
+    autoencoder: Autoencoder, files: list[Path], options: ProbeOptions, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The photos (B, 3, H, W), in [-1, 1], and their latents, both on the CPU."""
     images, latents = [], []
     for start in tqdm(range(0, len(files), options.batch_size), desc="encode", unit="batch"):
         images.append(load_squares(files[start : start + options.batch_size], options.resolution))
         latents.append(autoencoder.encode(images[-1].to(device)).float().cpu())
-    z, pixels = torch.cat(latents), torch.cat(images)
-    bar = tqdm(desc="decode", unit="batch")
-
-    def decode(values: Tensor) -> Tensor:
-        done = []
-        for part in values.split(options.batch_size):
-            done.append(autoencoder.decode(part.to(device)).float().cpu())
-            bar.update()
-        return torch.cat(done)
-
-    swap, rows = measures.component_swap(z, decode, distances)
-    generator = torch.Generator().manual_seed(options.seed)
-    figures: dict[str, Any] = {
-        "vae": options.vae.name,
-        "kind": options.kind or "diffusers",
-        "images": len(files),
-        "resolution": options.resolution,
-        "channels": autoencoder.channels,
-        "distances": list(distances),
-        "absent": absent,
-        "norms": measures.norms(z),
-        "paths": measures.along_paths(z, generator),
-        "sigmas": measures.SIGMAS,
-        "component_swap": swap,
-        "perturbation": measures.perturbation(z, decode, distances, generator),
-        "angles": measures.ANGLES,
-        "projection_cost": measures.projection_cost(z, pixels, decode, distances),
-    }
-    figures["verdict"], figures["why"] = measures.verdict(figures)
-    rows = [pixels, *rows, decode(project(z))]
-    bar.close()
-    return figures, [row[:SHOWN] for row in rows]
-
-
-def table(figures: dict[str, Any]) -> str:
-    """The figures as text for a terminal."""
-    norms, paths, d = figures["norms"], figures["paths"], figures["channels"]
-    lines = [
-        f"{figures['vae']}: {figures['images']} images at {figures['resolution']}, tokens with d = {d}",
-        f"  norm CV                     {norms['norm_cv']:.3f}   (Gaussian {norms['gaussian_cv']:.3f})",
-        f"  mean norm / sqrt(d)         {norms['mean_norm_over_sqrt_d']:.3f}",
-        f"  {'path':<20}{'mean radial share':>20}{'greatest off-shell distance':>30}",
-    ]
-    for name, curves in paths.items():
-        share, off = curves["radial_share"], curves["off_shell"]
-        lines.append(f"    {name:<18}{sum(share) / len(share):>20.3f}{max(off):>30.2f}")
-    lines.append(f"  {'swapped, distance to the anchor':<34}{'radius':>12}{'direction':>12}{'both':>12}")
-    for name, swap in figures["component_swap"].items():
-        lines.append(f"    {name:<32}{swap['radius']:>12.4f}{swap['direction']:>12.4f}{swap['both']:>12.4f}")
-    lines.append(f"  {'decoded, distance to the photo':<34}{'latents':>12}{'projected':>12}")
-    for name, cost in figures["projection_cost"].items():
-        lines.append(f"    {name:<32}{cost['latents']:>12.4f}{cost['projected']:>12.4f}")
-    lines += [f"  {line}" for line in figures["absent"]]
-    return "\n".join([*lines, f"{figures['verdict']}: {figures['why']}"])
+    return torch.cat(images), torch.cat(latents)

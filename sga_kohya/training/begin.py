@@ -19,11 +19,11 @@ from sga_kohya.training.preview import show
 from sga_kohya.training.session import Session
 
 
-def accelerator_class(original: type, session: Session) -> type:
+def accelerator_class(original: type, session: Session, base: type[HostAccelerator] = HostAccelerator) -> type:
     """A subclass of ours in the place of the name `Accelerator`, so that the host's own settings reach it unchanged."""
     if original is not Accelerator:
         raise SgaError(f"another plugin has replaced the host's Accelerator by {original}; use one at a time")
-    return type("HostAccelerator", (HostAccelerator,), {"session": session})
+    return type("HostAccelerator", (base,), {"session": session})
 
 
 def begins_run(

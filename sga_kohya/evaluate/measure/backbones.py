@@ -32,7 +32,7 @@ class Backbone:
             self.model = AutoModel.from_pretrained(name).to(device).eval()
             self.processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
             self.has_text = hasattr(self.model, "get_text_features")
-            self.tokenizer = AutoTokenizer.from_pretrained(name) if self.has_text else None
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name) if self.has_text else None
         except (OSError, ValueError, RuntimeError, torch.cuda.OutOfMemoryError) as error:
             first = str(error).strip().splitlines()[0]
             raise SgaError(

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.kit.pictures import is_picture
 
@@ -64,6 +65,12 @@ class Variant:
         """The template `images`, `weights` or `run` for one dataset; empty where there is none."""
         value = getattr(self, template)
         return (value if isinstance(value, str) else value.get(dataset, "")).replace("{dataset}", dataset)
+
+    def hours(self, dataset: Dataset) -> float:
+        """What the budget is on a dataset. Raises SgaError where its N1 is not known; read_plan refuses such runs."""
+        if dataset.n1_hours is None:
+            raise SgaError(f"n1_hours of dataset {dataset.name} is missing; variant {self.name} needs it for `run`")
+        return self.budget * dataset.n1_hours
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,13 @@ class Plan:
     @cached_property
     def labels(self) -> dict[str, str]:
         return {variant.name: variant.label for variant in self.variants}
+
+    @property
+    def judge_asked(self) -> Judge:
+        """[judge], for whoever asks it. Raises SgaError where the plan has none."""
+        if self.judge is None:
+            raise SgaError("the plan has no [judge]: write one with url, model, price_input, price_output and budget")
+        return self.judge
 
     def dataset(self, name: str) -> Dataset:
         return next(dataset for dataset in self.datasets if dataset.name == name)

@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Variant, pictures
@@ -143,15 +144,17 @@ def _judge(table: Table) -> Judge:
     return judge
 
 
+T = TypeVar("T", Human, Judge, Metrics, Sampling)
+
 # The least value of a number, where it is not 0.
 _LEAST = {"width": 64, "height": 64, "steps": 1, "size": 64, "batch_size": 1}
 _LEAST |= {"attempts": 1, "parallel": 1, "timeout": 1}
 
 
-def _fields(kind: type, table: Table) -> Any:
+def _fields(kind: type[T], table: Table) -> T:
     """A dataclass whose fields are the table's keys, each of the type of its default."""
-    values = {}
-    for name, default in ((f, getattr(kind, f, None)) for f in kind.__dataclass_fields__):
+    values: dict[str, Any] = {}
+    for name, default in ((field.name, getattr(kind, field.name, None)) for field in fields(kind)):
         if isinstance(default, tuple):
             values[name] = table.listed(name, str)
         elif default is None:

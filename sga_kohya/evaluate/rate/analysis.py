@@ -66,7 +66,7 @@ def worth_intervals(panel: Panel) -> list[Interval]:
     """Log-worth of each of the plan's variants, mean 0; every ranking counts alike."""
     names = panel.plan.variant_names
     counts = np.array([pair_counts(ballot.by_variant(names)) for ballot in panel.ballots])
-    sums, _ = panel.table(counts.reshape(len(counts), -1))
+    sums, _ = panel.table(list(counts.reshape(len(counts), -1)))
 
     def worth(prompts: np.ndarray, raters: np.ndarray) -> np.ndarray:
         drawn = np.einsum("bp,br,prf->bf", prompts, raters, sums, optimize=True)
@@ -173,12 +173,12 @@ def alpha_of(plan: Plan, ballots: Sequence[Ballot]) -> Interval | None:
     if len(panel.raters) < 2:
         return None
     trials = list(dict.fromkeys(ballot.trial for ballot in ballots))
-    ratings = np.full((len(panel.raters), len(trials), len(plan.variants)), np.nan)
+    given = np.full((len(panel.raters), len(trials), len(plan.variants)), np.nan)
     prompt = np.zeros(len(trials), dtype=int)
     for ballot, (place, rater) in zip(ballots, panel.places, strict=True):
         trial = trials.index(ballot.trial)
-        ratings[rater, trial], prompt[trial] = mid_ranks(ballot.by_variant(plan.variant_names)), place
-    ratings = ratings.reshape(len(panel.raters), -1)
+        given[rater, trial], prompt[trial] = mid_ranks(ballot.by_variant(plan.variant_names)), place
+    ratings = given.reshape(len(panel.raters), -1)
     prompt = prompt.repeat(len(plan.variants))  # of each unit
 
     def alpha(prompts: np.ndarray, raters: np.ndarray) -> np.ndarray:

@@ -6,17 +6,17 @@ is kept as well, and counted as estimated.
 
 import hashlib
 import json
-import math
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Judge
 from sga_kohya.kit.chat import Chat, ChatRefused, Reply, Service, read_reply
+from sga_kohya.kit.fields import is_number
 from sga_kohya.kit.files import move, part_of
 
 REPLY_TOKENS = 250  # of a ranking in four dimensions, as estimated beforehand
@@ -152,8 +152,8 @@ class Endpoint:
 
     def cost(self, entry: Mapping[str, Any]) -> float:
         """Dollars of a kept reply, by the usage that it states, else by the estimate; never less than nothing."""
-        if _is_amount(entry.get("dollars")):  # as version 0.1 wrote it
-            return entry["dollars"]
+        if _is_amount(dollars := entry.get("dollars")):  # as version 0.1 wrote it
+            return dollars
         try:
             reply = reply_of(entry)
         except ValueError:
@@ -163,9 +163,9 @@ class Endpoint:
             return estimate if _is_amount(estimate) else self._least()
         written = max(REPLY_TOKENS, len(reply.text) // 4) if reply.written is None else reply.written
         prices = entry.get("prices")
-        return self._dollars(reply.read, written, *(prices if _are_prices(prices) else ()))
+        return self._dollars(reply.read, written, prices if _are_prices(prices) else None)
 
-    def _dollars(self, read: int, written: int, *prices: float) -> float:
+    def _dollars(self, read: int, written: int, prices: Sequence[float] | None = None) -> float:
         dear, dearer = prices or (self.judge.price_input, self.judge.price_output)
         return (read * dear + written * dearer) / 1e6
 
@@ -216,11 +216,11 @@ def _picture_tokens(size: int) -> int:
     return 85 + 170 * (-(-size // 512)) ** 2
 
 
-def _is_amount(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+def _is_amount(value: object) -> TypeGuard[float]:
+    return is_number(value) and value >= 0
 
 
-def _are_prices(value: object) -> bool:
+def _are_prices(value: object) -> TypeGuard[list[float]]:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_amount, value))
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Verdict:
 
 def questions(plan: Plan) -> list[Question]:
     """Every trial once in a balanced order, and a seeded choice of them again as repeats, reorders and controls."""
-    judge, generator = plan.judge, np.random.default_rng(plan.seed)
+    judge, generator = plan.judge_asked, np.random.default_rng(plan.seed)
     names = plan.variant_names
     trials = all_trials(plan)
     orders = balanced_orders(names, len(trials), generator)
@@ -110,13 +110,13 @@ class Asker:
         trial = question.trial
         files = [*self.reference_files(trial.dataset), *self.shown(question)]
         prompt = self.plan.dataset(trial.dataset).prompts[trial.prompt]
-        content = [INSTRUCTIONS, prompt, self.plan.judge.size, question.copy, *map(self.digest, files)]
+        content = [INSTRUCTIONS, prompt, self.plan.judge_asked.size, question.copy, *map(self.digest, files)]
         return json.dumps(content)
 
     def messages(self, question: Question) -> list[dict[str, Any]]:
         trial, letters = question.trial, LETTERS[: len(question.order)]
         prompt = self.plan.dataset(trial.dataset).prompts[trial.prompt]
-        shown = same_size([load(path) for path in self.shown(question)], self.plan.judge.size)
+        shown = same_size([load(path) for path in self.shown(question)], self.plan.judge_asked.size)
         parts: list[dict[str, Any]] = [text_part("References of the domain:"), *self.references(trial.dataset)]
         parts.append(text_part(f"Prompt: {prompt}"))
         for letter, image in zip(letters, shown, strict=True):
@@ -125,10 +125,10 @@ class Asker:
 
     def _references(self, dataset: str) -> list[dict[str, Any]]:
         files = self.reference_files(dataset)
-        return [picture_part(png(same_size([load(file)], self.plan.judge.size)[0])) for file in files]
+        return [picture_part(png(same_size([load(file)], self.plan.judge_asked.size)[0])) for file in files]
 
     def reference_files(self, dataset: str) -> list[Path]:
-        return some_references(self.plan, dataset, self.plan.judge.references)
+        return some_references(self.plan, dataset, self.plan.judge_asked.references)
 
 
 def some_references(plan: Plan, dataset: str, count: int) -> list[Path]:
@@ -170,16 +170,20 @@ def ask(plan: Plan, asker: Asker, endpoint: Endpoint, question: Question) -> Bal
     """The answer, or None when none of the attempts was valid. Raises BudgetSpent."""
     identity, letters = asker.identity(question), LETTERS[: len(question.order)]
     said: list[dict[str, Any]] = []
-    for attempt in range(plan.judge.attempts):
-        text = endpoint.ask(identity, attempt, lambda said=said: [*asker.messages(question), *said])
+    for attempt in range(plan.judge_asked.attempts):
+        text = endpoint.ask(identity, attempt, partial(_conversation, asker, question, said))
         try:
             ranks = parse(text, letters)
         except ValueError as error:
             complaint = f"That answer cannot be used: {error}. Answer again, with the JSON object only."
             said = [*said, {"role": "assistant", "content": text}, {"role": "user", "content": complaint}]
             continue
-        return Ballot(plan.judge.model, question.kind, question.trial, question.order, ranks)
+        return Ballot(plan.judge_asked.model, question.kind, question.trial, question.order, ranks)
     return None
+
+
+def _conversation(asker: Asker, question: Question, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*asker.messages(question), *said]
 
 
 def estimate(plan: Plan, asker: Asker, endpoint: Endpoint) -> tuple[int, float]:
@@ -190,31 +194,30 @@ def estimate(plan: Plan, asker: Asker, endpoint: Endpoint) -> tuple[int, float]:
 
 def judge(plan: Plan, files: Mapping[Cell, Path], only_estimate: bool = False, pause: float = 1.0) -> Verdict | None:
     """Ask what is not answered yet and write judge/ballots.jsonl. Raises SgaError where the budget does not suffice."""
-    if plan.judge is None:
-        raise SgaError("the plan has no [judge]: write one with url, model, price_input, price_output and budget")
-    asker, endpoint = Asker(plan, files), Endpoint(plan.judge, plan.out / "judge" / "replies", pause)
+    asked = plan.judge_asked
+    asker, endpoint = Asker(plan, files), Endpoint(asked, plan.out / "judge" / "replies", pause)
     endpoint.count_spent()
     count, dollars = estimate(plan, asker, endpoint)
     total = len(questions(plan))
     for warning in _warnings(plan, endpoint):
         print(f"warning: {warning}", flush=True)
     print(
-        f"judge {plan.judge.model}: {total} questions, {total - count} answered already; the rest is estimated at "
-        f"${dollars:.2f}, ${endpoint.spent:.2f} were spent, the budget is ${plan.judge.budget:.2f}",
+        f"judge {asked.model}: {total} questions, {total - count} answered already; the rest is estimated at "
+        f"${dollars:.2f}, ${endpoint.spent:.2f} were spent, the budget is ${asked.budget:.2f}",
         flush=True,
     )
     if only_estimate:
         return None
-    if endpoint.spent + dollars > plan.judge.budget:
+    if endpoint.spent + dollars > asked.budget:
         raise SgaError(
-            f"[judge]: budget = {plan.judge.budget:g} is below the estimated ${endpoint.spent + dollars:.2f}: raise "
+            f"[judge]: budget = {asked.budget:g} is below the estimated ${endpoint.spent + dollars:.2f}: raise "
             "it, or use fewer seeds, smaller pictures or fewer references"
         )
     verdict = _ask_all(plan, asker, endpoint)
     save(plan, verdict)
     if verdict.unasked:
         raise SgaError(
-            f"the budget of ${plan.judge.budget:g} is spent (${verdict.dollars:.2f}) with {verdict.unasked} questions "
+            f"the budget of ${asked.budget:g} is spent (${verdict.dollars:.2f}) with {verdict.unasked} questions "
             "left, for replies were longer than estimated; raise it and run again, answers so far are kept"
         )
     return verdict
@@ -224,7 +227,8 @@ def _warnings(plan: Plan, endpoint: Endpoint) -> Iterator[str]:
     if endpoint.damaged:
         yield f"{endpoint.damaged} kept replies are damaged (NAME.damaged): they count as spent and are asked again"
     if endpoint.chat.key and not endpoint.chat.is_private:
-        yield f"{endpoint.chat.url} is not encrypted: {plan.judge.api_key_env} and the pictures can be read on the way"
+        key = plan.judge_asked.api_key_env
+        yield f"{endpoint.chat.url} is not encrypted: {key} and the pictures can be read on the way"
 
 
 def _ask_all(plan: Plan, asker: Asker, endpoint: Endpoint) -> Verdict:
@@ -234,7 +238,7 @@ def _ask_all(plan: Plan, asker: Asker, endpoint: Endpoint) -> Verdict:
         except BudgetSpent:
             return "unasked"
 
-    pool = ThreadPoolExecutor(plan.judge.parallel)
+    pool = ThreadPoolExecutor(plan.judge_asked.parallel)
     try:
         answers = list(tqdm(pool.map(one, asked := questions(plan)), total=len(asked), desc="judge", unit="question"))
     except BaseException:

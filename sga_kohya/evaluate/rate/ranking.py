@@ -3,17 +3,16 @@
 A ranking is a vector of ranks, one for each variant, 1 the best; equal numbers are a tie and gaps mean nothing.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def rank_shares(ranks: Sequence[float]) -> np.ndarray:
+def rank_shares(ranking: ArrayLike) -> np.ndarray:
     """How much of each place a variant holds. Returns (variants, places), rows and columns of which sum to 1.
 
     A tie of m variants shares its m places evenly, so two that tie for the first hold half of it each.
     """
-    ranks = np.asarray(ranks)
+    ranks = np.asarray(ranking)
     shares = np.zeros((len(ranks), len(ranks)))
     for rank in np.unique(ranks):
         tied = np.flatnonzero(ranks == rank)
@@ -22,9 +21,9 @@ def rank_shares(ranks: Sequence[float]) -> np.ndarray:
     return shares
 
 
-def pairwise_wins(ranks: Sequence[float]) -> np.ndarray:
+def pairwise_wins(ranking: ArrayLike) -> np.ndarray:
     """(variants, variants): 1 where the row beats the column, 0.5 where they tie; w + w.T is 1."""
-    ranks = np.asarray(ranks)
+    ranks = np.asarray(ranking)
     return (ranks[:, None] < ranks).astype(float) + 0.5 * (ranks[:, None] == ranks)
 
 
@@ -58,9 +57,9 @@ def krippendorff_alpha(ratings: np.ndarray, raters: np.ndarray | None = None, un
     return float(1 - (coincidences * difference).sum() / expected) if expected else 1.0
 
 
-def order_agreement(left: Sequence[float], right: Sequence[float]) -> float | None:
+def order_agreement(left: ArrayLike, right: ArrayLike) -> float | None:
     """Share of the pairs on which two rankings agree: the same order, or tied in both. None for fewer than two."""
-    left, right = np.asarray(left), np.asarray(right)
-    upper = np.triu_indices(len(left), 1)
-    signs = [np.sign(ranks[:, None] - ranks)[upper] for ranks in (left, right)]
+    both = np.asarray(left), np.asarray(right)
+    upper = np.triu_indices(len(both[0]), 1)
+    signs = [np.sign(ranks[:, None] - ranks)[upper] for ranks in both]
     return float((signs[0] == signs[1]).mean()) if len(signs[0]) else None

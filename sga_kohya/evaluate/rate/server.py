@@ -4,14 +4,12 @@ A session token goes in a header of every POST, and nothing is kept in cookies, 
 Picture addresses are random and looked up in memory; no part of an address is ever used as a path.
 """
 
-import math
 import re
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from sga_kohya.evaluate.rate.judge import some_references
 from sga_kohya.evaluate.rate.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.evaluate.rate.study import CONSENT, Item, Log, candidates, check
 from sga_kohya.evaluate.sample.images import load, png, same_size
+from sga_kohya.kit.fields import is_number
+from sga_kohya.kit.page import render
 
 RATER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_SESSIONS = 4096
@@ -107,7 +107,7 @@ class Study:
             raise Refused(400, "Give every picture a rank.")
         if any(type(rank) is not int or not 1 <= rank <= len(letters) for rank in ranks.values()):
             raise Refused(400, f"Ranks go from 1 to {len(letters)}.")
-        if type(seconds) not in (int, float) or not math.isfinite(seconds) or seconds < 0:
+        if not is_number(seconds) or seconds < 0:
             raise Refused(400, "The time of the answer is missing.")
         self._keep(session.rater, item, dense([ranks[letter] for letter in letters]), round(seconds, 2))
         if len(left) == 1:
@@ -153,6 +153,8 @@ class Study:
 
 
 class Handler(OneRequest):
+    server: "Server"
+
     def get(self, path: str) -> Reply:
         study = self.server.study
         if path == "/":
@@ -177,10 +179,9 @@ class Handler(OneRequest):
 
 def _page() -> Reply:
     nonce = secrets.token_urlsafe(16)
-    page = resources("sga_kohya.evaluate.rate").joinpath("page.html").read_text(encoding="utf-8")
     policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
     policy += f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return Reply("text/html; charset=utf-8", page.replace("$nonce", nonce).encode(), policy)
+    return Reply("text/html; charset=utf-8", render(__package__, "page.html", nonce=nonce).encode(), policy)
 
 
 class Server(Site):

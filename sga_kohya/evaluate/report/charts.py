@@ -1,6 +1,5 @@
-"""Rank distribution beside the first-place rate of each dataset (the layout of Figs. 9 and 10), as PNG and as HTML."""
+"""Rank distribution beside the first-place rate of each dataset (Figs. 9 and 10), as a PNG; the page draws its own."""
 
-import html
 from pathlib import Path
 
 from sga_kohya.evaluate.plan.plan import Plan
@@ -56,34 +55,3 @@ def _save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
         right.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 38 else "black")
     with whole_file(path) as part:
         figure.savefig(part, format="png")
-
-
-def figure_html(plan: Plan, ranked: Ranked) -> str:
-    """The same for the page, in its own colours."""
-    size = len(plan.variants)
-    bars = []
-    for label, row in zip(plan.labels.values(), ranked.shares, strict=True):
-        parts = "".join(
-            f'<i class="p" style="width:{100 * number.value:.2f}%;--t:{place / max(1, size - 1):.3f}" '
-            f'title="place {place + 1}: {100 * number.value:.0f} %">{_short(number.value)}</i>'
-            for place, number in enumerate(row)
-        )
-        bars.append(f'<div class="row"><span>{html.escape(label)}</span><div class="stack">{parts}</div></div>')
-    steps = (f'<i class="p" style="--t:{place / max(1, size - 1):.3f}">{place + 1}</i>' for place in range(size))
-    key = f'<p class="key">place {"".join(steps)}</p>'
-    head = "".join(f"<th>{html.escape(label)}</th>" for label in plan.labels.values())
-    cells = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        + "".join(f'<td style="--v:{100 * number.value:.0f}%">{100 * number.value:.0f}</td>' for number in row)
-        + "</tr>"
-        for name, row in ranked.heat.items()
-    )
-    heat = f'<div class="table"><table class="heat"><tr><th></th>{head}</tr>{cells}</table></div>'
-    return (
-        f'<div class="figure"><div><h3>Rank distribution, %</h3>{"".join(bars)}{key}</div>'
-        f"<div><h3>First places by dataset, %</h3>{heat}</div></div>"
-    )
-
-
-def _short(value: float) -> str:
-    return f"{100 * value:.0f}" if value >= 0.06 else ""

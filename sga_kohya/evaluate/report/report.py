@@ -1,16 +1,12 @@
 """Write report.html, report.md, results.csv and a PNG for each kind of rater, from what the other commands left."""
 
-import base64
-import html
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from string import Template
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.measure import metrics
 from sga_kohya.evaluate.measure.metrics import Scores, metric_intervals
-from sga_kohya.evaluate.plan.plan import Cell, Plan
+from sga_kohya.evaluate.plan.plan import Cell, Dataset, Plan
 from sga_kohya.evaluate.rate import judge as judges
 from sga_kohya.evaluate.rate import study
 from sga_kohya.evaluate.rate.analysis import (
@@ -21,11 +17,12 @@ from sga_kohya.evaluate.rate.analysis import (
     without_inattentive,
 )
 from sga_kohya.evaluate.report import sections
-from sga_kohya.evaluate.report.charts import figure_html, save_figure
+from sga_kohya.evaluate.report.charts import save_figure
 from sga_kohya.evaluate.report.sections import Grid, Section
 from sga_kohya.evaluate.sample.images import all_images, load
 from sga_kohya.kit.files import write_csv, write_whole
 from sga_kohya.kit.intervals import Interval
+from sga_kohya.kit.page import data_uri, render
 
 
 def write_report(plan: Plan) -> Path:
@@ -73,8 +70,9 @@ def csv_rows(plan: Plan, scores: Scores | None, results: dict[str, Ranked]) -> I
         for name, number in zip(plan.variant_names, row, strict=True):
             yield [source, measure, dataset, name, number.value, number.low, number.high]
 
-    for column in scores.columns if scores else ():
-        yield from lines("metrics", column, "", metric_intervals(plan, scores.values[column]))
+    if scores:
+        for column in scores.columns:
+            yield from lines("metrics", column, "", metric_intervals(plan, scores.values[column]))
     for source, ranked in results.items():
         for place in range(len(plan.variants)):
             yield from lines(source, f"place {place + 1}", "", [row[place] for row in ranked.shares])
@@ -109,61 +107,38 @@ def _markdown_table(table: Grid) -> str:
 
 def page(plan: Plan, found: Sequence[Section]) -> str:
     """Self-contained: styles and pictures are in the file."""
-    body = []
-    for section in found:
-        warnings = "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in section.warnings)
-        sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences)
-        chart = figure_html(plan, section.ranked) if section.ranked else ""
-        tables = "".join(map(_html_table, section.tables))
-        title = f"<h2>{html.escape(section.title)}</h2>"
-        body.append(f'<section id="{section.name}">{title}{warnings}{sentences}{chart}{tables}</section>')
-        if section.name == "setup":
-            body.append(samples(plan))
-    template = (Path(__file__).parent / "report.template.html").read_text(encoding="utf-8")
-    return Template(template).substitute(title=html.escape(plan.title), body="".join(body))
+    return render(__package__, "page.html", plan=plan, sections=found, samples=samples(plan), split=_split)
 
 
-def _html_table(table: Grid) -> str:
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{_number(cell)}</td>" for cell in rest)}</tr>'
-        for first, *rest in table.rows
-    )
-    caption = f"<caption>{html.escape(table.caption)}</caption>"
-    return f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _number(cell: str) -> str:
-    """A number with its interval in small print."""
-    value, bracket, interval = html.escape(cell).partition(" [")
+def _split(cell: str) -> tuple[str, str]:
+    """A number, and its interval, which is set in small print, without brackets; "" where there is none."""
+    value, _, interval = cell.partition(" [")
     inside, _, after = interval.partition("]")
-    return f'{value}{after} <span class="interval">[{inside}]</span>' if bracket else value
+    return value + after, inside
 
 
-def samples(plan: Plan) -> str:
-    """The first prompt of each dataset with the first seed, beside a reference. Empty when images are not there."""
+def samples(plan: Plan) -> list[tuple[Dataset, list[tuple[str, str]]]]:
+    """Of each dataset labels and pictures: the first prompt with the first seed, beside a reference.
+
+    Empty when images are not there.
+    """
     try:
         files = all_images(plan)
     except SgaError:
-        return ""
-    rows = []
-    for dataset in plan.datasets:
-        shown = [("reference", dataset.references[0])]
-        shown += [(v.label, files[Cell(dataset.name, v.name, 0, plan.seeds[0])]) for v in plan.variants]
-        pictures = "".join(
-            f'<figure><img src="{_thumbnail(path)}" alt="{html.escape(label)}" loading="lazy">'
-            f"<figcaption>{html.escape(label)}</figcaption></figure>"
-            for label, path in shown
+        return []
+    return [
+        (
+            dataset,
+            [
+                ("reference", _thumbnail(dataset.references[0])),
+                *((v.label, _thumbnail(files[Cell(dataset.name, v.name, 0, plan.seeds[0])])) for v in plan.variants),
+            ],
         )
-        prompt = html.escape(dataset.prompts[0])
-        rows.append(f'<h3>{html.escape(dataset.name)}: {prompt}</h3><div class="samples">{pictures}</div>')
-    note = f"<p>The first prompt with seed {plan.seeds[0]}, chosen by no one.</p>"
-    return f'<section id="samples"><h2>Pictures</h2>{note}{"".join(rows)}</section>'
+        for dataset in plan.datasets
+    ]
 
 
 def _thumbnail(path: Path, side: int = 256) -> str:
     image = load(path)
     image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(image, "JPEG", quality=85)

@@ -98,10 +98,10 @@ def table_1(plan: Plan, scores: Scores, by_column: dict[str, list[Interval]]) ->
     """Baseline against SGA for each budget that has both, with the paper's figures if the plan asks for them."""
     published = paper.METRICS.get(plan.paper, {})
     for budget in sorted({v.budget for v in plan.variants if v.role in ("baseline", "sga")}):
-        pair = [plan.variant("baseline", budget), plan.variant("sga", budget)]
-        if None in pair:
+        pair = plan.variant("baseline", budget), plan.variant("sga", budget)
+        names = [variant.name for variant in pair if variant]
+        if len(names) < len(pair):
             continue
-        names = [variant.name for variant in pair]
         header = ["Metric", "Baseline", "SGA", "SGA - baseline"]
         header += ["Paper: baseline", "Paper: SGA"] if published else []
         rows = []
@@ -133,9 +133,10 @@ def ranking_section(plan: Plan, name: str, title: str, ranked: Ranked, sentences
             for place, label in enumerate(labels)
         ],
     )
-    wins = Grid("How often the row beats the column, a tie counting half", ["", *labels], _rows(labels, ranked.wins))
+    pairs = _rows(labels, ranked.wins)
     for place in range(size):
-        wins.rows[place][place + 1] = "-"
+        pairs[place][place + 1] = "-"
+    wins = Grid("How often the row beats the column, a tie counting half", ["", *labels], pairs)
     intro = (
         f"{ranked.count} rankings. Chance would give each variant {100 / size:.0f} % of first places; a tie shares its "
         "places evenly. Log-worth is by Davidson's model: of the rankings that tell two variants apart, the share that "
@@ -193,8 +194,8 @@ def efficiency(plan: Plan, results: dict[str, Ranked]) -> Section | None:
 
 def ablation(plan: Plan, results: dict[str, Ranked]) -> Section | None:
     """Table 2, where the plan's variants have its three roles."""
-    variants = [plan.variant(role) for role in ABLATION_ROLES]
-    if None in variants or not results:
+    variants = [variant for role in ABLATION_ROLES if (variant := plan.variant(role))]
+    if len(variants) < len(ABLATION_ROLES) or not results:
         return None
     published = paper.ABLATION.get(plan.paper, {})
     header = ["Variant"]

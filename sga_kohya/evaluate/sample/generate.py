@@ -15,14 +15,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import IO, cast
 
 from PIL import Image
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import Dataset, Plan, Variant
+from sga_kohya.evaluate.plan.plan import Cell, Dataset, Plan, Variant
 from sga_kohya.evaluate.sample.images import folder_of, missing_images, weights_of
 from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.hosts.sd_scripts.samplers import (
@@ -40,6 +41,16 @@ from sga_kohya.kit.files import write_whole
 SETTINGS = "settings.json"
 
 
+@dataclass(frozen=True)
+class Task:
+    """What one process makes. weights: None for the base model."""
+
+    variant: Variant
+    dataset: Dataset
+    sampling: Sampling
+    weights: Path | None
+
+
 def generate(plan: Plan, checkout: Path, command: Sequence[str] | None = None, only: str = "") -> int:
     """Sample every image of the plan that is not there. Returns how many were made.
 
@@ -48,22 +59,15 @@ def generate(plan: Plan, checkout: Path, command: Sequence[str] | None = None, o
     """
     if only and only not in plan.variant_names:
         raise SgaError(f"--only {only}: no such variant; the plan has {', '.join(plan.variant_names)}")
-    pairs = [
-        (variant, dataset)
+    todo = [
+        Task(variant, dataset, sampling_of(plan, variant, dataset), weights_of(plan, variant, dataset))
         for variant in plan.variants
         for dataset in plan.datasets
         if not variant.images and only in ("", variant.name)
     ]
-    todo = []
-    for variant, dataset in pairs:
-        sampling = sampling_of(plan, variant, dataset)
-        weights = weights_of(plan, variant, dataset)
-        check(sampling, dataset, weights, checkout if command is None else None)
-        todo.append((variant, dataset, sampling, weights))
-    made = 0
-    for variant, dataset, sampling, weights in todo:
-        made += _sample_all(plan, variant, dataset, sampling, weights, checkout, command)
-    return made
+    for task in todo:
+        check(task.sampling, task.dataset, task.weights, checkout if command is None else None)
+    return sum(_sample_all(plan, task, checkout, command) for task in todo)
 
 
 def sampling_of(plan: Plan, variant: Variant, dataset: Dataset) -> Sampling:
@@ -83,48 +87,52 @@ def check(sampling: Sampling, dataset: Dataset, weights: Path | None, checkout: 
         refuse_weights(sampling, weights)
 
 
-def _sample_all(
-    plan: Plan,
-    variant: Variant,
-    dataset: Dataset,
-    sampling: Sampling,
-    weights: Path | None,
-    checkout: Path,
-    command: Sequence[str] | None,
-) -> int:
-    folder = folder_of(plan, variant, dataset)
+def _sample_all(plan: Plan, task: Task, checkout: Path, command: Sequence[str] | None) -> int:
+    """Make what is missing. Returns how many images that were."""
+    folder = folder_of(plan, task.variant, task.dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = _settings(sampling, variant, dataset, weights)
-    if _read(folder / SETTINGS) != settings:
-        earlier = sorted(folder.glob("p*_s*.png"))
-        if earlier and not (folder / SETTINGS).is_file():
-            raise SgaError(
-                f"variant {variant.name}: {len(earlier)} images in {folder} were not made here, such as "
-                f"{earlier[0].name}: move them away, or name them as `images` of the variant"
-            )
-        for old in earlier:
-            old.unlink()
-        write_whole(folder / SETTINGS, settings)
-    cells = missing_images(plan, variant, dataset)
+    _clear_other_settings(folder, task)
+    cells = missing_images(plan, task.variant, task.dataset)
     if not cells:
         return 0
-    jobs = [Job(number, dataset.prompts[cell.prompt], cell.seed) for number, cell in enumerate(cells)]
+    said = _run_script(task, folder, cells, command or [sys.executable, str(checkout / task.sampling.script)])
+    if left := missing_images(plan, task.variant, task.dataset):
+        raise SgaError(
+            f"{task.sampling.script} made {len(cells) - len(left)} of {len(cells)} images of {task.variant.name} for "
+            f"{task.dataset.name}; run it again for the rest. The end of what it said:\n{said}"
+        )
+    return len(cells)
+
+
+def _clear_other_settings(folder: Path, task: Task) -> None:
+    """Remove images that other settings made, and note what makes them now. Raises SgaError for those of another."""
+    settings = _settings(task)
+    if _read(folder / SETTINGS) == settings:
+        return
+    earlier = sorted(folder.glob("p*_s*.png"))
+    if earlier and not (folder / SETTINGS).is_file():
+        raise SgaError(
+            f"variant {task.variant.name}: {len(earlier)} images in {folder} were not made here, such as "
+            f"{earlier[0].name}: move them away, or name them as `images` of the variant"
+        )
+    for old in earlier:
+        old.unlink()
+    write_whole(folder / SETTINGS, settings)
+
+
+def _run_script(task: Task, folder: Path, cells: Sequence[Cell], command: Sequence[str]) -> str:
+    """Move each image to its place in the folder as it comes. Returns the end of what the script said."""
+    jobs = [Job(number, task.dataset.prompts[cell.prompt], cell.seed) for number, cell in enumerate(cells)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".sampling-") as name:
         work = Path(name)
         (work / "images").mkdir()
-        words = arguments_of(sampling, variant.arguments, weights, jobs, work)
-        started = command or [sys.executable, str(checkout / sampling.script)]
-        bar = tqdm(total=len(jobs), desc=f"{dataset.name} {variant.name}", unit="image")
-        with bar, _Process([*started, *words], work) as process:
-            for job, path in _images(process, sampling, jobs, work):
+        words = arguments_of(task.sampling, task.variant.arguments, task.weights, jobs, work)
+        bar = tqdm(total=len(jobs), desc=f"{task.dataset.name} {task.variant.name}", unit="image")
+        with bar, _Process([*command, *words], work) as process:
+            for job, path in _images(process, task.sampling, jobs, work):
                 move(path, folder / cells[job.number].file)
                 bar.update()
-    if left := missing_images(plan, variant, dataset):
-        raise SgaError(
-            f"{sampling.script} made {len(jobs) - len(left)} of {len(jobs)} images of {variant.name} for "
-            f"{dataset.name}; run it again for the rest. The end of what it said:\n{process.tail()}"
-        )
-    return len(jobs)
+    return process.tail()
 
 
 def _images(process: "_Process", sampling: Sampling, jobs: Sequence[Job], work: Path) -> Iterator[tuple[Job, Path]]:
@@ -165,6 +173,8 @@ class _Process:
             encoding="utf-8",
             errors="replace",
         )
+        # Pipes were asked for, so both are there.
+        self.said, self.heard = cast(IO[str], self.process.stdout), cast(IO[str], self.process.stdin)
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.last: collections.deque[str] = collections.deque(maxlen=25)
         threading.Thread(target=self._read, daemon=True).start()
@@ -182,15 +192,15 @@ class _Process:
                 self.process.wait()
 
     def _read(self) -> None:
-        for line in self.process.stdout:
+        for line in self.said:
             self.last.append(line.rstrip())
             self.lines.put(line)
         self.lines.put(None)
 
     def say(self, line: str) -> None:
         try:
-            self.process.stdin.write(f"{line}\n")
-            self.process.stdin.flush()
+            self.heard.write(f"{line}\n")
+            self.heard.flush()
         except OSError:
             pass  # it has ended; the next wait says so
 
@@ -217,8 +227,8 @@ class _Process:
 
 def move(source: Path, target: Path) -> None:
     """Save a picture without its metadata, whole or not at all. Both are on one disk."""
-    with Image.open(source) as image:
-        image = image.convert("RGB")
+    with Image.open(source) as opened:
+        image = opened.convert("RGB")
     clean = Image.frombytes("RGB", image.size, image.tobytes())
     partial = source.with_suffix(".partial")
     clean.save(partial, format="PNG")
@@ -226,16 +236,16 @@ def move(source: Path, target: Path) -> None:
     source.unlink()
 
 
-def _settings(sampling: Sampling, variant: Variant, dataset: Dataset, weights: Path | None) -> str:
+def _settings(task: Task) -> str:
     """What an image depends on besides its own prompt's place and seed."""
+    weights, config = task.weights, task.sampling.config
     file = None if weights is None else [str(weights), weights.stat().st_size, weights.stat().st_mtime_ns]
-    config = hashlib.sha256(Path(sampling.config).read_bytes()).hexdigest() if sampling.config else None
     values = {
-        "sampling": asdict(sampling),
-        "arguments": dict(variant.arguments),
-        "prompts": dataset.prompts,
+        "sampling": asdict(task.sampling),
+        "arguments": dict(task.variant.arguments),
+        "prompts": task.dataset.prompts,
         "weights": file,
-        "config": config,
+        "config": hashlib.sha256(Path(config).read_bytes()).hexdigest() if config else None,
     }
     return json.dumps(values, indent=1, sort_keys=True)
 

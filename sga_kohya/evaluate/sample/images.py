@@ -24,7 +24,7 @@ def weights_of(plan: Plan, variant: Variant, dataset: Dataset) -> Path | None:
     """The file to sample with, None for the base model. Raises SgaError when it is not there."""
     if variant.run:
         folder = plan.folder / os.path.expanduser(variant.path("run", dataset.name))
-        hours = variant.budget * dataset.n1_hours
+        hours = variant.hours(dataset)
         run = find_runs(folder, variant.output_name.replace("{dataset}", dataset.name))
         return pick(run, hours, plan.tolerance_minutes).file
     if not variant.weights:
@@ -85,8 +85,8 @@ def all_images(plan: Plan) -> dict[Cell, Path]:
 def load(path: Path) -> Image.Image:
     """RGB pixels as a viewer shows them, transparency on white, without metadata."""
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

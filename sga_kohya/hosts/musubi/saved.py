@@ -33,7 +33,7 @@ def _replace_name(original: Callable, session: Session) -> Callable:
 
 
 def _replace_recorder(original: type, session: Session) -> type:
-    class LossRecorder(original):  # type: ignore[misc, valid-type]
+    class LossRecorder(original):
         @property
         def moving_average(self) -> float:
             return super().moving_average if self.loss_list else 0.0

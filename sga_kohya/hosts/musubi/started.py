@@ -13,6 +13,7 @@ from torch import Tensor
 from sga_kohya.hosts.musubi.families import Family, check_mode
 from sga_kohya.hosts.musubi.levels import Levels
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.training.accelerator import HostAccelerator
 from sga_kohya.training.begin import accelerator_class, begins_run
 from sga_kohya.training.output_folder import is_main_process
 from sga_kohya.training.session import Session
@@ -20,14 +21,15 @@ from sga_kohya.training.session import Session
 _TARGET = "musubi_tuner.hv_train_network.prepare_accelerator"
 
 
+class HearingAccelerator(HostAccelerator):
+    """Lets the parts hear each loss."""
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        super().backward(self.session.weighed(loss), **kwargs)
+
+
 def _replace_class(original: type, session: Session) -> type:
-    kind = accelerator_class(original, session)
-
-    def backward(self: Any, loss: Tensor, **kwargs: Any) -> None:
-        super(hearing, self).backward(session.weighed(loss), **kwargs)
-
-    hearing = type(kind.__name__, (kind,), {"backward": backward})
-    return hearing
+    return accelerator_class(original, session, HearingAccelerator)
 
 
 def seams(family: Family) -> list[Seam]:
