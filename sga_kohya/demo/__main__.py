@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import run_command
-from sga_kohya.kit.files import LOCK, only_writer
+from sga_kohya.kit.files import LOCK, only_writer, write_whole
 
 MARK = ".sga-demo"
 
@@ -71,7 +71,7 @@ def run(out: Path, quick: bool, seed: int) -> Path:
     sga = experiment.train("SGA", dataset, out / "sga", config, extra, size, seed)
     path = out / "report.html"
     facts = report.Facts(out, rows, plan, baseline, sga, seed, quick, started)
-    path.write_text(report.page(facts), encoding="utf-8")
+    write_whole(path, report.page(facts))
     return path
 
 
