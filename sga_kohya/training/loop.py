@@ -65,7 +65,7 @@ class HostLoop:
             if sys.version_info < (3, 13):  # from there on f_locals writes through by itself (PEP 667)
                 ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
         if frame is None or frame.f_locals["global_step"] != step:
-            raise SgaError("this sd-scripts keeps its step count elsewhere, so it cannot be resumed exactly")
+            raise SgaError("this trainer keeps its step count elsewhere, so it cannot be resumed exactly")
         bar = frame.f_locals["progress_bar"]
         bar.initial = bar.n = bar.last_print_n = step
         bar.refresh()

@@ -32,7 +32,7 @@ NOT_SAVED = (
 
 
 @dataclass
-class Session:
+class RaterSession:
     """pictures: {random name: (what, place)} of the item on the page."""
 
     rater: str
@@ -46,7 +46,7 @@ class Study:
     def __init__(self, plan: Plan, files: Mapping[Cell, Path]) -> None:
         check(plan)
         self.plan, self.files, self.log = plan, files, Log(plan)
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, RaterSession] = {}
         self.lock = threading.Lock()
         self.rendered, self.rendering = lru_cache(maxsize=32)(self._render), threading.Lock()
 
@@ -67,13 +67,13 @@ class Study:
         left, token = self.log.left(self.plan, rater), secrets.token_urlsafe(24)
         answered = sum(name == rater for name, _ in self.log.answered.copy())
         with self.lock:
-            self.sessions[token] = Session(rater, answered + len(left))
+            self.sessions[token] = RaterSession(rater, answered + len(left))
             while len(self.sessions) > MOST_SESSIONS:
                 del self.sessions[next(iter(self.sessions))]
         print(f"rater {rater}: {answered} answered, {len(left)} to go", flush=True)
         return {"session": token}
 
-    def next(self, session: Session) -> dict[str, Any]:
+    def next(self, session: RaterSession) -> dict[str, Any]:
         left = self.log.left(self.plan, session.rater)
         if not left:
             return {"finished": True, "total": session.total}
@@ -97,7 +97,7 @@ class Study:
             "candidates": dict(zip(LETTERS, addresses[len(references) :], strict=False)),
         }
 
-    def answer(self, session: Session, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, session: RaterSession, request: Mapping[str, Any]) -> dict[str, Any]:
         left = self.log.left(self.plan, session.rater)
         item = next((item for item in left if item.name == request.get("item")), None)
         if item is None:
@@ -126,7 +126,7 @@ class Study:
         print(f"warning: {self.log.path} cannot be written: {error}: make room; raters are told to wait", flush=True)
         return Refused(507, NOT_SAVED)
 
-    def session(self, token: str | None) -> Session:
+    def session(self, token: str | None) -> RaterSession:
         with self.lock:
             if token not in self.sessions:
                 raise Refused(403, "The study was restarted: enter your rater id again to go on where you were.")
