@@ -8,8 +8,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from sga_kohya.hosts.sd_scripts.saved import _replace_writer
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.hosts.writers import WRITERS, replace_writer
 from sga_kohya.training.session import Session
 
 
@@ -46,9 +46,8 @@ _MEMORY_SAVING = "musubi_tuner.utils.safetensors_utils.mem_eff_save_file"
 _NAME = "musubi_tuner.utils.train_utils.get_step_ckpt_name"
 SEAMS = (
     Seam("metadata", _METADATA, ("state_dict", "architecture"), _replace_metadata),
-    Seam("safetensors writer", "safetensors.torch.save_file", (), _replace_writer),
-    Seam("torch writer", "torch.save", (), _replace_writer),
-    Seam("memory-saving writer", _MEMORY_SAVING, ("tensors", "filename"), _replace_writer),
+    *WRITERS,
+    Seam("memory-saving writer", _MEMORY_SAVING, ("tensors", "filename"), replace_writer),
     Seam("checkpoint name", _NAME, ("model_name", "step_no"), _replace_name),
     Seam("loss average", "musubi_tuner.utils.train_utils.LossRecorder", (), _replace_recorder),
 )

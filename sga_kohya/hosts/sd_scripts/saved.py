@@ -3,19 +3,16 @@
 Every script asks `get_sai_model_spec` for the header of each file it saves, LoRA or checkpoint, --no_metadata or not;
 our `ss_sga_*` entries are added to its answer. Anima and HunyuanImage ask for the same as an object and turn that into
 a header themselves. Of the host's own entries only the epoch of a run that was stopped by the hours is corrected.
-The host writes models in place, so a kill in between leaves half a file under a good name. All its writers end in one
-of three functions, which write to NAME.part here and move that into place. States are folders: see TupleAccelerator.
+How they are written whole: hosts/writers.py.
 """
 
 import argparse
 import functools
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.kit.files import whole_file
+from sga_kohya.hosts.writers import WRITERS, replace_writer
 from sga_kohya.training.session import Session
 
 
@@ -43,23 +40,6 @@ def _replace_dataclass(original: Callable, session: Session) -> Callable:
     return get_sai_model_spec_dataclass
 
 
-def _replace_writer(original: Callable, session: Session) -> Callable:
-    @functools.wraps(original)
-    def write(*args: Any, **kwargs: Any) -> Any:
-        name = next((name for name in ("f", "filename") if name in kwargs), None)
-        file = kwargs[name] if name else args[1] if len(args) > 1 else None
-        if not isinstance(file, str | os.PathLike):
-            return original(*args, **kwargs)
-        with whole_file(Path(os.fsdecode(file))) as part:
-            if name:
-                kwargs[name] = str(part)
-            else:
-                args = (args[0], str(part), *args[2:])
-            return original(*args, **kwargs)
-
-    return write
-
-
 def _replace_name(original: Callable, session: Session) -> Callable:
     @functools.wraps(original)
     def get_step_ckpt_name(args: argparse.Namespace, ext: str, step_no: int) -> str:
@@ -70,15 +50,12 @@ def _replace_name(original: Callable, session: Session) -> Callable:
     return get_step_ckpt_name
 
 
+_MEMORY_SAVING = "library.safetensors_utils.mem_eff_save_file"
 _PARAMETERS = ("state_dict", "args")
 SEAMS = (
     Seam("metadata", "library.train_util.get_sai_model_spec", _PARAMETERS, _replace),
     Seam("metadata object", "library.train_util.get_sai_model_spec_dataclass", _PARAMETERS, _replace_dataclass),
-    # Other packages wrap these two in functions of (*args, **kwargs), ultralytics for one: their names are not checked.
-    Seam("safetensors writer", "safetensors.torch.save_file", (), _replace_writer),
-    Seam("torch writer", "torch.save", (), _replace_writer),
-    Seam(
-        "memory-saving writer", "library.safetensors_utils.mem_eff_save_file", ("tensors", "filename"), _replace_writer
-    ),
+    *WRITERS,
+    Seam("memory-saving writer", _MEMORY_SAVING, ("tensors", "filename"), replace_writer),
     Seam("checkpoint name", "library.train_util.get_step_ckpt_name", ("args", "ext", "step_no"), _replace_name),
 )
