@@ -18,7 +18,7 @@ from sga_kohya.doctor.environment import check_disk, check_packages
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.settings import check_models, checkpoint_size
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
-from sga_kohya.hosts.sd_scripts.settings import wrong_settings
+from sga_kohya.hosts.toml_keys import wrong_settings
 
 from . import stub_host
 

@@ -95,7 +95,8 @@ def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config:
     from sga_kohya.doctor import data, environment, settings
     from sga_kohya.hosts.sd_scripts.families import check_modulation
     from sga_kohya.hosts.sd_scripts.install import install_for
-    from sga_kohya.hosts.sd_scripts.settings import host_parser, parse, settings_of_file, wrong_settings
+    from sga_kohya.hosts.sd_scripts.settings import host_parser, parse
+    from sga_kohya.hosts.toml_keys import settings_of_file, wrong_settings
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.ExitStack() as stack:

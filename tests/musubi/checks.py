@@ -236,7 +236,7 @@ def presets(out: Path, files: dict[str, str], datasets: dict[str, str]) -> None:
     from sga_kohya.config import SgaConfig
     from sga_kohya.hosts.musubi.checkout import find_tuner
     from sga_kohya.hosts.musubi.install import install_for
-    from sga_kohya.hosts.sd_scripts.settings import wrong_settings
+    from sga_kohya.hosts.toml_keys import wrong_settings
 
     found: dict[str, Any] = {}
     broken = {"seed": "x", "lr_sheduler": 1, "sdpa": "yes", "timestep_sampling": "flux3_shift"}

@@ -4,8 +4,8 @@ import argparse
 import functools
 from collections.abc import Callable
 
-from sga_kohya.hosts.sd_scripts.settings import settings_of_file, wrong_settings
 from sga_kohya.hosts.seam import Seam
+from sga_kohya.hosts.toml_keys import settings_of_file, wrong_settings
 from sga_kohya.training.output_folder import is_main_process
 from sga_kohya.training.session import Session
 

@@ -6,19 +6,17 @@ arguments pass unchanged. The doctor asks the same questions.
 
 import argparse
 import contextlib
-import difflib
 import functools
 import io
-import json
 import runpy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.families import check_modulation
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.options import HOST, read_options
+from sga_kohya.hosts.toml_keys import settings_of_file, wrong_settings
 from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.session import Session
 
@@ -45,49 +43,6 @@ def _replace(original: Callable, session: Session) -> Callable:
 def _trains(args: argparse.Namespace) -> bool:
     """Whether the host goes on to train: these two of its options only show something."""
     return not (getattr(args, "debug_dataset", False) or getattr(args, "show_timesteps", None))
-
-
-def settings_of_file(name: str | None) -> dict[str, Any]:
-    """The keys of a --config_file as the host merges them; none where none is named."""
-    settings = read_options(["--config_file", str(name)]) if name else {}
-    return {key: value for key, value in settings.items() if key != "config_file"}
-
-
-def wrong_settings(
-    parser: argparse.ArgumentParser, settings: Mapping[str, Any], host: str = HOST
-) -> Iterator[tuple[str, str]]:
-    """(level, text) of what argparse lets pass in a TOML: keys that nobody reads, values of a wrong type or choice."""
-    actions = {action.dest: action for action in parser._actions}
-    for key, value in settings.items():
-        if key not in actions:
-            close = difflib.get_close_matches(key, actions, n=1, cutoff=0.8)
-            yield (
-                "warning",
-                f"{key}: {host} knows no such key and ignores it" + (f"; did you mean {close[0]}?" if close else ""),
-            )
-        elif not key.startswith("sga"):  # ours were read by SgaConfig
-            reason = _wrong_value(actions[key], value)
-            if reason:
-                yield "error", f"{key} = {json.dumps(value, default=str)}: {reason}"
-
-
-def _wrong_value(action: argparse.Action, value: Any) -> str | None:
-    if action.nargs == 0:
-        return None if isinstance(value, bool) else "write true or false"
-    listed = action.nargs in ("*", "+") or isinstance(action.nargs, int)
-    if listed != isinstance(value, list):
-        return "write a list in [ ]" if listed else "write a single value"
-    kind: Callable[[str], Any] = action.type if callable(action.type) else str
-    for item in value if listed else [value]:
-        if action.choices is not None and item not in action.choices:
-            return f"write one of {', '.join(map(str, action.choices))}"
-        if kind in (int, float) and (isinstance(item, bool) or not isinstance(item, (int, kind))):
-            return "write a whole number" if kind is int else "write a number"
-        try:
-            kind(str(item))
-        except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-            return str(error)
-    return None
 
 
 def host_parser(script: Path) -> argparse.ArgumentParser:

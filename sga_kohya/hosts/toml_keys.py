@@ -1,0 +1,52 @@
+"""What a host's own parser says of the keys of a TOML, which argparse itself lets pass unseen."""
+
+import argparse
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sga_kohya.options import HOST, read_options
+
+
+def settings_of_file(name: str | None) -> dict[str, Any]:
+    """The keys of a --config_file as the host merges them; none where none is named."""
+    settings = read_options(["--config_file", str(name)]) if name else {}
+    return {key: value for key, value in settings.items() if key != "config_file"}
+
+
+def wrong_settings(
+    parser: argparse.ArgumentParser, settings: Mapping[str, Any], host: str = HOST
+) -> Iterator[tuple[str, str]]:
+    """(level, text) of what argparse lets pass in a TOML: keys that nobody reads, values of a wrong type or choice."""
+    actions = {action.dest: action for action in parser._actions}
+    for key, value in settings.items():
+        if key not in actions:
+            close = difflib.get_close_matches(key, actions, n=1, cutoff=0.8)
+            yield (
+                "warning",
+                f"{key}: {host} knows no such key and ignores it" + (f"; did you mean {close[0]}?" if close else ""),
+            )
+        elif not key.startswith("sga"):  # ours were read by SgaConfig
+            reason = _wrong_value(actions[key], value)
+            if reason:
+                yield "error", f"{key} = {json.dumps(value, default=str)}: {reason}"
+
+
+def _wrong_value(action: argparse.Action, value: Any) -> str | None:
+    if action.nargs == 0:
+        return None if isinstance(value, bool) else "write true or false"
+    listed = action.nargs in ("*", "+") or isinstance(action.nargs, int)
+    if listed != isinstance(value, list):
+        return "write a list in [ ]" if listed else "write a single value"
+    kind: Callable[[str], Any] = action.type if callable(action.type) else str
+    for item in value if listed else [value]:
+        if action.choices is not None and item not in action.choices:
+            return f"write one of {', '.join(map(str, action.choices))}"
+        if kind in (int, float) and (isinstance(item, bool) or not isinstance(item, (int, kind))):
+            return "write a whole number" if kind is int else "write a number"
+        try:
+            kind(str(item))
+        except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
+            return str(error)
+    return None
