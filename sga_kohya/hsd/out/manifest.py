@@ -15,6 +15,8 @@ MANIFEST = MANIFEST_NAME
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
 UNREADABLE_CAPTION = "unreadable caption"
+REVIEW = "review"
+"""Stands for the detector of a box that a person has drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +28,10 @@ class Row:
     source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
     caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
     digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
-    its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
-    what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
-    reason: None for a slice, "kind: details" for a discard. A photo that a
-    filter left out has one row, without group.
+    its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report, and
+    view_sha256: of the photo's. notes: what was changed in reading it. guessed_caption: words of a name that it trains
+    on, "" where somebody wrote one. decided: the place of review/decisions.py that made or discarded it. reason: None
+    for a slice, "kind: details" for a discard. A photo that a filter left out has one row, without group.
     """
 
     file: str | None = None
@@ -50,6 +52,7 @@ class Row:
     bytes: int | None = None
     caption_sha256: str | None = None
     strip_sha256: str | None = None
+    view_sha256: str | None = None
     source: str
     source_sha256: str | None
     source_size: Size | None = None
@@ -57,6 +60,7 @@ class Row:
     phash: str | None = None
     notes: Sequence[str] = ()
     guessed_caption: str = ""
+    decided: str = ""
     reason: str | None
 
     def to_json(self) -> str:
@@ -98,11 +102,12 @@ def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, de
                 # A detector may well answer in NumPy's numbers, which json refuses.
                 box=[int(edge) for edge in crop.box.as_list()],
                 score=None if crop.score is None else float(crop.score),
-                detector=None if crop.score is None else detector,
+                detector=None if crop.score is None else REVIEW if crop.drawn else detector,
                 label=crop.label,
                 scale=None if crop.scale is None else round(crop.scale, 4),
                 upscaled=crop.kept and crop.scale is not None and crop.scale > 1,
                 size=crop.size,
+                decided=crop.decided,
                 reason=crop.reason,
             )
             rows.append(row)

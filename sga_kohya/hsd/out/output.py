@@ -10,7 +10,7 @@ from pathlib import Path
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, HEADER
-from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
+from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file, view_file
 from sga_kohya.hsd.out.manifest import Row, caption_file
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
 from sga_kohya.hsd.out.report import REPORT
@@ -19,6 +19,9 @@ from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.kit.files import part_of, sha256, write_whole
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import set_edited_aside
+
+MARKED = 4096
+"""Bytes at a file's beginning that hold the mark of whoever wrote it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class OutputFolder:
         tomls = (DATASET_TOML, HEADER), (MUSUBI_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER)
         for name, marker in (*tomls, (REPORT, REPORT_MARK)):
             own = path / name
-            if own.exists() and marker not in own.read_text(encoding="utf-8", errors="replace"):
+            if own.exists() and marker.encode() not in _beginning(own):
                 raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
         path.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(path)
@@ -70,23 +73,22 @@ class OutputFolder:
             for known in (self._caches, self._musubi_caches):
                 known.pop(picture.with_suffix("").as_posix(), None)
 
-    def edited(self, file: str, written: str | None = None) -> bool:
-        """Whether an earlier run's file is not what was written. written: digest of what this run writes there.
-
-        An empty file is nobody's work.
+    def edited(self, file: str, *written: str | None) -> bool:
+        """Whether an earlier run's file is not what was written. written: digests that are no edit either, such as of
+        what this run writes there. An empty file is nobody's work.
         """
         if file not in self.ledger.written:
             return False
         path = self.path / file
         if not path.is_file() or not path.stat().st_size:
             return False
-        return sha256(path) not in {*self.ledger.written[file].split(), written}
+        return sha256(path) not in {*self.ledger.written[file].split(), *written}
 
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
         if row.file is None:
             return True
-        files = (caption_file(row.file), strip_file(str(row.group)))
+        files = (caption_file(row.file), strip_file(str(row.group)), view_file(row.root))
         if not all((self.path / file).is_file() for file in (row.file, *files)):
             return False
         return not self.resized(row) or self.edited(row.file)
@@ -95,14 +97,14 @@ class OutputFolder:
         """Whether the file of a kept slice has another length than the one written."""
         return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
-    def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
+    def write_slice(self, row: Row, image: bytes, caption: str, saw: str = "") -> Row:
         """Writes what changed and returns the row with what there is to say of the files.
 
         Where neither changed, both stay untouched, and so do the trainers' caches of them. A slice or a caption that
-        the user has edited stays as it is.
+        the user has edited stays as it is. saw: digest of the caption that the user has since replaced in the review.
         """
         assert row.file is not None
-        changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)})
+        changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)}, saw)
         self.ledger.announce({name: digest(data) for name, data in changed.items()})
         if changed:
             # Before the files: a kill in between must not leave a new file with an old cache.
@@ -111,18 +113,18 @@ class OutputFolder:
             write_whole(self.path / name, data)
         return replace(row, sha256=digest(image), bytes=len(image))
 
-    def write_strip(self, group: str, image: bytes) -> None:
-        """The report's picture of a group."""
-        for name, data in self._changed({strip_file(group): image}).items():
-            self.ledger.announce({name: digest(data)})
-            write_whole(self.path / name, data)
+    def write_picture(self, name: str, image: bytes) -> None:
+        """One of the report's."""
+        for file, data in self._changed({name: image}).items():
+            self.ledger.announce({file: digest(data)})
+            write_whole(self.path / file, data)
 
-    def _changed(self, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    def _changed(self, contents: Mapping[str, bytes], saw: str = "") -> dict[str, bytes]:
         """Those of the files that do not hold what they should, and that nobody has edited."""
         return {
             name: data
             for name, data in contents.items()
-            if not _holds(self.path / name, data) and not self.edited(name, digest(data))
+            if not _holds(self.path / name, data) and not self.edited(name, digest(data), saw)
         }
 
     def done(self, rows: Sequence[Row], new: bool) -> None:
@@ -183,6 +185,12 @@ def remove_recorded(folder: Path, prefix: str) -> None:
     for file, known in recorded_files(folder).items():
         if file.startswith(prefix) and (folder / file).is_file() and sha256(folder / file) == known:
             (folder / file).unlink()
+
+
+def _beginning(path: Path) -> bytes:
+    """What a mark of ours stands in; a report grows to megabytes behind it."""
+    with path.open("rb") as file:
+        return file.read(MARKED)
 
 
 def caption_bytes(caption: str) -> bytes:
