@@ -16,7 +16,7 @@ from typing import TypeVar
 from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.detect import UNANSWERED, Detection
 from sga_kohya.hsd.kits import Kit
-from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
     UNREADABLE_CAPTION,
@@ -25,18 +25,20 @@ from sga_kohya.hsd.out.manifest import (
     region_rows,
 )
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
-from sga_kohya.hsd.out.strips import strip, tile
+from sga_kohya.hsd.out.strips import strip, tile, view
 from sga_kohya.hsd.photos.captions import CaptionEvidence, UnreadableCaption, find_caption, slice_caption
-from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
+from sga_kohya.hsd.photos.filters import Comparing, Filter, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
 from sga_kohya.hsd.photos.photo import Photo
+from sga_kohya.hsd.review.decisions import Decisions
+from sga_kohya.hsd.review.obey import REJECTED, obey
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -60,9 +62,12 @@ class Pipeline:
     Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
     """
 
-    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit]) -> None:
+    def __init__(
+        self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit], decisions: Decisions
+    ) -> None:
         """kits: by their names in `config.overrides`, "" for the rest."""
         self.photos, self.folder, self.config, self.kits = photos, folder, config, kits
+        self.decisions = decisions
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -92,6 +97,8 @@ class Pipeline:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
             inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
+            inputs += self.decisions.inputs(photo.sha256)
+            self.decisions.seen.add(digest(data))
             photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
@@ -138,8 +145,9 @@ class Pipeline:
         return [works[photo.source] for photo in batch]
 
     def _settled(self, work: Work) -> Work:
-        """Only a photo that gives slices is one that others are held against."""
-        if any(row.file for row in work.rows):
+        """Only a photo that gives slices is one that others are held against, or would if no person had rejected them:
+        else its copy would bring back what was rejected."""
+        if any(row.file or row.kind == REJECTED for row in work.rows):
             for judge in self._comparing:
                 judge.used(work.photo)
         return work
@@ -164,23 +172,35 @@ class Pipeline:
             rows = list(photo.finished)
             return Work(replace(photo, phash=rows[0].phash), rows, new=False)
         # What the others say of a finished photo stands in its rows.
-        reason = reason_against(photo, self._comparing if photo.finished else self._filters)
+        reason = reason_against(photo, self._asked(photo))
         if photo.finished and not reason:
             if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return Work(photo, list(photo.finished), new=False)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
-            reason = reason_against(photo, self._filters)
+            reason = reason_against(photo, self._asked(photo))
         if reason:
             return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
+
+    def _asked(self, photo: Photo) -> Sequence[Filter]:
+        """What a photo has to pass. One in which a person wants a slice stays, whatever it is like."""
+        judges = self._comparing if photo.finished else self._filters
+        wanted = self.decisions.pins(photo.sha256)
+        return [judge for judge in judges if not (wanted and isinstance(judge, Comparing))]
 
     def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:
         kit = photo.kit
         if photo.source in getattr(kit.detector, "unanswered", ()):
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
+        places = self.decisions.of(photo.sha256)
+        regions = obey(regions, places, photo.size or (1, 1), kit.config)
         crops = [crop for region in regions for crop in region.crops]
-        captions = crop_captions(photo, regions)
+        written = {place.key: place.caption for place in places}
+        captions = [
+            written.get(crop.decided) or caption
+            for crop, caption in zip(crops, crop_captions(photo, regions), strict=True)
+        ]
         rows = [
             row
             if row.file is None
@@ -198,21 +218,34 @@ class Pipeline:
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
         """Cuts, resizes, encodes and writes the kept crops of one photo. Returns its rows and whether they are new."""
-        rows, tiles = [], defaultdict(list)
-        kit = work.photo.kit
-        if not work.crops or work.photo.pixels is None:
+        photo = work.photo
+        if not work.crops or photo.pixels is None:
             return work.rows, work.new
+        rows, tiles = [], defaultdict(list)
+        seen = {place.key: place.saw for place in self.decisions.of(photo.sha256)}
         for crop, row, caption in zip(work.crops, work.rows, work.captions, strict=True):
             if row.file:
-                pixels = render(work.photo.pixels, crop, kit.upscaler.enlarge)
-                row = self.folder.write_slice(row, encode_image(pixels, kit.config.format), caption)
+                pixels = render(photo.pixels, crop, photo.kit.upscaler.enlarge)
+                image = encode_image(pixels, photo.kit.config.format)
+                row = self.folder.write_slice(row, image, caption, seen.get(crop.decided, ""))
                 tiles[str(row.group)].append(tile(pixels))
             rows.append(row)
-        strips = {group: strip(pictures) for group, pictures in tiles.items()}
-        for group, picture in strips.items():
-            self.folder.write_strip(group, picture)
-        digests = {group: digest(picture) for group, picture in strips.items()}
-        return [replace(row, strip_sha256=digests[str(row.group)]) if row.file else row for row in rows], work.new
+        pictures = {strip_file(group): strip(small) for group, small in tiles.items()}
+        if pictures:
+            pictures[view_file(photo.root)] = view(photo.pixels)
+        return self._with_pictures(rows, pictures), work.new
+
+    def _with_pictures(self, rows: Sequence[Row], pictures: Mapping[str, bytes]) -> list[Row]:
+        """Writes the report's pictures of one photo. Returns its rows with their digests."""
+        for name, picture in pictures.items():
+            self.folder.write_picture(name, picture)
+        known = {name: digest(picture) for name, picture in pictures.items()}
+        return [
+            replace(row, strip_sha256=known[strip_file(str(row.group))], view_sha256=known[view_file(row.root)])
+            if row.file
+            else row
+            for row in rows
+        ]
 
 
 def crop_captions(photo: Photo, regions: Sequence[Region]) -> list[str]:
