@@ -107,7 +107,7 @@ def _prepare(script: str, argv: list[str]) -> tuple[SgaConfig, Checkout, Path, l
 def _run(config: SgaConfig, checkout: Checkout, path: Path, argv: list[str]) -> None:
     from sga_kohya.hosts.sd_scripts.install import install_for  # only now, because it imports torch
 
-    with install_for(config, checkout):
+    with install_for(config, checkout, path.name):
         sys.argv = [str(path), *argv]
         runpy.run_path(str(path), run_name="__main__")
 

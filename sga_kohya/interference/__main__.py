@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
         if measured.done < measured.total:
             with (
                 tempfile.TemporaryDirectory() as folder,
-                install_look(config, checkout, measured.level, measured.observe),
+                install_look(config, checkout, script.name, measured.level, measured.observe),
             ):
                 sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
                 with contextlib.suppress(Enough):

@@ -20,10 +20,14 @@ from sga_kohya.tuples.step import SubBatch
 
 
 def install_look(
-    config: SgaConfig, checkout: Checkout, level: Callable[[], float], observe: Callable[[Session, Seen], None]
+    config: SgaConfig,
+    checkout: Checkout,
+    script: str,
+    level: Callable[[], float],
+    observe: Callable[[Session, Seen], None],
 ) -> Installation:
-    """Install all seams of a measuring run. level, observe: see Look."""
-    seams = [arguments.SEAM, dataset.SEAM, started.CLASS_SEAM, started.SEAM, *noise.SEAMS, loss.LOSS]
+    """Install all seams of a measuring run. script: as in install_for. level, observe: see Look."""
+    seams = [arguments.SEAM, dataset.SEAM, started.CLASS_SEAM, started.SEAM, *noise.seams_of(script), loss.LOSS]
     session = Session(config, parts=[Monitor()])
     session.parts += [PlainData(session), Look(session, level, observe)]
     return install(seams, session, checkout.package)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.equations.interference import GaussianPath, diffusion_path, flow_path
-from sga_kohya.hosts.sd_scripts.families import NORMAL_MODES
+from sga_kohya.hosts.sd_scripts.families import FAMILIES, NORMAL_MODES
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.events import Draw, Noised
 from sga_kohya.training.session import Session
@@ -141,3 +141,9 @@ UNET = Seam(
     _replace_unet,
 )
 SEAMS = (FLUX, LUMINA, SD3, UNET)
+
+
+def seams_of(script: str) -> list[Seam]:
+    """Those of the family that a script trains, so that other families' models are not imported; "": all."""
+    samplers = [f"{family.sampler}." for family in FAMILIES if script in family.scripts]
+    return [seam for seam in SEAMS if not samplers or seam.target.startswith(tuple(samplers))]
