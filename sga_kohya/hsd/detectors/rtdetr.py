@@ -24,7 +24,7 @@ DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 class RtDetrModel:
     def __init__(self, path: str, threshold: float, device: str) -> None:
         classes = ("AutoImageProcessor", "AutoModelForObjectDetection")
-        self._processor, model = load_pretrained(classes, path, "rtdetr", "dino")
+        self._processor, model = load_pretrained(classes, path, "detector rtdetr", "dino")
         self._device, self._threshold = torch_device(device), threshold
         self._model = model.eval().float().to(self._device)
         self._names = {int(number): name for number, name in model.config.id2label.items()}
