@@ -183,7 +183,7 @@ def test_sidecars_in_sub_folders_and_annotations_that_are_none(tmp_path):
     folder = tmp_path / "dogs" / "old"
     folder.mkdir(parents=True)
     (folder / "a.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.5 0.5 0.1 0.1\n")
-    assert find_caption(folder / "a.jpg", tmp_path) == Caption("old", guessed=True)
+    assert find_caption(folder / "a.jpg", tmp_path) == Caption("old", guessed=True, meant=False)
     (folder / "a.caption").write_text("\ufeff\n a dog \n")
     assert find_caption(folder / "a.jpg", tmp_path) == Caption("a dog")
     (folder / "a.txt").write_text("0\t5e-1\t0.5\t2.5E-01\t.25\n")
@@ -227,7 +227,9 @@ def test_a_caption_that_is_not_utf_8_is_refused_by_name_and_one_with_a_mark_is_r
 )
 def test_without_a_caption_a_photo_gets_the_words_that_kohya_s_tools_take_from_its_folder(tmp_path, path, words):
     photo = tmp_path / "holiday" / path
-    assert find_caption(photo, tmp_path / "holiday") == Caption(words, guessed=True)
+    found = find_caption(photo, tmp_path / "holiday")
+    assert (found.text, found.guessed) == (words, True)
+    assert found.meant == path.startswith(("10_p3", "5_", "3_")), "a name in the form that kohya's tools read"
     assert find_caption(photo, tmp_path / "holiday", "my style") == Caption("my style")
 
 

@@ -13,20 +13,24 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from sga_kohya.hsd.captioners.captioning import FAILED, NOTES, Captioned
 from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
-from sga_kohya.hsd.detect import UNANSWERED, Detection
+from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
     UNREADABLE_CAPTION,
     Row,
+    caption_file,
     lost_row,
     region_rows,
 )
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
-from sga_kohya.hsd.photos.captions import CaptionEvidence, UnreadableCaption, find_caption, slice_caption
+from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
@@ -36,7 +40,7 @@ from sga_kohya.hsd.settings.config import HsdConfig
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -45,12 +49,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Work:
-    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made."""
+    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made.
+
+    crops: what is to be cut; without them, new rows with files are those whose captions alone are made anew.
+    """
 
     photo: Photo
     rows: list[Row]
     crops: Sequence[Crop] = ()
-    captions: Sequence[str] = ()
     new: bool = True
 
 
@@ -167,7 +173,7 @@ class Pipeline:
         reason = reason_against(photo, self._comparing if photo.finished else self._filters)
         if photo.finished and not reason:
             if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
-                return Work(photo, list(photo.finished), new=False)
+                return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
             reason = reason_against(photo, self._filters)
@@ -175,62 +181,103 @@ class Pipeline:
             return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
 
+    def _finished_work(self, photo: Photo) -> Work:
+        """Nothing to do, or captions alone, where what they are made with has changed."""
+        rows = list(photo.finished)
+        if all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
+            return Work(photo, rows, new=False)
+        own = photo.origin.guessed_caption
+        return Work(photo, [replace(row, guessed_caption=own) for row in rows])
+
     def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:
         kit = photo.kit
         if photo.source in getattr(kit.detector, "unanswered", ()):
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         crops = [crop for region in regions for crop in region.crops]
-        captions = crop_captions(photo, regions)
         rows = [
             row
             if row.file is None
             else replace(
                 row,
-                caption_sha256=digest(caption_bytes(caption)),
                 upscaler=kit.upscaler.name if row.upscaled else None,
                 super_resolved=row.upscaled and kit.config.upscale_model is not None,
             )
-            for row, caption in zip(
-                region_rows(regions, photo.origin, kit.config, kit.detector.name), captions, strict=True
-            )
+            for row in region_rows(regions, photo.origin, kit.config, kit.detector.name)
         ]
-        return Work(photo, rows, crops, captions)
+        return Work(photo, rows, crops)
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
-        """Cuts, resizes, encodes and writes the kept crops of one photo. Returns its rows and whether they are new."""
-        rows, tiles = [], defaultdict(list)
-        kit = work.photo.kit
-        if not work.crops or work.photo.pixels is None:
-            return work.rows, work.new
-        for crop, row, caption in zip(work.crops, work.rows, work.captions, strict=True):
+        """Cuts, captions, encodes and writes what is new of one photo. Returns its rows and whether they are new."""
+        if work.crops and work.photo.pixels is not None:
+            return self._cut(work.photo, work.photo.pixels, work.rows, work.crops), True
+        if work.new and any(row.file for row in work.rows):
+            return self._captioned(work.photo, work.rows, self._read_slice, {}), True
+        return work.rows, work.new
+
+    def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
+        config = photo.kit.config
+        pictures = {
+            row.file: render(pixels, crop, photo.kit.upscaler.enlarge)
+            for row, crop in zip(rows, crops, strict=True)
+            if row.file
+        }
+        images = {file: encode_image(picture, config.format) for file, picture in pictures.items()}
+        tiles = defaultdict(list)
+        for row in rows:
             if row.file:
-                pixels = render(work.photo.pixels, crop, kit.upscaler.enlarge)
-                row = self.folder.write_slice(row, encode_image(pixels, kit.config.format), caption)
-                tiles[str(row.group)].append(tile(pixels))
-            rows.append(row)
-        strips = {group: strip(pictures) for group, pictures in tiles.items()}
+                tiles[str(row.group)].append(tile(pictures[row.file]))
+        strips = {group: strip(parts) for group, parts in tiles.items()}
+        rows = [
+            replace(
+                row,
+                sha256=digest(images[row.file]),
+                bytes=len(images[row.file]),
+                strip_sha256=digest(strips[str(row.group)]),
+            )
+            if row.file
+            else row
+            for row in rows
+        ]
+        rows = self._captioned(photo, rows, lambda row: pictures[str(row.file)], images)
         for group, picture in strips.items():
             self.folder.write_strip(group, picture)
-        digests = {group: digest(picture) for group, picture in strips.items()}
-        return [replace(row, strip_sha256=digests[str(row.group)]) if row.file else row for row in rows], work.new
+        return rows
 
+    def _captioned(
+        self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], images: Mapping[str, bytes]
+    ) -> list[Row]:
+        """Rows whose captions are made and written, with the slices themselves where `images` has them, by file.
 
-def crop_captions(photo: Photo, regions: Sequence[Region]) -> list[str]:
-    """A caption for each crop, kept or not, from the photo's own and what was detected anywhere in it."""
-    config = photo.kit.config
-    prefixes = {level.name: level.caption_prefix for level in config.levels}
-    own = [Detection(region.crops[0].box, 1.0, config.coarsest.name, region.crops[0].label) for region in regions]
-    seen = [*own, *(detection for region in regions for detection in region.seen)]
-    return [
-        slice_caption(
-            photo.caption.text,
-            CaptionEvidence(crop.box, region.crops[0].box, seen),
-            prefixes[crop.level],
-            config.drop_tags,
+        A caption that the user has edited is not asked for.
+        """
+        edited = {row.file for row in rows if row.file and self.folder.edited(caption_file(row.file))}
+        asked = [row if row.file not in edited else replace(row, file=None) for row in rows]
+        made = dict(
+            zip(
+                (row.file for row in asked if row.file),
+                photo.kit.captioning.of(asked, photo.caption, read),
+                strict=True,
+            )
         )
-        for region in regions
-        for crop in region.crops
-    ]
+        said = {caption.note for caption in made.values()}
+        notes = [note for note in rows[0].notes if note not in NOTES] + [note for note in NOTES if note in said]
+        done = "" if FAILED in said else photo.kit.captions_digest
+        return [self._written(replace(row, notes=notes, captioned=done), made, images) for row in rows]
+
+    def _written(self, row: Row, captions: Mapping[str, Captioned], images: Mapping[str, bytes]) -> Row:
+        """captions: by slice; a slice whose caption stays has none."""
+        if row.file is None:
+            return row
+        file, contents = caption_file(row.file), {row.file: images[row.file]} if row.file in images else {}
+        if row.file not in captions:
+            self.folder.write_slice(row.file, contents)
+            return replace(row, caption_sha256=self.folder.as_written(file))
+        contents[file] = caption_bytes(captions[row.file].text)
+        self.folder.write_slice(row.file, contents)
+        return replace(row, caption_sha256=digest(contents[file]))
+
+    def _read_slice(self, row: Row) -> np.ndarray:
+        return decode_image((self.folder.path / str(row.file)).read_bytes())[0]
 
 
 def bounded_map(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator[R]:

@@ -1,8 +1,10 @@
 """A whole run, from a folder of photos to a folder that can be trained on."""
 
 import os
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +14,8 @@ import cv2
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.kits import make_kits
+from sga_kohya.hsd.captioners.captioner import Captioner
+from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, dataset_musubi
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, dataset_toml
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
@@ -77,6 +80,8 @@ def run(
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
     kits = make_kits(config, photos)
+    for told in captioning_costs(kits, config, sample(sources, only)):
+        print(told, file=sys.stderr)
     with only_writer(out, REMEDY):
         folder = OutputFolder(out, [level.folder for level in config.levels])
         pipeline = Pipeline(photos, folder, config, kits)
@@ -179,6 +184,18 @@ def sample(sources: Sequence[str], count: int | None) -> list[str]:
     if count is None or count >= len(sources):
         return list(sources)
     return [sources[i * len(sources) // count] for i in range(count)]
+
+
+def captioning_costs(kits: Mapping[str, Kit], config: HsdConfig, sources: Sequence[str]) -> Iterator[str]:
+    """What captioners say of so many slices as these photos can give, before the first is cut."""
+    photos = Counter(config.override_of(source) for source in sources)
+    slices: Counter[Captioner] = Counter()
+    for name, kit in kits.items():
+        finer = sum(level.max_slices for level in kit.config.finer)
+        slices[kit.captioning.captioner] += photos[name] * kit.config.coarsest.max_slices * (1 + finer)
+    for captioner, count in slices.items():
+        if count and hasattr(captioner, "cost"):
+            yield captioner.cost(count)
 
 
 def edited_files(folder: OutputFolder, rows: Sequence[Row]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Options of one detector, from `[detector]` in TOML or `--detector_arg KEY=VALUE`, typed and checked at once.
+"""Options of a detector or captioner, from its table in TOML or `--detector_arg KEY=VALUE`, typed and checked at once.
 
 `micro` of a per-level option is written `threshold.micro`, or as a table; a single value stands for all levels.
 """
@@ -17,13 +17,22 @@ class Options:
     """Reads one option after the other; `finish` raises one SgaError with every bad value and unknown name."""
 
     def __init__(
-        self, detector: str, given: Mapping[str, object], levels: Sequence[str], detected: Sequence[str], device: str
+        self,
+        detector: str,
+        given: Mapping[str, object],
+        levels: Sequence[str],
+        detected: Sequence[str],
+        device: str,
+        kind: str = "detector",
     ) -> None:
-        """given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
+        """detector: its name; or that of another thing with options, which is of that kind.
+
+        given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
 
         device: where a model is to run, "" for automatic.
         """
         self.detector, self.levels, self.detected, self.device = detector, list(levels), list(detected), device
+        self.who = f"{kind} {detector}"
         self.problems: list[str] = []
         self._given = _nested(given)
         self._known: set[str] = set()
@@ -92,7 +101,7 @@ class Options:
             known = ", ".join(sorted(self._known))
             self.problems.append(f"no option {name}, " + (f"use one of {known}" if known else "it has none"))
         if self.problems:
-            raise SgaError(f"detector {self.detector}: {'; '.join(self.problems)}")
+            raise SgaError(f"{self.who}: {'; '.join(self.problems)}")
 
     def _one(self, name: str, parse: Callable[[object], T], default: T) -> T:
         self._known.add(name)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def load_pretrained(auto_classes: Sequence[str], model: str, who: str, extra: str) -> list[Any]:
-    """What transformers.CLASS.from_pretrained(model) returns, for each class. who: wants it. Raises SgaError in one line.
+    """What transformers.CLASS.from_pretrained(model) returns, for each class. who: of messages.
+
+    Raises SgaError in one line.
 
     Models keep the precision they were saved in: float32 would take twice the memory of most.
     """

@@ -24,7 +24,9 @@ class Row:
     parent: the file of the group's coarsest slice, None for that slice itself and where it was discarded. box: source
     pixels, upright. score, detector: None for a whole photo. label: what the detector took it for. scale: output over
     source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
-    caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
+    caption_sha256: of the caption as written here, so that one edited later is known. captioned: digest of what it
+    depends on beside `inputs`, "" where a captioner failed. seen: what was detected in the group's region and has a
+    name: name and box; in the first row of the group. source: below PHOTOS. inputs:
     digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
     its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
     what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
@@ -50,6 +52,8 @@ class Row:
     bytes: int | None = None
     caption_sha256: str | None = None
     strip_sha256: str | None = None
+    captioned: str = ""
+    seen: Sequence[tuple[str, Sequence[int]]] = ()
     source: str
     source_sha256: str | None
     source_size: Size | None = None
@@ -103,10 +107,15 @@ def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, de
                 scale=None if crop.scale is None else round(crop.scale, 4),
                 upscaled=crop.kept and crop.scale is not None and crop.scale > 1,
                 size=crop.size,
+                seen=_named(region) if i == 0 else (),
                 reason=crop.reason,
             )
             rows.append(row)
     return rows
+
+
+def _named(region: Region) -> list[tuple[str, list[int]]]:
+    return [(found.label, [int(edge) for edge in found.box.as_list()]) for found in region.seen if found.label]
 
 
 def lost_row(origin: Origin, reason: str, config: HsdConfig) -> Row:

@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
@@ -82,6 +82,10 @@ class OutputFolder:
             return False
         return sha256(path) not in {*self.ledger.written[file].split(), written}
 
+    def as_written(self, file: str) -> str:
+        """The digest that an earlier run wrote a file with, the last one where there are several."""
+        return self.ledger.written[file].split()[-1]
+
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
         if row.file is None:
@@ -95,21 +99,19 @@ class OutputFolder:
         """Whether the file of a kept slice has another length than the one written."""
         return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
-    def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
-        """Writes what changed and returns the row with what there is to say of the files.
+    def write_slice(self, slice_file: str, contents: Mapping[str, bytes]) -> None:
+        """Writes what changed of a slice: contents of its image, its caption, or both, by file.
 
-        Where neither changed, both stay untouched, and so do the trainers' caches of them. A slice or a caption that
-        the user has edited stays as it is.
+        What has not changed stays untouched, and so do the trainers' caches where nothing has. What the user has edited
+        stays as it is.
         """
-        assert row.file is not None
-        changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)})
+        changed = self._changed(contents)
         self.ledger.announce({name: digest(data) for name, data in changed.items()})
         if changed:
             # Before the files: a kill in between must not leave a new file with an old cache.
-            self._purge_caches(row.file)
+            self._purge_caches(slice_file)
         for name, data in changed.items():
             write_whole(self.path / name, data)
-        return replace(row, sha256=digest(image), bytes=len(image))
 
     def write_strip(self, group: str, image: bytes) -> None:
         """The report's picture of a group."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sga_kohya.hsd.captioners.captioner import INHERIT
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.out.manifest import Origin, Row
@@ -43,5 +44,5 @@ class Photo:
             inputs=self.inputs,
             phash=self.phash,
             notes=self.notes,
-            guessed_caption=self.caption.text if self.caption.guessed else "",
+            guessed_caption=self.caption.text if self.caption.guessed and self.kit.config.captioner == INHERIT else "",
         )

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT, is_captioner
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS, target_sizes
 from sga_kohya.hsd.detect import DETECTORS
@@ -90,7 +91,8 @@ class HsdConfig:
     same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
     the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
     upscale_model: ESRGAN weights, None for Lanczos. caption: text for photos without a caption file, which otherwise
-    train on words of their folder or name. drop_tags: leave out tags of what a slice does not show. batch_size: for
+    train on words of their folder or name. captioner: registered, or package.module:function. captioner_options:
+    checked by the captioner itself. drop_tags: leave out tags of what a slice does not show. batch_size: for
     dataset.toml. overrides: sub-folder of PHOTOS, with '/', to the settings of the photos below it.
     """
 
@@ -106,6 +108,8 @@ class HsdConfig:
     format: str = "png"
     upscale_model: Path | None = None
     caption: str = ""
+    captioner: str = INHERIT
+    captioner_options: Mapping[str, object] = field(default_factory=dict)
     drop_tags: bool = True
     batch_size: int = 1
     overrides: Mapping[str, "HsdConfig"] = field(default_factory=dict)
@@ -167,6 +171,9 @@ class HsdConfig:
             yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
         if self.detector not in DETECTORS:
             yield f"detector {self.detector!r}: use one of {', '.join(sorted(DETECTORS))}"
+        if not is_captioner(self.captioner):
+            known = ", ".join(sorted(CAPTIONERS))
+            yield f"captioner {self.captioner!r}: use one of {known}, or package.module:function for one of your own"
         if not 0 < self.duplicate_overlap <= 1:
             yield f"duplicate_overlap {self.duplicate_overlap}: use a number above 0, at most 1"
         if not -1 <= self.near_duplicates <= 64:

@@ -21,16 +21,18 @@ FINER_ONLY = ("tau_up", "max_slices")
 LEVEL_KEYS: dict[str, type] = {**SHARED, "sizes": list, "caption_prefix": str}
 KEYS: dict[str, type] = {
     **SHARED,
-    **dict.fromkeys(("extends", "mode", "detector", "device", "format", "caption", "upscale_model"), str),
+    **dict.fromkeys(("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model"), str),
     **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), int),
-    **dict.fromkeys(("detector_options", "iou", "level", "overrides"), dict),
+    **dict.fromkeys(("detector_options", "captioner_options", "iou", "level", "overrides"), dict),
     "duplicate_overlap": float,
     "drop_tags": bool,
     "levels": list,
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
-PATH_OPTIONS = ("annotations", "classes", "model")
-"""Options of detectors that may name a file or folder."""
+NAMED = ("detector", "captioner")
+"""Keys that name one of several, which has options of its own: in a table with its name, or in NAME_options."""
+PATH_OPTIONS = ("annotations", "classes", "model", "tags")
+"""Options of those that may name a file or folder."""
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
 
 
@@ -71,13 +73,13 @@ def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, fold
     where: in front of them. folder: what paths are relative to.
     """
     good: Layer = {}
-    for key, value in _with_plain_detector(table).items():
+    for key, value in _with_plain_names(table).items():
         if key not in keys:
             hint = "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, keys)
             problems.append(f"{where}unknown key {key!r}: {hint}")
         elif wanted := _mismatch(key, value, keys[key]):
             problems.append(f"{where}{key} = {value!r}: write {wanted}")
-        elif key == "detector_options":
+        elif key.removesuffix("_options") in NAMED and key not in NAMED:
             good[key] = with_absolute_paths(dict(value), folder)
         elif key == "upscale_model":
             good[key] = str(folder / str(value)) if value else ""
@@ -97,7 +99,7 @@ def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, fold
 
 
 def with_absolute_paths(options: Mapping[str, Any], folder: Path) -> Layer:
-    """Options of a detector in which files and folders that are given relative to `folder` are absolute.
+    """Options of a detector or captioner in which files and folders that are given relative to `folder` are absolute.
 
     Whatever is not there stays as it is: a model may be a name on the hub.
     """
@@ -127,11 +129,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Layer:
     for name, table in tables_of(over, "level").items():
         tables[name] = {**tables.get(name, {}), **table}
     merged["level"] = tables
-    if over.get("detector", base.get("detector")) == base.get("detector"):
+    for key in NAMED:
         # The options of another detector would only be refused.
-        merged["detector_options"] = {**tables_of(base, "detector_options"), **tables_of(over, "detector_options")}
-    else:
-        merged["detector_options"] = tables_of(over, "detector_options")
+        kept = tables_of(base, f"{key}_options") if over.get(key, base.get(key)) == base.get(key) else {}
+        merged[f"{key}_options"] = {**kept, **tables_of(over, f"{key}_options")}
     overrides = dict(tables_of(base, "overrides"))
     for folder, table in tables_of(over, "overrides").items():
         overrides[folder] = merge(overrides.get(folder, {}), table)
@@ -165,14 +166,15 @@ def _all_are(values: Iterable[object], kind: type) -> bool:
     return all(_is_a(value, kind) for value in values)
 
 
-def _with_plain_detector(table: Mapping[str, Any]) -> Layer:
-    """[detector] name = …, with options beside it, as `detector` and `detector_options`."""
+def _with_plain_names(table: Mapping[str, Any]) -> Layer:
+    """[detector] name = …, with options beside it, as `detector` and `detector_options`; of all in NAMED."""
     plain = dict(table)
-    if isinstance(plain.get("detector"), dict):
-        options = dict(plain.pop("detector"))
-        if "name" in options:
-            plain["detector"] = options.pop("name")
-        plain["detector_options"] = options
+    for key in NAMED:
+        if isinstance(plain.get(key), dict):
+            options = dict(plain.pop(key))
+            if "name" in options:
+                plain[key] = options.pop("name")
+            plain[f"{key}_options"] = options
     return plain
 
 

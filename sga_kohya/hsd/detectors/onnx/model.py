@@ -86,15 +86,15 @@ class OnnxModel:
         )
 
 
-def load(path: str, device: str) -> Any:
-    """An ONNX Runtime session. Raises SgaError in one line."""
-    runtime = library("onnxruntime", "onnx", "detector onnx")
-    providers = choose_providers(device, runtime.get_available_providers())
+def load(path: str, device: str, who: str = "detector onnx") -> Any:
+    """An ONNX Runtime session. who: wants it, for messages. Raises SgaError in one line."""
+    runtime = library("onnxruntime", "onnx", who)
+    providers = choose_providers(device, runtime.get_available_providers(), who)
     try:
         return runtime.InferenceSession(path, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         advice = ": it is made for TensorRT alone, export it again without that" if "TRT" in str(error) else ""
-        raise SgaError(f"detector onnx: cannot load {path}: {first_line(error)}{advice}") from error
+        raise SgaError(f"{who}: cannot load {path}: {first_line(error)}{advice}") from error
 
 
 def class_names(metadata: Metadata, file: Path | None) -> list[str]:
@@ -112,11 +112,11 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def choose_providers(device: str, available: Sequence[str]) -> list[object]:
+def choose_providers(device: str, available: Sequence[str], who: str = "detector onnx") -> list[object]:
     """ONNX Runtime's execution providers for "", cpu, cuda or cuda:1; always with the CPU behind."""
     kind, _, number = device.partition(":")
     if kind not in ("", *PROVIDERS) or (number and not number.isdigit()):
-        raise SgaError(f"device {device}: detector onnx runs on cpu, cuda or cuda:1")
+        raise SgaError(f"device {device}: {who} runs on cpu, cuda or cuda:1")
     if kind == "cuda" and PROVIDERS["cuda"] not in available:
         raise SgaError(f"device {device}: this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in its place")
     if kind == "cpu" or PROVIDERS["cuda"] not in available:

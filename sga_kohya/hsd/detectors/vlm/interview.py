@@ -1,4 +1,4 @@
-"""Asking a model many questions within bounds: usable replies are kept, others asked for again, and failures counted."""
+"""Asking a model many questions within bounds: usable replies are kept, others asked for again, failures counted."""
 
 import hashlib
 import json
