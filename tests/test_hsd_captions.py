@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection
-from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
+from sga_kohya.hsd.photos.captions import (
+    Caption,
+    CaptionEvidence,
+    UnreadableCaption,
+    Words,
+    find_caption,
+    slice_caption,
+)
 from sga_kohya.hsd.photos.tags import is_tag_list, split_tags, without
 
 PHOTO = Box(0, 0, 1000, 1000)
@@ -177,6 +184,43 @@ def test_every_line_of_a_caption_is_kept_and_judged_alone():
 )
 def test_a_prefix_leaves_the_trigger_word_where_keep_tokens_finds_it(caption, prefix, expected):
     assert slice_caption(caption, evidence(PHOTO), prefix) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "words", "expected"),
+    [
+        (TAGS, Words("A smile.", "trigger"), "zoe, A smile."),
+        (TAGS, Words("A smile.", "trigger", "sks"), "sks, A smile."),
+        (TAGS, Words("A smile.", "nothing"), "A smile."),
+        ("zoe, woman ||| red hair, garden", Words("grin, lips", "trigger"), "zoe, woman ||| grin, lips"),
+        ("zoe ||| red hair, hat ||| best", Words("grin, hat", "caption"), "zoe ||| red hair, hat, grin ||| best"),
+        ("zoe ||| red hair ||| best", Words("A smile.", "caption"), "zoe ||| red hair, A smile. ||| best"),
+        ("||| red hair, garden", Words("A smile.", "trigger"), "||| A smile."),
+        ("A woman in a garden.", Words("A smile.", "trigger"), "A smile."),
+        ("A woman in a garden", Words("grin, lips", "caption"), "A woman in a garden, grin, lips"),
+        ("zoe, garden\nzoe, hat, tree", Words("A smile.", "trigger"), "zoe, A smile."),
+        ("zoe, garden\nzoe, hat", Words("grin", "caption"), "zoe, garden, grin\nzoe, hat, grin"),
+        ("zoe, red_hair", Words("red hair, (zoe:1.2)", "caption"), "zoe, red_hair"),
+        ("zoe", Words("", "nothing", label="face"), "face"),
+        ("", Words("", "trigger"), "photo"),
+        ("", Words("A smile."), "A smile."),
+        ("sks dog", Words("A smile.", "caption", "sks"), "sks dog, A smile."),
+    ],
+)
+def test_words_of_a_captioner_stand_behind_what_they_keep_of_the_photo_s(caption, words, expected):
+    assert slice_caption(caption, evidence(FACE), words=words) == expected
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words", "expected"),
+    [
+        ("close-up, ", "A smile.", "zoe, close-up, a smile."),
+        ("close-up, ", "grin, lips", "zoe, close-up, grin, lips"),
+        ("close-up of", "A smile.", "zoe, close-up of a smile."),
+    ],
+)
+def test_a_prefix_stands_between_the_trigger_word_and_a_captioner_s_words(prefix, words, expected):
+    assert slice_caption(TAGS, evidence(FACE), prefix, words=Words(words, "trigger")) == expected
 
 
 def test_sidecars_in_sub_folders_and_annotations_that_are_none(tmp_path):

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import Box, HsdConfig, View
+from sga_kohya.hsd import Box, HsdConfig, LevelConfig, View
+from sga_kohya.hsd.captioners.vlm import sentence
 from sga_kohya.hsd.detect import UNANSWERED, Detection, Detector
 from sga_kohya.hsd.detectors.vlm.interview import BadReply
 from sga_kohya.hsd.detectors.vlm.reply import read_reply
@@ -462,3 +463,17 @@ def test_what_a_model_of_transformers_says_is_read(llava_folder, tmp_path, monke
     options = {"model": str(llava_folder), "cache": str(tmp_path)}
     detector = make_detector(HsdConfig(detector="vlm", device="cpu", detector_options=options), tmp_path)
     assert detector.detect([view()], "micro")[0][0].box == Box(100, 100, 200, 200)
+
+
+def test_the_captioner_vlm_describes_slices_by_a_model_on_this_machine(llava_folder, tmp_path, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.fromarray(view(300, 300).pixels).save(photos / "a.png")
+    options = {"model": str(llava_folder), "cache": str(tmp_path / "replies"), "max_new_tokens": 4, "keep": "nothing"}
+    levels = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
+    run(photos, out, HsdConfig(levels, captioner="vlm", captioner_options=options, device="cpu"))
+    assert "vlm: at most 2 slices are described on this machine" in capsys.readouterr().err
+    kept = {sentence(file.read_text()) for file in (tmp_path / "replies").iterdir()}
+    said = {file.read_text().strip() for file in out.glob("1_*/*.txt")}
+    # Random weights say nothing of use; that it is they who speak is the test.
+    assert kept and kept <= said

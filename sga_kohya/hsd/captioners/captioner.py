@@ -1,5 +1,7 @@
 """What a captioner is, and the registry by which one's own plugs in."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -129,6 +131,8 @@ def source_of(name: str) -> Path | None:
 
 def _function(name: str) -> Callable[[Slice], object]:
     module, _, path = name.partition(":")
+    if os.getcwd() not in sys.path:  # `python -m` puts it there, the command `sga-kohya` does not
+        sys.path.append(os.getcwd())
     try:
         function = reduce(getattr, path.split("."), import_module(module))
     except Exception as error:  # whatever a stranger's module raises as it is imported

@@ -46,7 +46,7 @@ class Captioning:
     def of(self, rows: Sequence[Row], caption: Caption, read: Callable[[Row], np.ndarray]) -> list[Captioned]:
         """One for each of these rows of one photo that has a file. caption: the photo's. read: a slice's pixels."""
         slices = [(row, evidence) for row, evidence in _evidence(rows) if row.file]
-        own = "" if caption.guessed and not caption.meant else caption.text
+        own = caption.text if caption.meant else ""
         said = self.captioner.describe([_slice(row, own, read) for row, _ in slices])
         return [
             self._written(row, evidence, caption, words) for (row, evidence), words in zip(slices, said, strict=True)
@@ -58,9 +58,9 @@ class Captioning:
         if said is not None:
             keep = self.keep.get(row.granularity, KEEPS[0])
             words = Words(" ".join(said.split()), keep, self.trigger, row.label)
-        adds = self.captioner.name != INHERIT
-        # Words of a name are better than none, but nothing to stand in front of better ones.
-        text = "" if words.said and caption.guessed and not caption.meant else caption.text
+        adds = said is not None and self.config.captioner != INHERIT
+        # Words of a name are better than none, but a captioner has looked.
+        text = "" if adds and not caption.meant else caption.text
         note = FAILED if said is None else SILENT if adds and not words.said else ""
         return Captioned(slice_caption(text, evidence, prefix, self.config.drop_tags, words), note)
 
