@@ -21,7 +21,7 @@ from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
-    *("captioner", "upscale_model", "drop_tags", "near_duplicates", "repeats", "batch_size"),
+    *("captioner", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats", "batch_size"),
 )
 """Options that are keys of a file, too."""
 
@@ -136,6 +136,9 @@ def _add_writing(add: Callable[..., object]) -> None:
     shortest = "shortest side of a slice in pixels; smaller photos are skipped " + _default(DEFAULTS.min_size)
     add("--min_size", type=int, metavar="PIXELS", help=shortest)
     add("--upscale_model", metavar="FILE", help="ESRGAN weights for crops that are too small " + _default("Lanczos"))
+    masks = "what counts in training: the photos' own transparency (alpha), what the detector draws, or masks in a "
+    masks += "folder, named as the photos "
+    add("--masks", metavar="{alpha,detector,FOLDER}", help=masks + _default("all of it"))
     add("--format", metavar=_one_of(FORMATS), help="of the slices " + _default(DEFAULTS.format))
     add("--repeats", type=int, metavar="N", help="num_repeats of every level " + _default(FINER.repeats))
     add("--batch_size", type=int, metavar="N", help="for dataset.toml " + _default(DEFAULTS.batch_size))
@@ -227,7 +230,7 @@ def _run(args: argparse.Namespace) -> int:
     if not result.tally.used:
         raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
-        print(next_command(result.out))
+        print(next_command(result.out, config))
     return 0
 
 

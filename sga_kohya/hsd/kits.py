@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner, source_of
 from sga_kohya.hsd.captioners.captioning import Captioning, make_captioning
 from sga_kohya.hsd.detect import DETECTORS, Detector
 from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.masks.sources import DETECTOR
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
 from sga_kohya.hsd.settings.config import RUN_WIDE, HsdConfig
@@ -68,8 +70,15 @@ def make_detector(config: HsdConfig, photos: Path) -> Detector:
     levels = [level.name for level in config.levels]
     # A whole photo is one crop of the coarsest level, which nobody looks for.
     detected = levels if config.mode == "split" else levels[1:]
-    options = Options(config.detector, config.detector_options, levels, detected, config.device)
-    return DETECTORS[config.detector](options, photos)
+    masks = config.masks == DETECTOR
+    options = Options(config.detector, config.detector_options, levels, detected, config.device, masks=masks)
+    detector = DETECTORS[config.detector](options, photos)
+    if masks and not getattr(detector, "draws_masks", False):
+        raise SgaError(
+            f"masks detector: detector {config.detector} draws none with these options: use onnx or yolo with a "
+            "segmentation model (-seg), or give a folder of masks"
+        )
+    return detector
 
 
 def settings_digest(config: HsdConfig) -> str:

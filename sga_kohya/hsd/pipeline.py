@@ -19,13 +19,17 @@ from sga_kohya.hsd.captioners.captioning import FAILED, NOTES, Captioned
 from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
+from sga_kohya.hsd.masks.slices import Drawing, slice_mask, without_masked_out
+from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
     UNREADABLE_CAPTION,
+    UNREADABLE_MASK,
     Row,
     caption_file,
     lost_row,
+    mask_file,
     region_rows,
 )
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
@@ -33,8 +37,9 @@ from sga_kohya.hsd.out.strips import strip, tile
 from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, decode_slice, encode_image
 from sga_kohya.hsd.photos.photo import Photo
+from sga_kohya.hsd.photos.png import encode_png
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
@@ -66,9 +71,11 @@ class Pipeline:
     Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
     """
 
-    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit]) -> None:
+    def __init__(
+        self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit], masks: Masks
+    ) -> None:
         """kits: by their names in `config.overrides`, "" for the rest."""
-        self.photos, self.folder, self.config, self.kits = photos, folder, config, kits
+        self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -98,16 +105,21 @@ class Pipeline:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
             inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
+            inputs.append(self.masks.state(source))
             photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
                 first = finished[0]
                 return replace(photo, size=first.source_size, phash=first.phash, notes=first.notes, finished=finished)
             pixels, notes = decode_image(data)
-            size, notes = (pixels.shape[1], pixels.shape[0]), (*photo.caption.notes, *notes)
-            return replace(photo, pixels=pixels, size=size, notes=notes, phash=perceptual_hash(pixels))
+            size = pixels.shape[1], pixels.shape[0]
+            mask, said = self.masks.of(source, data, size)
+            notes = (*photo.caption.notes, *notes, *said)
+            return replace(photo, pixels=pixels, mask=mask, size=size, notes=notes, phash=perceptual_hash(pixels))
         except UnreadableCaption as error:
             return replace(photo, problem=f"{UNREADABLE_CAPTION}: {error}")
+        except UnreadableMask as error:
+            return replace(photo, problem=f"{UNREADABLE_MASK}: {error}")
         except OSError as error:
             # Without the path, which the row has, and which must not depend on where PHOTOS lies.
             problem = f"{UNREADABLE}: {error.strerror or error}"
@@ -155,9 +167,13 @@ class Pipeline:
         for kit in {id(photo.kit): photo.kit for photo in photos}.values():
             ours = [photo for photo in photos if photo.kit is kit]
             views = [(photo.source, photo.pixels) for photo in ours if photo.pixels is not None]
-            found = decompose(views, kit.detector, kit.config)
+            drawing = Drawing(kit.detector)
+            found = decompose(views, drawing, kit.config)
+            if self.masks.kind == DETECTOR:
+                ours = [_drawn(photo, drawing) for photo in ours]
             works |= {
-                photo.source: self._with_regions(photo, regions) for photo, regions in zip(ours, found, strict=True)
+                photo.source: self._with_regions(photo, without_masked_out(regions, photo.mask))
+                for photo, regions in zip(ours, found, strict=True)
             }
         for photo in photos:
             self._settled(works[photo.source])
@@ -215,38 +231,36 @@ class Pipeline:
         return work.rows, work.new
 
     def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
-        config = photo.kit.config
-        pictures = {
-            row.file: render(pixels, crop, photo.kit.upscaler.enlarge)
-            for row, crop in zip(rows, crops, strict=True)
-            if row.file
-        }
-        images = {file: encode_image(picture, config.format) for file, picture in pictures.items()}
+        kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
+        pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
+        files = self._files(photo, kept, pictures)
         tiles = defaultdict(list)
         for row in rows:
             if row.file:
                 tiles[str(row.group)].append(tile(pictures[row.file]))
         strips = {group: strip(parts) for group, parts in tiles.items()}
-        rows = [
-            replace(
-                row,
-                sha256=digest(images[row.file]),
-                bytes=len(images[row.file]),
-                strip_sha256=digest(strips[str(row.group)]),
-            )
-            if row.file
-            else row
-            for row in rows
-        ]
-        rows = self._captioned(photo, rows, lambda row: pictures[str(row.file)], images)
+        rows = [_recorded(row, row.file, files, strips) if row.file else row for row in rows]
+        rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         for group, picture in strips.items():
             self.folder.write_strip(group, picture)
         return rows
 
+    def _files(self, photo: Photo, kept: Mapping[str, Crop], pictures: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """What is written of the crops beside captions. All by file."""
+        files = {}
+        for file, crop in kept.items():
+            picture = pictures[file]
+            if self.masks.beside:
+                files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
+            elif photo.mask is not None:
+                picture = np.dstack([picture, slice_mask(photo.mask, crop)])
+            files[file] = encode_image(picture, photo.kit.config.format)
+        return files
+
     def _captioned(
-        self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], images: Mapping[str, bytes]
+        self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
     ) -> list[Row]:
-        """Rows whose captions are made and written, with the slices themselves where `images` has them, by file.
+        """Rows whose captions are made and written, with the slices and masks that `files` has.
 
         A caption that the user has edited is not asked for.
         """
@@ -262,13 +276,14 @@ class Pipeline:
         said = {caption.note for caption in made.values()}
         notes = [note for note in rows[0].notes if note not in NOTES] + [note for note in NOTES if note in said]
         done = "" if FAILED in said else photo.kit.captions_digest
-        return [self._written(replace(row, notes=notes, captioned=done), made, images) for row in rows]
+        return [self._written(replace(row, notes=notes, captioned=done), made, files) for row in rows]
 
-    def _written(self, row: Row, captions: Mapping[str, Captioned], images: Mapping[str, bytes]) -> Row:
+    def _written(self, row: Row, captions: Mapping[str, Captioned], files: Mapping[str, bytes]) -> Row:
         """captions: by slice; a slice whose caption stays has none."""
         if row.file is None:
             return row
-        file, contents = caption_file(row.file), {row.file: images[row.file]} if row.file in images else {}
+        file = caption_file(row.file)
+        contents = {name: files[name] for name in (row.file, mask_file(row.file)) if name in files}
         if row.file not in captions:
             self.folder.write_slice(row.file, contents)
             return replace(row, caption_sha256=self.folder.as_written(file))
@@ -277,7 +292,24 @@ class Pipeline:
         return replace(row, caption_sha256=digest(contents[file]))
 
     def _read_slice(self, row: Row) -> np.ndarray:
-        return decode_image((self.folder.path / str(row.file)).read_bytes())[0]
+        return decode_slice((self.folder.path / str(row.file)).read_bytes())
+
+
+def _recorded(row: Row, file: str, files: Mapping[str, bytes], strips: Mapping[str, bytes]) -> Row:
+    """A row with what there is to say of the slice's files."""
+    mask = files.get(mask_file(file))
+    return replace(
+        row,
+        sha256=digest(files[file]),
+        bytes=len(files[file]),
+        mask_sha256=None if mask is None else digest(mask),
+        strip_sha256=digest(strips[str(row.group)]),
+    )
+
+
+def _drawn(photo: Photo, drawing: Drawing) -> Photo:
+    mask = drawing.of(photo.source)
+    return replace(photo, mask=mask) if mask is not None else replace(photo, notes=(*photo.notes, NOT_DRAWN))
 
 
 def bounded_map(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator[R]:

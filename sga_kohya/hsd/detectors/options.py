@@ -24,15 +24,16 @@ class Options:
         detected: Sequence[str],
         device: str,
         kind: str = "detector",
+        masks: bool = False,
     ) -> None:
         """detector: its name; or that of another thing with options, which is of that kind.
 
         given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
 
-        device: where a model is to run, "" for automatic.
+        device: where a model is to run, "" for automatic. masks: whether masks of what is found are wanted.
         """
         self.detector, self.levels, self.detected, self.device = detector, list(levels), list(detected), device
-        self.who = f"{kind} {detector}"
+        self.who, self.masks = f"{kind} {detector}", masks
         self.problems: list[str] = []
         self._given = _nested(given)
         self._known: set[str] = set()

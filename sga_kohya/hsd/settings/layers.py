@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
 from sga_kohya.kit.hints import did_you_mean
 from sga_kohya.kit.toml_file import read_toml
@@ -21,7 +22,9 @@ FINER_ONLY = ("tau_up", "max_slices")
 LEVEL_KEYS: dict[str, type] = {**SHARED, "sizes": list, "caption_prefix": str}
 KEYS: dict[str, type] = {
     **SHARED,
-    **dict.fromkeys(("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model"), str),
+    **dict.fromkeys(
+        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks"), str
+    ),
     **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), int),
     **dict.fromkeys(("detector_options", "captioner_options", "iou", "level", "overrides"), dict),
     "duplicate_overlap": float,
@@ -83,6 +86,8 @@ def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, fold
             good[key] = with_absolute_paths(dict(value), folder)
         elif key == "upscale_model":
             good[key] = str(folder / str(value)) if value else ""
+        elif key == "masks":
+            good[key] = absolute(str(value), folder)
         elif key in ("level", "overrides"):
             inner = LEVEL_KEYS if key == "level" else OVERRIDE_KEYS
             good[key] = {
@@ -96,6 +101,12 @@ def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, fold
         else:
             good[key] = value
     return good
+
+
+def absolute(masks: str, folder: Path | None = None) -> str:
+    """The setting `masks`, with a folder's path absolute where there is one. folder: what it is relative to."""
+    place = (folder or Path.cwd()) / Path(masks).expanduser()
+    return masks if masks in (NONE, ALPHA, DETECTOR) else str(place.resolve())
 
 
 def with_absolute_paths(options: Mapping[str, Any], folder: Path) -> Layer:
