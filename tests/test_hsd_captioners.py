@@ -225,7 +225,7 @@ def test_a_registered_captioner_reads_its_options_and_a_slice_without_words_is_c
     try:
         with pytest.raises(ValueError, match="already registered"):
             register_captioner("mute", create)
-        with pytest.raises(SgaError, match="captioner mute: volume = 'off': use one of low, high"):
+        with pytest.raises(SgaError, match="captioner mute: volume = 'off': write one of low, high"):
             run(photos, tmp_path / "out", replace(config, captioner="mute", captioner_options={"volume": "off"}))
         loud = replace(config, captioner="mute", captioner_options={"volume": "high"})
         result = run(photos, tmp_path / "out", loud)

@@ -12,7 +12,10 @@ from sga_kohya.kit.values import Reader, T, file, number
 
 
 class Options(Fields):
-    """Reads one option after the other, by `read(name, reader, default)` with a reader of kit.values; `finish` raises one SgaError with every bad value and unknown name."""
+    """Reads one option after the other, by `read(name, reader, default)` with a reader of kit.values.
+
+    `finish` raises one SgaError with every bad value and unknown name.
+    """
 
     def __init__(
         self,
