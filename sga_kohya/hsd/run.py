@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, dataset_musubi
+from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, dataset_toml
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file
@@ -42,7 +43,8 @@ class Result:
 
     edited: captions and slices that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
-    stay. swept: what became of files that are made no more; None in a preview.
+    stay. swept: what became of files that are made no more; None in a preview. raw: what became of the photos' copies;
+    None where only some photos were taken.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class Result:
     found: Found
     unopened: list[str]
     swept: Swept | None = None
+    raw: RawResult | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -86,9 +89,14 @@ def run(
             datasets[DATASET_TOML] = dataset_toml(config, out, tally.present)
             datasets[MUSUBI_TOML] = dataset_musubi(config, out, tally.present)
         swept = folder.finish(datasets, to_toml(config))
+        raw = write_raw(photos, out, config, workers, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
     unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
-    return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept)
+    foreign = folder.foreign
+    if raw:
+        swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
+        foreign = [*foreign, *raw.foreign]
+    return Result(out, tally, foreign, edited, unmatched, found, pipeline.unopened, swept, raw)
 
 
 def _stream(
@@ -200,6 +208,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
         str(out).encode()
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
-    names = [*(level.folder for level in config.levels), STRIPS, PREVIEW]
+    names = [*(level.folder for level in config.levels), RAW, STRIPS, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")
