@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.kit.pictures import is_picture
 
-ROLES = ("baseline", "sga", "full", "without_tuples", "without_modulation")
+ROLES = ("baseline", "sga", *ARMS)
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,32 @@ class Cell:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A domain: its prompts, its reference images, and N1, the reference GPU time in hours where it is known."""
+    """A domain: its prompts, its reference images, and N1, the reference GPU time in hours where it is known.
+
+    slices: what H-SD has made of its photos, for a plan with [train].
+    """
 
     name: str
     prompts: tuple[str, ...]
     references: tuple[Path, ...]
     n1_hours: float | None = None
+    slices: Path = Path()
+
+
+@dataclass(frozen=True)
+class Training:
+    """What makes a plan's variants: one training for each arm and dataset, each the base TOML with little changed.
+
+    base, text, settings: the TOML, as it is written and as it is read. door: such as flux_train_network. arms: names of
+    ARMS. launch: the words in front of the door's.
+    """
+
+    base: Path
+    text: str
+    settings: Mapping[str, Any]
+    door: str
+    arms: tuple[str, ...]
+    launch: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -136,6 +157,7 @@ class Plan:
     metrics: Metrics = Metrics()
     judge: Judge | None = None
     human: Human = Human()
+    train: Training | None = None
 
     @cached_property
     def variant_names(self) -> tuple[str, ...]:
@@ -151,6 +173,21 @@ class Plan:
         if self.judge is None:
             raise SgaError("the plan has no [judge]: write one with url, model, price_input, price_output and budget")
         return self.judge
+
+    @property
+    def training(self) -> Training:
+        """[train], for whoever trains. Raises SgaError where the plan has none."""
+        if self.train is None:
+            raise SgaError("the plan has no [train]: write one with base, and `slices` in each dataset")
+        return self.train
+
+    def arm_toml(self, dataset: str, arm: str) -> Path:
+        """What an arm is trained with."""
+        return self.out / "arms" / dataset / f"{arm}.toml"
+
+    def model(self, dataset: str, arm: str) -> Path:
+        """What an arm's training leaves at its end."""
+        return self.out / "models" / dataset / arm / f"{dataset}-{arm}.safetensors"
 
     def dataset(self, name: str) -> Dataset:
         return next(dataset for dataset in self.datasets if dataset.name == name)

@@ -2,14 +2,17 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Variant, pictures
+from sga_kohya.evaluate.plan import arms
+from sga_kohya.evaluate.plan.arms import ARMS
+from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Training, Variant, pictures
 from sga_kohya.hosts.sampling import Sampling
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
 from sga_kohya.kit.fields import Table
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import read_toml
@@ -36,9 +39,10 @@ def _plan(table: Table, folder: Path) -> Plan:
         table.complain("seeds", f"= {list(seeds)}: write different numbers from 0")
     elif "seeds" in table.values and not seeds:
         table.complain("seeds", "is empty: write five or more, such as [1, 2, 3, 4, 5]")
-    datasets = tuple(_dataset(entry, folder) for entry in table.tables("datasets"))
+    trains = "train" in table.values
+    datasets = tuple(_dataset(entry, folder, trains) for entry in table.tables("datasets"))
     sampling = _fields(Sampling, table.table("generate"))
-    variants = tuple(_variant(entry, [d.name for d in datasets]) for entry in table.tables("variants"))
+    variants = tuple(_variant(entry, [d.name for d in datasets]) for entry in table.tables("variants", not trains))
     confidence = table.get("confidence", float, 0.95)
     if not 0.5 <= confidence < 1:
         table.complain("confidence", f"= {confidence}: write a number from 0.5 to below 1, such as 0.95")
@@ -59,13 +63,70 @@ def _plan(table: Table, folder: Path) -> Plan:
         judge=_judge(table) if "judge" in table.values else None,
         human=_fields(Human, table.table("human")),
     )
-    table.known.add("judge")
+    table.known |= {"judge", "train"}
+    if trains:
+        plan = _with_arms(plan, table, folder)
     _check_together(plan, table)
     table.refuse_unknown()
     return plan
 
 
-def _dataset(table: Table, folder: Path) -> Dataset:
+def _with_arms(plan: Plan, table: Table, folder: Path) -> Plan:
+    """The plan whose variants are the arms of [train], before those that it has itself."""
+    train = _training(table.table("train"), folder, plan.datasets)
+    if train is None:
+        return plan
+    plan = replace(plan, train=train)
+    named = {arm: ARMS[arm].label for arm in train.arms}
+    made = [
+        Variant(arm, label, role=arm, weights={d.name: str(plan.model(d.name, arm)) for d in plan.datasets})
+        for arm, label in named.items()
+    ]
+    sampling, given = plan.sampling, table.values.get("generate", {})
+    if train.settings.get("network_module"):
+        # The training script samples with every network as it was trained, LyCORIS included.
+        by_trainer: dict[str, Any] = {
+            "script": f"{train.door}.py",
+            "config": str(plan.arm_toml("{dataset}", "{variant}")),
+        }
+        sampling = replace(sampling, **{key: value for key, value in by_trainer.items() if key not in given})
+    elif "script" not in given:
+        table.complain("[generate]", f"script is missing: {train.base} is a full fine-tune, which cannot sample itself")
+    return replace(plan, variants=(*made, *plan.variants), sampling=sampling)
+
+
+def _training(table: Table, folder: Path, datasets: Sequence[Dataset]) -> Training | None:
+    """[train]; None where its base cannot be read."""
+    named = table.get("base", str, "", required=True)
+    door = table.get("door", str, "").removesuffix(".py")
+    chosen = table.listed("arms", str) or tuple(ARMS)
+    launch = table.listed("launch", str) or ("accelerate", "launch")
+    table.refuse_unknown()
+    if wrong := [arm for arm in chosen if arm not in ARMS]:
+        table.complain("arms", f"hold {wrong[0]!r}: write some of {', '.join(ARMS)}")
+    if len(set(chosen)) < len(chosen):
+        table.complain("arms", f"= {list(chosen)}: write each once")
+    if not named or wrong:
+        return None
+    base = folder / os.path.expanduser(named)
+    try:
+        text, settings = arms.read_base(base)
+        door = door or guess_script(settings).removesuffix(".py")
+        table.problems += arms.problems(base, settings)
+        for dataset in datasets:
+            for data in sorted({ARMS[arm].data for arm in chosen}):
+                if not arms.pictures_an_epoch(dataset.slices / data):
+                    raise SgaError(f"{dataset.slices / data}: it has no pictures, so an arm would train on nothing")
+            arms.arm_toml(base, text, ARMS[chosen[0]], {"output_dir": "", "output_name": ""}, dataset.slices)
+    except (SgaError, OSError) as error:
+        table.complain("base", f"= {named!r}: {error}")
+        return None
+    if f"{door}.py" not in SCRIPTS:
+        table.complain("door", f"= {door!r}: write one of {', '.join(name.removesuffix('.py') for name in SCRIPTS)}")
+    return Training(base, text, settings, door, chosen, launch)
+
+
+def _dataset(table: Table, folder: Path, trains: bool = False) -> Dataset:
     name = _name(table)
     prompts = table.listed("prompts", str)
     if file := table.get("prompts_file", str):
@@ -77,7 +138,8 @@ def _dataset(table: Table, folder: Path) -> Dataset:
         table.complain("prompts", "hold one twice; write each once, seeds repeat it")
     wanted = table.get("references", str, "", required=True)
     references = _pictures_of(folder / os.path.expanduser(wanted), wanted, table) if wanted else ()
-    dataset = Dataset(name, prompts, references, table.get("n1_hours", float, None, low=1e-9))
+    slices = folder / os.path.expanduser(table.get("slices", str, "", required=trains))
+    dataset = Dataset(name, prompts, references, table.get("n1_hours", float, None, low=1e-9), slices)
     table.refuse_unknown()
     return dataset
 

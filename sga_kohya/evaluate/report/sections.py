@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sga_kohya.evaluate.measure.metrics import Scores, metric_difference, metric_intervals
 from sga_kohya.evaluate.plan import paper
+from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked, Raters, Reliability
 from sga_kohya.evaluate.rate.ballots import LETTERS
@@ -75,6 +76,7 @@ def metrics_section(plan: Plan, scores: Scores) -> Section:
         for place, label in enumerate(plan.labels.values())
     ]
     tables = [Grid("Mean over datasets", ["Variant", *scores.columns], rows), *table_1(plan, scores, by_column)]
+    tables += arms_table(plan, scores)
     models = "; ".join(f"{entry['column']}: {entry['model']} ({entry['class']})" for entry in scores.backbones)
     sentences = [f"Higher is better. {models}. A difference whose interval holds 0 is none that these data show."]
     warnings = list(scores.warnings)
@@ -97,23 +99,49 @@ def metrics_section(plan: Plan, scores: Scores) -> Section:
 def table_1(plan: Plan, scores: Scores, by_column: dict[str, list[Interval]]) -> Iterator[Grid]:
     """Baseline against SGA for each budget that has both, with the paper's figures if the plan asks for them."""
     published = paper.METRICS.get(plan.paper, {})
-    for budget in sorted({v.budget for v in plan.variants if v.role in ("baseline", "sga")}):
-        pair = plan.variant("baseline", budget), plan.variant("sga", budget)
-        names = [variant.name for variant in pair if variant]
-        if len(names) < len(pair):
-            continue
+    for title, baseline, sga in _pairs(plan):
         header = ["Metric", "Baseline", "SGA", "SGA - baseline"]
         header += ["Paper: baseline", "Paper: SGA"] if published else []
         rows = []
         for column in scores.columns:
-            own = [str(by_column[column][plan.variant_names.index(name)]) for name in names]
-            difference = metric_difference(plan, scores.values[column], names[1], names[0])
-            # An interval that shows as zero has no direction.
-            clear = difference.excludes(0) and max(abs(difference.low), abs(difference.high)) >= 0.0005
-            arrow = (" ↑" if difference.low > 0 else " ↓") if clear else ""
+            own = [str(by_column[column][plan.variant_names.index(name)]) for name in (baseline, sga)]
             beside = [f"{x:.3f}" for x in published[column]] if column in published else ["-", "-"]
-            rows.append([column, *own, signed(difference) + arrow, *(beside if published else [])])
-        yield Grid(f"Baseline and SGA at {budget:g} N1", header, rows)
+            difference = _difference(plan, scores, column, sga, baseline)
+            rows.append([column, *own, difference, *(beside if published else [])])
+        yield Grid(title, header, rows)
+
+
+def _pairs(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """What is written above a table, and the names of a baseline and of what stands against it."""
+    roles = [(f"Baseline and SGA at {budget:g} N1", "baseline", "sga", budget) for budget in _budgets(plan)]
+    for title, *wanted, budget in (*roles, ("Raw photos, the paper's baseline, and full SGA", "raw", "full", None)):
+        found = [variant.name for role in wanted if (variant := plan.variant(role, budget))]
+        if len(found) == len(wanted):
+            yield title, found[0], found[1]
+
+
+def _budgets(plan: Plan) -> list[float]:
+    return sorted({variant.budget for variant in plan.variants if variant.role in ("baseline", "sga")})
+
+
+def arms_table(plan: Plan, scores: Scores) -> Iterator[Grid]:
+    """What each arm lacks: the whole method less the arm, where the plan has the whole one and others."""
+    full = plan.variant("full")
+    others = [variant for role in ARMS if role != "full" and (variant := plan.variant(role))]
+    if full and others:
+        rows = [
+            [other.label, *(_difference(plan, scores, column, full.name, other.name) for column in scores.columns)]
+            for other in others
+        ]
+        yield Grid(f"{full.label} less each other arm", ["Arm", *scores.columns], rows)
+
+
+def _difference(plan: Plan, scores: Scores, column: str, first: str, second: str) -> str:
+    """With an arrow where the interval has a direction."""
+    difference = metric_difference(plan, scores.values[column], first, second)
+    # An interval that shows as zero has none.
+    clear = difference.excludes(0) and max(abs(difference.low), abs(difference.high)) >= 0.0005
+    return signed(difference) + ((" ↑" if difference.low > 0 else " ↓") if clear else "")
 
 
 def ranking_section(plan: Plan, name: str, title: str, ranked: Ranked, sentences: Sequence[str]) -> Section:
