@@ -95,7 +95,11 @@ class Part:
 def parts(model: Model, load: Load) -> Iterator[Part]:
     """What the memory is made of."""
     each = model.fp8 if load.weight_bytes == 1 else load.weight_bytes
-    yield Part("weights", model.weights * each * BILLION, f"{model.weights:.2f} B parameters at {each:g} bytes")
+    yield Part(
+        "weights",
+        model.weights * each * BILLION,
+        f"{model.weights:.2f} B parameters of {each:g} byte{'s' * (each != 1)}",
+    )
     if load.swapped and model.units:
         swapped = model.weights * each * BILLION * min(load.swapped, model.units) / model.units
         yield Part("swapped", -swapped, f"blocks_to_swap = {load.swapped} of {model.units} stay in main memory")
@@ -108,8 +112,8 @@ def parts(model: Model, load: Load) -> Iterator[Part]:
     yield Part(
         "adapter" if load.adapter else "training",
         load.trained * (own + 4 + states) * BILLION,
-        f"{1000 * load.trained:.0f} M parameters{' at 4 bytes' * load.adapter}, gradients at 4, {load.optimizer} at "
-        f"{states:g}",
+        f"{1000 * load.trained:.0f} M parameters{' of 4 bytes' * load.adapter}, gradients of 4, {load.optimizer}'s "
+        f"states of {states:g}",
     )
     yield from _activations(model, load)
     yield Part("CUDA", CUDA, "context, workspaces, what the allocator keeps")
