@@ -14,10 +14,11 @@ import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.overview import Overview, in_words
+from sga_kohya.evaluate.overview import Overview
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.study import Study
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
+from sga_kohya.kit.text import duration
 
 from .evaluate_world import PROMPTS, noise, write_clip, write_vit
 
@@ -178,7 +179,8 @@ def test_a_failed_arm_is_said_left_out_and_tried_again_alone(world, backbones, c
 
 
 CALL = """
-import sys; from pathlib import Path
+import signal, sys; from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which who starts tests in the background has switched off
 from tests.test_evaluate_study import made
 made(Path(sys.argv[1])).run()
 """
@@ -317,4 +319,4 @@ def test_time_left_counts_every_stage_by_what_its_kind_has_taken(monkeypatch):
         assert overview.left(0.25) == 150 + 200 + 2 * 10
     with overview.stage("sample", "full"):
         assert overview.left(0.0) == 10 + 50 + 10
-    assert in_words(3 * 3600 + 90) == "3 h 02 min" and in_words(90) == "2 min"
+    assert duration(3 * 3600 + 90) == "3 h 02 min" and duration(90) == "2 min"

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sga_kohya.kit.text import duration
+
 
 class Overview:
     """waiting: the kinds of the stages to come, such as train, each as often as there are. rows: of the journal."""
@@ -65,10 +67,5 @@ class Overview:
 
     def _show(self, done: float) -> None:
         left = self.left(done)
-        self._bar.set_postfix_str("" if left is None else f"about {in_words(left)} left in all", refresh=False)
+        self._bar.set_postfix_str("" if left is None else f"about {duration(left)} left in all", refresh=False)
         self._bar.update(done - self._bar.n)
-
-
-def in_words(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

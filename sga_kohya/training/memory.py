@@ -124,6 +124,12 @@ def total(model: Model, load: Load) -> float:
     return sum(part.gigabytes for part in parts(model, load))
 
 
+def sentence(found: Sequence[Part]) -> str:
+    """The sum, and the larger parts of it."""
+    each = ", ".join(f"{part.name} {part.gigabytes:.1f}" for part in found if abs(part.gigabytes) >= 0.05)
+    return f"about {sum(part.gigabytes for part in found):.1f} GB of a GPU, an estimate: {each}"
+
+
 def table(found: Sequence[Part]) -> list[str]:
     """A line for each part, and their sum."""
     lines = [f"{part.name:<14} {part.gigabytes:>6.1f} GB  {part.how}" for part in found]
