@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import toml
 
+from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.overview import Overview
 from sga_kohya.evaluate.plan.plan_file import read_plan
+from sga_kohya.evaluate.sample.images import weights_of
 from sga_kohya.evaluate.study import Study
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.kit.text import duration
@@ -231,6 +233,38 @@ def test_an_arm_of_tuples_goes_on_from_its_newest_state_and_another_begins_anew(
         str(study.plan.out / "models/alpha/full/alpha-full-000002-state"),
     ]
     assert "--resume" not in study.command("alpha", "hsd")
+
+
+def test_arms_with_budgets_end_by_hours_and_are_compared_at_each_multiple(world):
+    datasets = toml.loads((world / "study.toml").read_text())["datasets"]
+    train = {"base": "base.toml", "arms": ["raw", "full"], "budgets": [1.0, 1.5]}
+    with pytest.raises(SgaError, match="n1_hours of dataset alpha is missing"):
+        read_plan(changed(world, train=train))
+    changed(world, datasets=[{**dataset, "n1_hours": 4.0 * place} for place, dataset in enumerate(datasets, 1)])
+    study = made(world)
+    study.prepare()
+    settings = toml.loads((world / "study/arms/beta/raw.toml").read_text())
+    assert (settings["sga_save_at_hours"], settings["sga_stop_at_hours"]) == ("8,12", 12)
+    assert settings["max_train_epochs"] >= 1000
+    config = SgaConfig.from_options(settings)
+    assert config.save_at_hours == (8, 12) and config.active, "a baseline that only looks at the clock"
+    assert [v.name for v in study.plan.variants] == ["raw-1", "raw-1.5", "full-1", "full-1.5"]
+    assert [(kind, v.arm) for kind, d, v in study.waiting() if d.name == "beta" and kind == "train"] == [
+        ("train", "raw"),
+        ("train", "full"),
+    ]
+    folder = study.plan.model("alpha", "full").parent
+    folder.mkdir(parents=True)
+    for hours in (4.01, 6.02):
+        header = json.dumps(
+            {"__metadata__": {"ss_sga_train_hours": str(hours), "ss_output_name": "alpha-full"}}
+        ).encode()
+        (folder / f"alpha-full-{hours:g}h.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    picked = [weights_of(study.plan, study.plan.variants[place], study.plan.datasets[0]).name for place in (2, 3)]
+    assert picked == ["alpha-full-4.01h.safetensors", "alpha-full-6.02h.safetensors"]
+    (world / "base.toml").write_text(f'{BASE}lr_scheduler = "cosine"\n')
+    with pytest.raises(SgaError, match="lr_scheduler = cosine must know the end beforehand"):
+        read_plan(world / "study.toml")
 
 
 def test_what_would_train_the_arms_is_printed_for_a_queue(world, capsys, monkeypatch):

@@ -71,10 +71,12 @@ class Study:
 
     def waiting(self) -> Iterator[tuple[str, Dataset, Variant]]:
         """What is left to train and to sample, in the order in which it is done."""
-        plan = self.plan
+        plan, begun = self.plan, set()
         for dataset in plan.datasets:
             for variant in plan.variants:
-                if variant.name in plan.training.arms and not plan.model(dataset.name, variant.name).is_file():
+                key = dataset.name, variant.arm
+                if variant.arm and key not in begun and not plan.model(*key).is_file():
+                    begun.add(key)
                     yield "train", dataset, variant
                 if not variant.images and missing_images(plan, variant, dataset):
                     yield "sample", dataset, variant
@@ -82,7 +84,7 @@ class Study:
     def commands(self) -> list[str]:
         """What would train the arms that are not trained, each a line for a shell or a queue."""
         return [
-            " ".join(map(shell_word, self.command(dataset.name, variant.name)))
+            " ".join(map(shell_word, self.command(dataset.name, variant.arm)))
             for kind, dataset, variant in self.waiting()
             if kind == "train"
         ]
@@ -118,11 +120,11 @@ class Study:
 
     def _stage(self, kind: str, dataset: Dataset, variant: Variant, overview: Overview, journal: Journal) -> None:
         """One training or sampling; where it fails, the journal says so and the next one follows."""
-        key = dataset.name, variant.name
-        if key in self.failed:
+        if (dataset.name, variant.arm) in self.failed:
             return  # it was not trained
-        row = {"stage": kind, "dataset": dataset.name, "variant": variant.name}
-        with overview.stage(kind, f"{variant.name} of {dataset.name}"):
+        name = variant.arm if kind == "train" else variant.name
+        row = {"stage": kind, "dataset": dataset.name, "variant": name}
+        with overview.stage(kind, f"{name} of {dataset.name}"):
             try:
                 if kind == "train":
                     self._train(dataset, variant, overview.share)
@@ -130,15 +132,15 @@ class Study:
                     one = replace(self.plan, datasets=(dataset,), variants=(variant,))
                     stages.sample(one, self.checkout.root, command=self.sampler)
             except (SgaError, OSError) as error:
-                self.failed[key] = one_line(error)
+                self.failed[dataset.name, name] = one_line(error)
                 row["failed"] = str(error)
         journal.append({**row, "seconds": round(overview.seconds, 1)})
 
     def _train(self, dataset: Dataset, variant: Variant, share: Callable[[float], None]) -> None:
         """Raises SgaError with the end of what it said where no model comes of it."""
-        plan, log = self.plan, self.plan.out / "logs" / f"{dataset.name}-{variant.name}.log"
+        plan, log = self.plan, self.plan.out / "logs" / f"{dataset.name}-{variant.arm}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        words = self.command(dataset.name, variant.name)
+        words = self.command(dataset.name, variant.arm)
         if words[:2] == ["accelerate", "launch"]:  # of this Python, whatever the path says
             words[:2] = [sys.executable, "-m", "accelerate.commands.launch"]
         environment = {"SD_SCRIPTS_DIR": str(self.checkout.root)}
@@ -149,13 +151,14 @@ class Study:
                 elif not _BAR.search(line):
                     kept.write(line)
             status = process.wait()
-        if status or not plan.model(dataset.name, variant.name).is_file():
+        if status or not plan.model(dataset.name, variant.arm).is_file():
             raise SgaError(f"its training ended with exit status {status} and no model; {log} ends:\n{process.tail()}")
 
     def _compare(self, overview: Overview) -> None:
         """Measure, judge and report those that are there for every dataset."""
         lost = {variant for _, variant in self.failed}
-        plan = replace(self.plan, variants=tuple(v for v in self.plan.variants if v.name not in lost))
+        kept = tuple(v for v in self.plan.variants if not lost & {v.name, v.arm})
+        plan = replace(self.plan, variants=kept)
         if len(plan.variants) < 2:
             raise SgaError(f"{len(plan.variants)} variant is left to compare; {_first(self.failed)}")
         with overview.stage("measure", "all"):
@@ -174,7 +177,8 @@ def write_arm(plan: Plan, dataset: Dataset, arm: str) -> None:
     """Write the TOML of an arm. Raises SgaError where it has been trained, or begun, with another."""
     training, path, model = plan.training, plan.arm_toml(dataset.name, arm), plan.model(dataset.name, arm)
     names = {"output_dir": str(model.parent), "output_name": model.stem}
-    text = arm_toml(training.base, training.text, ARMS[arm], names, dataset.slices)
+    hours = [budget * (dataset.n1_hours or 0.0) for budget in training.budgets]
+    text = arm_toml(training.base, training.text, ARMS[arm], names, dataset.slices, hours)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     if path.is_file() and model.parent.is_dir() and any(model.parent.glob(f"{model.stem}*")):

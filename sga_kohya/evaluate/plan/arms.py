@@ -6,7 +6,7 @@ as it is written there, comments included.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,14 @@ ARMS = {
 
 IN_EPOCHS = ("max_train_epochs", "save_every_n_epochs", "sample_every_n_epochs")
 """What an arm with fewer pictures an epoch has more of, so that all arms see the same number of pictures."""
+ENDLESS = 10_000
+"""Epochs, where hours decide."""
 _NEVER = ("train_data_dir", "in_json", "dataset_class", "reg_data_dir", "resume")
 """What would train every arm on the same data, or from the same state."""
 
 
-def problems(base: Path, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Why a TOML cannot be the base of arms, a sentence each, with the remedy."""
+def problems(base: Path, settings: Mapping[str, Any], timed: bool = False) -> Iterator[str]:
+    """Why a TOML cannot be the base of arms, a sentence each, with the remedy. timed: the arms end by hours."""
     if "pretrained_model_name_or_path" not in settings:
         yield f"{base} is no training TOML: it has no pretrained_model_name_or_path"
     if settings.get("sga") is False:
@@ -55,7 +57,13 @@ def problems(base: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     for key in _NEVER:
         if settings.get(key):
             yield f"{base}: {key} would be the same for every arm: remove it"
-    if "max_train_epochs" not in settings and "sga_stop_at_hours" not in settings:
+    scheduler = str(settings.get("lr_scheduler") or "constant")
+    if timed and not scheduler.startswith("constant"):
+        yield (
+            f"{base}: lr_scheduler = {scheduler} must know the end beforehand, and arms with budgets end by hours: use "
+            "constant or constant_with_warmup"
+        )
+    if not timed and "max_train_epochs" not in settings and "sga_stop_at_hours" not in settings:
         yield (
             f"{base}: max_train_steps counts tuple steps, so an arm without tuples would see fewer slices: set "
             "max_train_epochs or sga_stop_at_hours"
@@ -68,11 +76,13 @@ def read_base(base: Path) -> tuple[str, dict[str, Any]]:
     return base.read_text(encoding="utf-8-sig"), settings
 
 
-def arm_toml(base: Path, text: str, arm: Arm, names: Mapping[str, Any], slices: Path) -> str:
+def arm_toml(
+    base: Path, text: str, arm: Arm, names: Mapping[str, Any], slices: Path, hours: Sequence[float] = ()
+) -> str:
     """The TOML of one arm.
 
-    names: output_dir and output_name. slices: the folder that H-SD has made. Raises SgaError where it lacks the data,
-    or where a key of the base cannot be replaced.
+    names: output_dir and output_name. slices: the folder that H-SD has made. hours: at which it saves, and with the
+    last of which it ends. Raises SgaError where the data are not there, or a key of the base cannot be replaced.
     """
     settings = merge_sections(parse_toml(text, str(base)))
     data = slices / arm.data
@@ -80,6 +90,9 @@ def arm_toml(base: Path, text: str, arm: Arm, names: Mapping[str, Any], slices: 
     if arm.data == RAW_TOML:
         more = pictures_an_epoch(slices / "dataset.toml") / max(pictures_an_epoch(data), 1)
         keys |= {key: max(1, round(settings[key] * more)) for key in IN_EPOCHS if isinstance(settings.get(key), int)}
+    if hours:
+        saved = ",".join(f"{number:g}" for number in sorted(hours))
+        keys |= {"sga_save_at_hours": saved, "sga_stop_at_hours": max(hours), "max_train_epochs": ENDLESS}
     return with_keys(text, settings, keys, base)
 
 

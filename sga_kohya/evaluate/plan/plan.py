@@ -52,7 +52,8 @@ class Training:
     """What makes a plan's variants: one training for each arm and dataset, each the base TOML with little changed.
 
     base, text, settings: the TOML, as it is written and as it is read. door: such as flux_train_network. arms: names of
-    ARMS. launch: the words in front of the door's.
+    ARMS. launch: the words in front of the door's. budgets: multiples of N1 at which all are compared; where there are
+    none, each is compared at its end.
     """
 
     base: Path
@@ -61,6 +62,7 @@ class Training:
     door: str
     arms: tuple[str, ...]
     launch: tuple[str, ...]
+    budgets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Variant:
 
     images: a folder or a path with {prompt} and {seed}, for images that are there already. weights: a file to sample
     with. run: the output_dir of a training, from which the checkpoint nearest to budget * N1 is taken. With none of
-    them the variant is the base model itself. role and budget say which numbers of the paper it stands beside.
+    them the variant is the base model itself. role and budget (0: at its end, whenever that was) say which numbers of
+    the paper it stands beside. arm: of [train], where one makes it.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Variant:
     run: str | Mapping[str, str] = ""
     output_name: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    arm: str = ""
 
     def path(self, template: str, dataset: str) -> str:
         """The template `images`, `weights` or `run` for one dataset; empty where there is none."""

@@ -1,8 +1,9 @@
 """Read a plan from TOML (examples/evaluate/plan.toml shows every field): one error lists everything that is wrong."""
 
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,11 +78,7 @@ def _with_arms(plan: Plan, table: Table, folder: Path) -> Plan:
     if train is None:
         return plan
     plan = replace(plan, train=train)
-    named = {arm: ARMS[arm].label for arm in train.arms}
-    made = [
-        Variant(arm, label, role=arm, weights={d.name: str(plan.model(d.name, arm)) for d in plan.datasets})
-        for arm, label in named.items()
-    ]
+    made = [variant for arm in train.arms for variant in _variants_of(plan, train, arm)]
     sampling, given = plan.sampling, table.values.get("generate", {})
     if train.settings.get("network_module"):
         # The training script samples with every network as it was trained, LyCORIS included.
@@ -95,12 +92,34 @@ def _with_arms(plan: Plan, table: Table, folder: Path) -> Plan:
     return replace(plan, variants=(*made, *plan.variants), sampling=sampling)
 
 
+def _variants_of(plan: Plan, train: Training, arm: str) -> Iterator[Variant]:
+    """What is compared of an arm: its final model, or its checkpoints at the multiples of N1."""
+    label, models = ARMS[arm].label, {dataset.name: plan.model(dataset.name, arm) for dataset in plan.datasets}
+    if not train.budgets:
+        weights = {name: str(path) for name, path in models.items()}
+        yield Variant(arm, label, role=arm, budget=0.0, weights=weights, arm=arm)
+    folders = {name: str(path.parent) for name, path in models.items()}
+    for budget in train.budgets:
+        yield Variant(
+            f"{arm}-{budget:g}",
+            f"{label} ({budget:g} N1)",
+            role=arm,
+            budget=budget,
+            run=folders,
+            output_name=f"{{dataset}}-{arm}",
+            arm=arm,
+        )
+
+
 def _training(table: Table, folder: Path, datasets: Sequence[Dataset]) -> Training | None:
     """[train]; None where its base cannot be read."""
     named = table.get("base", str, "", required=True)
     door = table.get("door", str, "").removesuffix(".py")
     chosen = table.listed("arms", str) or tuple(ARMS)
     launch = table.listed("launch", str) or ("accelerate", "launch")
+    budgets = table.listed("budgets", float)
+    if wrong_budgets := [budget for budget in budgets if not 0 < budget < math.inf]:
+        table.complain("budgets", f"hold {wrong_budgets[0]}: write multiples of N1, such as [1.0, 1.5]")
     table.refuse_unknown()
     if wrong := [arm for arm in chosen if arm not in ARMS]:
         table.complain("arms", f"hold {wrong[0]!r}: write some of {', '.join(ARMS)}")
@@ -112,7 +131,7 @@ def _training(table: Table, folder: Path, datasets: Sequence[Dataset]) -> Traini
     try:
         text, settings = arms.read_base(base)
         door = door or guess_script(settings).removesuffix(".py")
-        table.problems += arms.problems(base, settings)
+        table.problems += arms.problems(base, settings, timed=bool(budgets))
         for dataset in datasets:
             for data in sorted({ARMS[arm].data for arm in chosen}):
                 if not arms.pictures_an_epoch(dataset.slices / data):
@@ -123,7 +142,7 @@ def _training(table: Table, folder: Path, datasets: Sequence[Dataset]) -> Traini
         return None
     if f"{door}.py" not in SCRIPTS:
         table.complain("door", f"= {door!r}: write one of {', '.join(name.removesuffix('.py') for name in SCRIPTS)}")
-    return Training(base, text, settings, door, chosen, launch)
+    return Training(base, text, settings, door, chosen, launch, budgets)
 
 
 def _dataset(table: Table, folder: Path, trains: bool = False) -> Dataset:
@@ -169,7 +188,7 @@ def _lines_of(path: Path, file: str, table: Table) -> tuple[str, ...]:
 
 def _variant(table: Table, datasets: list[str]) -> Variant:
     name = _name(table)
-    templates = {key: _template(table, key, datasets) for key in ("images", "weights", "run")}
+    templates: dict[str, Any] = {key: _template(table, key, datasets) for key in ("images", "weights", "run")}
     if sum(map(bool, templates.values())) > 1:
         table.complain("images, weights, run", "exclude each other: write one of them")
     variant = Variant(

@@ -50,7 +50,9 @@ def share(interval: Interval | None) -> str:
 
 def setup(plan: Plan) -> Section:
     datasets = [[d.name, str(len(d.prompts)), str(len(d.references))] for d in plan.datasets]
-    variants = [[v.label, v.name, v.role or "-", f"{v.budget:g} N1" if v.role else "-"] for v in plan.variants]
+    variants = [
+        [v.label, v.name, v.role or "-", f"{v.budget:g} N1" if v.role and v.budget else "-"] for v in plan.variants
+    ]
     sentences = [
         f"{len(plan.variants)} variants, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds a prompt. Means are "
         "taken over pairs, then seeds, prompts and datasets; variants are compared on the same prompts and seeds.",
@@ -113,22 +115,27 @@ def table_1(plan: Plan, scores: Scores, by_column: dict[str, list[Interval]]) ->
 
 def _pairs(plan: Plan) -> Iterator[tuple[str, str, str]]:
     """What is written above a table, and the names of a baseline and of what stands against it."""
-    roles = [(f"Baseline and SGA at {budget:g} N1", "baseline", "sga", budget) for budget in _budgets(plan)]
-    for title, *wanted, budget in (*roles, ("Raw photos, the paper's baseline, and full SGA", "raw", "full", None)):
-        found = [variant.name for role in wanted if (variant := plan.variant(role, budget))]
-        if len(found) == len(wanted):
-            yield title, found[0], found[1]
+    for budget in sorted({variant.budget for variant in plan.variants}):
+        for title, *wanted in (("Baseline and SGA", "baseline", "sga"), (_RAW_AND_FULL, "raw", "full")):
+            found = [variant.name for role in wanted if (variant := plan.variant(role, budget))]
+            if len(found) == len(wanted):
+                yield title + _at(budget), found[0], found[1]
 
 
-def _budgets(plan: Plan) -> list[float]:
-    return sorted({variant.budget for variant in plan.variants if variant.role in ("baseline", "sga")})
+def _at(budget: float) -> str:
+    return f" at {budget:g} N1" if budget else ""
+
+
+_RAW_AND_FULL = "Raw photos, the paper's baseline, and full SGA"
 
 
 def arms_table(plan: Plan, scores: Scores) -> Iterator[Grid]:
     """What each arm lacks: the whole method less the arm, where the plan has the whole one and others."""
-    full = plan.variant("full")
-    others = [variant for role in ARMS if role != "full" and (variant := plan.variant(role))]
-    if full and others:
+    for budget in sorted({variant.budget for variant in plan.variants}):
+        full = plan.variant("full", budget)
+        others = [variant for role in ARMS if role != "full" and (variant := plan.variant(role, budget))]
+        if full is None or not others:
+            continue
         rows = [
             [other.label, *(_difference(plan, scores, column, full.name, other.name) for column in scores.columns)]
             for other in others
@@ -209,7 +216,8 @@ def human_sentences(raters: Raters) -> list[str]:
 
 def efficiency(plan: Plan, results: dict[str, Ranked]) -> Section | None:
     """Section 4.4.1: SGA at 1.0 N1 against the baseline at 1.5 N1."""
-    sga, baseline = plan.variant("sga", 1.0), plan.variant("baseline", 1.5)
+    sga = plan.variant("sga", 1.0) or plan.variant("full", 1.0)
+    baseline = plan.variant("baseline", 1.5) or plan.variant("raw", 1.5)
     if sga is None or baseline is None or not results:
         return None
     left, right = plan.variant_names.index(sga.name), plan.variant_names.index(baseline.name)

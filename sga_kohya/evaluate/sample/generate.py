@@ -69,7 +69,7 @@ def generate(plan: Plan, checkout: Path, command: Sequence[str] | None = None, o
 def sampling_of(plan: Plan, variant: Variant, dataset: Dataset) -> Sampling:
     """The plan's sampling with the names filled in. `config` is relative to the plan."""
     # What is compared with the arms, such as the base model, is sampled as they are.
-    named = variant.name if not plan.train or variant.name in plan.train.arms else plan.train.arms[0]
+    named = variant.arm or (plan.train.arms[0] if plan.train else variant.name)
     config = plan.sampling.config.replace("{dataset}", dataset.name).replace("{variant}", named)
     return replace(plan.sampling, config=str(plan.folder / config) if config else "")
 
