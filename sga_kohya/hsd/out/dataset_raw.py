@@ -8,7 +8,7 @@ formats and orientations that no trainer reads are in the comparison as well.
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ from sga_kohya.words import RAW_TOML
 
 RAW = "photos_raw"
 RAW_MUSUBI_TOML = "dataset_musubi_raw.toml"
+AT_ONCE = 4
+"""Photos for each thread that are begun and not yet written."""
 _JOURNAL = "sga_raw.jsonl"
 """A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
 
@@ -71,21 +73,20 @@ def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress
     unless someone has edited it.
     """
     wanted = list(_wanted(photos, out, config))
-    folder = _RawFolder(out)
-    with closing(folder), ThreadPoolExecutor(workers, thread_name_prefix="raw") as pool:
+    folder, missing = _RawFolder(out), set()
+    with closing(folder):
         todo = [photo for photo in wanted if not folder.holds(photo)]
-        made = pool.map(lambda photo: (photo, _picture(photos / photo.source, config)), todo)
-        missing = []
+        made = _pictures(photos, todo, config, workers)
         for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
             if data is None:
-                missing.append(photo.source)
+                missing.add(photo.source)
             else:
                 folder.write(photo, data)
     kept = [photo for photo in wanted if photo.source not in missing]
     removed, left = folder.sweep(kept)
     texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
     aside = [_write(out / name, text(config, out) if kept else None) for name, text in texts.items()]
-    return RawResult(len(kept), missing, folder.foreign(), removed, left, [place for place in aside if place])
+    return RawResult(len(kept), sorted(missing), folder.foreign(), removed, left, [place for place in aside if place])
 
 
 def largest(size: Size, resolution: int) -> Size:
@@ -115,6 +116,16 @@ def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str
             return read_text(out / caption_file(str(whole[0].file))).strip() or NOTHING_KNOWN
     source = rows[0].source
     return find_caption(photos / source, photos, config.of(config.override_of(source)).caption).text
+
+
+def _pictures(
+    photos: Path, todo: Sequence[RawPhoto], config: HsdConfig, workers: int
+) -> Iterator[tuple[RawPhoto, bytes | None]]:
+    """Each with its copy's bytes, in order; a few in memory at a time."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="raw") as pool:
+        for begin in range(0, len(todo), AT_ONCE * workers):
+            some = todo[begin : begin + AT_ONCE * workers]
+            yield from zip(some, pool.map(lambda photo: _picture(photos / photo.source, config), some), strict=True)
 
 
 def _picture(path: Path, config: HsdConfig) -> bytes | None:
