@@ -38,13 +38,15 @@ seed = 42
 # Trains by writing its settings into the model; `fail` names arms that end badly, `wait` one that never ends.
 DOOR = """
 import json, pathlib, sys, time, toml
+from PIL import Image
 here = pathlib.Path(sys.argv[1]); words = sys.argv[2:]
 settings = toml.loads(pathlib.Path(words[words.index("--config_file") + 1]).read_text())
 with open(here / "starts", "a") as log: log.write(json.dumps([settings["output_name"], words]) + "\\n")
 print("loading", flush=True)
 for step in (1, 2): print(f"steps:  {50 * step}%|##| {step}/2 [00:0{step}<00:01, 1.0s/it]", end="\\r", flush=True)
-out = pathlib.Path(settings["output_dir"]); out.mkdir(parents=True, exist_ok=True)
+out = pathlib.Path(settings["output_dir"]); (out / "sample").mkdir(parents=True, exist_ok=True)
 name = settings["output_name"]
+Image.new("RGB", (32, 32)).save(out / "sample" / f"{name}_e000002_00_20260101000000_1.png")
 if name in (here / "wait").read_text().split(): time.sleep(60)
 if name in (here / "fail").read_text().split(): sys.exit("CUDA out of memory")
 header = json.dumps({"__metadata__": {"arm": name}}).encode()
@@ -161,6 +163,8 @@ def test_the_whole_study_ends_in_a_report_and_a_second_call_does_nothing_again(w
     assert "Full SGA less each other arm" in report and "the paper's baseline, and full SGA" in report
     images = {path: path.stat().st_mtime_ns for path in (world / "study" / "images").rglob("*.png")}
     assert len(images) == 2 * 5 * 2 and len({path.read_bytes() for path in images}) == 20
+    progress = (world / "study" / "progress" / "alpha" / "grid.html").read_text()
+    assert all(f"alpha-{arm}" in progress for arm in ARMS)
     assert made(world).run() == 0
     assert len(starts(world)) == 10 and all(path.stat().st_mtime_ns == at for path, at in images.items())
     rows = [json.loads(line) for line in (world / "study" / "study.jsonl").read_text().splitlines()]
@@ -276,6 +280,7 @@ def test_what_would_train_the_arms_is_printed_for_a_queue(world, capsys, monkeyp
     lines = [shlex.split(line) for line in study.commands()]
     assert len(lines) == 10
     assert lines[0][:4] == ["accelerate", "launch", "-m", "sga_kohya.flux_train_network"]
+    assert lines[0][4:6] == ["--sd_scripts", str(world / "checkout")]
     assert lines[0][-1] == str(world / "study/arms/alpha/raw.toml") and Path(lines[0][-1]).is_file()
 
 

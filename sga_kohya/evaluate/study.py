@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
@@ -19,6 +20,7 @@ from sga_kohya.evaluate.overview import Overview
 from sga_kohya.evaluate.plan.arms import ARMS, arm_toml
 from sga_kohya.evaluate.plan.plan import Dataset, Plan, Variant
 from sga_kohya.evaluate.process import Process
+from sga_kohya.evaluate.report.progress import write_grid
 from sga_kohya.evaluate.sample.generate import check, sampling_of
 from sga_kohya.evaluate.sample.images import missing_images
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
@@ -91,10 +93,9 @@ class Study:
 
     def command(self, dataset: str, arm: str) -> list[str]:
         """What trains an arm, going on from its newest state where it has one and its order of data is ours."""
-        plan, words = self.plan, self.trainer
-        if words is None:
-            words = [*plan.training.launch, "-m", f"sga_kohya.{plan.training.door}"]
-        words = [*words, "--config_file", str(plan.arm_toml(dataset, arm))]
+        plan = self.plan
+        door = [*plan.training.launch, "-m", f"sga_kohya.{plan.training.door}", "--sd_scripts", str(self.checkout.root)]
+        words = [*(self.trainer or door), "--config_file", str(plan.arm_toml(dataset, arm))]
         model = plan.model(dataset, arm)
         state = states.newest_whole(model.with_name(f"{model.stem}-state")) if ARMS[arm].tuples else None
         return words if state is None else [*words, "--resume", str(state)]
@@ -143,8 +144,7 @@ class Study:
         words = self.command(dataset.name, variant.arm)
         if words[:2] == ["accelerate", "launch"]:  # of this Python, whatever the path says
             words[:2] = [sys.executable, "-m", "accelerate.commands.launch"]
-        environment = {"SD_SCRIPTS_DIR": str(self.checkout.root)}
-        with log.open("a", encoding="utf-8") as kept, Process(words, environment) as process:
+        with log.open("a", encoding="utf-8") as kept, Process(words) as process:
             for line in process.lines():
                 if found := _STEPS.search(line):
                     share(int(found[1]) / max(int(found[2]), 1))
@@ -169,8 +169,21 @@ class Study:
             with overview.stage("judge", "all"):
                 stages.ask_judge(plan)
         with overview.stage("report", "all"):
-            page = stages.write_report(plan)
-        print(page)
+            pages = [stages.write_report(plan), *self._grids()]
+        print(*pages, sep="\n")
+
+    def _grids(self) -> Iterator[Path]:
+        """The sample images that the trainings made on their way, if they were asked to: a page for each dataset."""
+        plan, prompts = self.plan, Path(str(self.plan.training.settings.get("sample_prompts")))
+        for dataset in plan.datasets:
+            folders = [plan.model(dataset.name, arm).parent for arm in plan.training.arms]
+            runs = [folder for folder in folders if (folder / "sample").is_dir()]
+            if runs:
+                words = prompts if prompts.suffix == ".txt" and prompts.is_file() else None
+                try:
+                    yield write_grid(runs, plan.out / "progress" / dataset.name, 256, words)[1]
+                except SgaError as error:  # such as a sample that a kill has cut short
+                    print(f"warning: no progress of {dataset.name}: {one_line(error)}", file=sys.stderr)
 
 
 def write_arm(plan: Plan, dataset: Dataset, arm: str) -> None:
