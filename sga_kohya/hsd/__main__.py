@@ -11,6 +11,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
@@ -129,6 +130,13 @@ def _add_writing(add: Callable[..., object]) -> None:
     add("--upscale_model", metavar="FILE", help="ESRGAN weights for crops that are too small " + _default("Lanczos"))
     add("--format", metavar=_one_of(FORMATS), help="of the slices " + _default(DEFAULTS.format))
     add("--repeats", type=int, metavar="N", help="num_repeats of every level " + _default(FINER.repeats))
+    always = " and ".join(export.file for export in EXPORTS.values() if export.always)
+    add(
+        "--export",
+        action="append",
+        metavar=_one_of(EXPORTS),
+        help="further trainers to write a file for, separated by commas " + _default(f"{always} alone"),
+    )
     add("--batch_size", type=int, metavar="N", help="for dataset.toml " + _default(DEFAULTS.batch_size))
 
 
@@ -147,6 +155,8 @@ def config_from(args: argparse.Namespace) -> HsdConfig:
     layer: Layer = {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None}
     if args.levels is not None:
         layer |= parse_levels(args.levels)
+    if args.export is not None:
+        layer["export"] = [name.strip() for names in args.export for name in names.split(",")]
     if args.iou is not None:
         layer["iou"] = dict(map(parse_iou, args.iou))
     if args.detector_arg is not None:
@@ -215,7 +225,7 @@ def _run(args: argparse.Namespace) -> int:
     if not result.tally.used:
         raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
-        print(next_command(result.out))
+        print(next_command(result.out, config.export))
     return 0
 
 

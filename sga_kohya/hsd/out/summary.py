@@ -1,18 +1,16 @@
 """What a run made, for a person to read: a table, warnings with what to do, the next command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
-from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML
-from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
+from sga_kohya.hsd.out.exports import wanted
 from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import Found
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
-from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.pictures import RAW, is_picture
 from sga_kohya.kit.text import safe
 
@@ -39,21 +37,13 @@ def summarise(result: Result, config: HsdConfig) -> str:
     return "\n".join(lines)
 
 
-def next_command(out: Path) -> str:
-    """What to run next: with sd-scripts, or with musubi-tuner, which caches latents and text by commands of its own."""
-    dataset, musubi = (f"--dataset_config {shell_word(out / name)}" for name in (DATASET_TOML, MUSUBI_TOML))
-    train = "accelerate launch -m sga_kohya"
-    cache = "python src/musubi_tuner/flux_2_cache"
-    model = "--model_version klein-base-9b"
-    lines = [
-        "",
-        "next:",
-        f"  {train}.flux_train_network --config_file your.toml {dataset}",
-        "or in the folder of musubi-tuner, for instance FLUX.2:",
-        f"  {cache}_latents.py {model} --vae ae.safetensors {musubi}",
-        f"  {cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {musubi}",
-        f"  {train}.musubi flux_2_train_network --config_file your.toml {musubi}",
-    ]
+def next_command(out: Path, asked: Collection[str] = ()) -> str:
+    """What to run next, with each trainer that has a file here. asked: exports by name."""
+    lines = ["", "next:"]
+    for export in wanted(asked):
+        lines += [f"with {export.trainer}:", *(f"  {command}" for command in export.use(out / export.file))]
+        if export.loses:
+            lines.append(f"  gets {export.gets}; loses {export.loses}")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ KEYS: dict[str, type] = {
     **dict.fromkeys(("detector_options", "iou", "level", "overrides"), dict),
     "duplicate_overlap": float,
     "drop_tags": bool,
-    "levels": list,
+    **dict.fromkeys(("levels", "export"), list),
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
 PATH_OPTIONS = ("annotations", "classes", "model")
@@ -156,6 +156,8 @@ def _mismatch(key: str, value: Any, kind: type) -> str:
         return "a list of [WIDTH, HEIGHT]"
     if key == "levels" and not _all_are(value, str):
         return 'a list of names, such as ["macro", "micro"]'
+    if key == "export" and not _all_are(value, str):
+        return 'a list of trainers, such as ["simpletuner"]'
     if key == "iou" and not all(name.count("/") == 1 and _is_a(iou, float) for name, iou in dict(value).items()):
         return '"COARSER/FINER" = NUMBER, such as "meso/micro" = 0.7'
     return ""
