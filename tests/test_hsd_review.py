@@ -197,6 +197,11 @@ def test_an_edited_caption_stays_and_so_does_its_slice(photos, out):
         run(photos, out, config)
         assert caption(out, "1_micro/astronaut.png") == "a visor\nof glass\n"
     assert caption(out, "1_macro/astronaut.png") == "other words\n"
+    close = (*LEVELS[:2], replace(LEVELS[2], caption_prefix="close-up of "))
+    run(photos, out, replace(another(), levels=LEVELS))
+    run(photos, out, replace(another(), levels=close))
+    assert caption(out, "1_micro/astronaut.png") == "a visor\nof glass\n", "captions alone were made anew"
+    assert caption(out, "1_micro/coffee.png") == "close-up of words\n"
 
 
 def test_a_caption_of_the_review_goes_over_the_edit_that_was_seen_and_not_over_a_later_one(photos, out):
@@ -439,6 +444,16 @@ def test_an_out_without_a_run_cannot_be_reviewed(tmp_path, capsys):
     with pytest.raises(SgaError, match="give the OUT of a finished run"):
         Desk(tmp_path, None)
     assert main(["review", str(tmp_path / "nothing")]) == 2 and "give the OUT" in capsys.readouterr().err
+
+
+def test_what_made_the_slices_need_not_be_there_to_review_them(out):
+    settings = (out / "hsd_config.toml").read_text()
+    gone = {'"heuristic"': '"mine"', '"inherit"': '"mine.module:function"', 'masks = ""': 'masks = "/gone"'}
+    for known, other in gone.items():
+        assert known in settings
+        settings = settings.replace(known, other)
+    (out / "hsd_config.toml").write_text(settings)
+    assert len(view(out)["slices"]) == 3 and Desk(out, None).album.config.min_size == 64
 
 
 def test_a_place_waits_while_its_level_is_away(photos, out):

@@ -19,8 +19,12 @@ from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.kit.text import lines_of, safe
 
-NOTHING_LOOKS = {"detector": "heuristic", "detector_options": {}, "upscale_model": "", "device": ""}
-"""Over the settings of OUT: no detector is asked here, so none has to be there."""
+DEFAULTS = HsdConfig()
+NOTHING_LOOKS = {
+    **{"detector": DEFAULTS.detector, "detector_options": {}, "captioner": DEFAULTS.captioner, "captioner_options": {}},
+    **{"masks": DEFAULTS.masks, "upscale_model": "", "device": ""},
+}
+"""Over the settings of OUT: nothing is detected or enlarged here, so no model and no code for it has to be there."""
 
 
 @dataclass(frozen=True)
