@@ -31,6 +31,13 @@ __all__ = ["detector", "out", "photos"]
 
 PHOTOS = "document.querySelectorAll('.photo').length"
 CARD = "document.querySelector('.photo.current')"
+LOSE_A_REPLY = """
+window.lost = 0; const real = fetch;
+window.fetch = async (name, ...more) => {
+  const reply = await real(name, ...more);
+  if (name === "decide" && !lost++) throw new TypeError("the connection is gone");
+  return reply;
+}; 0"""
 
 
 @contextlib.contextmanager
@@ -213,12 +220,18 @@ def test_a_kill_of_the_command_loses_nothing(photos, out, tmp_path):
             assert again == url, "so that the page that is open goes on"
             page.until(f"{CARD}.querySelectorAll('.slice.rejected').length === 2")
             page.until("document.querySelector('#trouble').hidden")
+
+            # Kept, but the command could not say so any more: it is sent again, and is the same decision.
+            page.run(LOSE_A_REPLY)
+            page.key("a")
+            page.key("Enter")
+            page.until(f"{CARD}.querySelectorAll('.slice.added').length === 1 && lost === 2")
     finally:
         process.kill()
         process.wait()
-    assert [row["level"] for row in Decisions(out).rows] == ["meso", "micro"] and Decisions(out).unread == 1
+    assert [row["level"] for row in Decisions(out).rows] == ["meso", "micro", "micro"] and Decisions(out).unread == 1
     run(photos, out, CONFIG)
-    assert [level for level, _ in kept(out)] == ["macro"] and len(reasons(out)) == 2
+    assert [level for level, _ in kept(out)] == ["macro", "micro"] and len(reasons(out)) == 2
 
 
 def test_nothing_lies_beyond_the_right_edge_on_either_page(photos, out, tmp_path):
