@@ -22,19 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sga_kohya.hosts.musubi.families import SCRIPTS  # noqa: E402
 from tests.host.matrix import _order, _ranges, write  # noqa: E402
-from tests.musubi import conftest, tiny  # noqa: E402
+from tests.musubi import conftest  # noqa: E402
+from tests.musubi.stacks import RUNS, STACKS  # noqa: E402
 
 RESULTS = Path(__file__).with_name("matrix.json")
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- scripts: tests/musubi/matrix.py -->", "<!-- /scripts -->"
 TRAINED, INSTALLED, ABSENT = "trained", "installed", "absent"
-LORA = {"network_dim": 4, "network_alpha": 4}
-RUNS: dict[str, dict[str, Any]] = {
-    "flux_2_train_network": {"stack": "flux_2"},
-    "wan_train_network": {"stack": "wan"},
-    "zimage_train_network": {"stack": "z_image", "network_module": "networks.lora_zimage", **LORA},
-    "zimage_train": {"stack": "z_image"},
-}
 KINDS = {"_train_network": "adapter", "_train": "full fine-tune"}
 
 
@@ -56,6 +50,8 @@ def run_all(only: list[str]) -> dict:
     tuners = {name_of(path): path for path in (conftest.default_tuner(), *conftest.other_tuners()) if path}
     if not tuners:
         sys.exit(conftest.NO_TUNER)
+    if conftest.own_transformers() is None:
+        sys.exit(conftest.NO_TRANSFORMERS)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"versions": {}}
     chosen = [version for version in tuners if all(word in version for word in only)]
     for version in (bar := tqdm(chosen, unit="version", file=sys.stdout)):
@@ -83,7 +79,7 @@ def of_version(tuner: Path, folder: Path) -> dict[str, str]:
 def train(server: conftest.Server, folder: Path, script: str, options: dict[str, Any]) -> str:
     stack, out = options["stack"], folder / script
     job = {"write": folder / stack, "stack": stack, "groups": conftest.GROUPS, "sizes": conftest.SIZES}
-    arguments = {**conftest.COMMON, **tiny.stack_of(stack).arguments(folder / stack), "output_dir": out}
+    arguments = {**conftest.COMMON, **STACKS[stack].arguments(folder / stack), "output_dir": out}
     arguments |= {"max_train_steps": 2, "max_train_epochs": None}
     arguments |= {name: value for name, value in options.items() if name != "stack"}
     try:
