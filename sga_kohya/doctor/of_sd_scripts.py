@@ -59,7 +59,7 @@ class SdScripts:
     def install(self, config: SgaConfig, script: str) -> "Installation":
         from sga_kohya.hosts.sd_scripts.install import install_for
 
-        return install_for(config, self.checkout)
+        return install_for(config, self.checkout, script)
 
     def parser(self, script: str) -> argparse.ArgumentParser:
         from sga_kohya.hosts.sd_scripts.settings import host_parser

@@ -28,6 +28,7 @@ from sga_kohya.hsd.photos.images import find_images
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe
+from sga_kohya.kit.values import mapping, number, one_of, text, whole
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 """Apache-2.0; used without an endpoint."""
@@ -209,14 +210,15 @@ def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def create(options: Options, photos: Path) -> VlmDetector:
-    endpoint, model = options.text("endpoint"), options.text("model")
-    key_variable, request = options.text("api_key_env", "OPENAI_API_KEY"), options.table("request")
-    timeout, parallel = options.number("timeout", 120, 1), options.whole("parallel", 4)
-    labels, max_new_tokens = phrases(options), options.whole("max_new_tokens", 1024)
-    coordinates, side = options.choice("coordinates", ("relative", "pixels")), options.whole("side", 1024, 64)
-    attempts, max_calls = options.whole("attempts", 3), options.whole("max_calls", 0, 0)
+    read = options.read
+    endpoint, model = read("endpoint", text, ""), read("model", text, "")
+    key_variable, request = read("api_key_env", text, "OPENAI_API_KEY"), read("request", mapping, {})
+    timeout, parallel = read("timeout", number(1), 120), read("parallel", whole(1), 4)
+    labels, max_new_tokens = phrases(options), read("max_new_tokens", whole(1), 1024)
+    coordinates, side = read("coordinates", one_of(("relative", "pixels")), "relative"), read("side", whole(64), 1024)
+    attempts, max_calls = read("attempts", whole(1), 3), read("max_calls", whole(0), 0)
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    cache = Path(options.text("cache", f"{home}/sga_kohya/vlm_replies")).expanduser()
+    cache = Path(read("cache", text, f"{home}/sga_kohya/vlm_replies")).expanduser()
     if endpoint and not endpoint.startswith(("http://", "https://")):
         options.problems.append(f"endpoint = {endpoint!r}: write a URL, such as http://localhost:8000/v1")
     if endpoint and not model:
