@@ -1,4 +1,4 @@
-"""One short run of each tiny stack, and the seams of every script, on every musubi-tuner found here, as a table.
+"""One short run of every script with a tiny model, on every musubi-tuner found here, as a table.
 
     python tests/musubi/matrix.py [--only WORD ...] [--write-readme]
 
@@ -98,14 +98,12 @@ def name_of(tuner: Path) -> str:
 def as_markdown(results: dict) -> str:
     """The README's table. `all` are the versions named below it."""
     versions = sorted(results["versions"], key=_order)
-    lines = ["| script | trains | a tiny model trained on | seams fit on |", "|---|---|---|---|"]
+    lines = ["| script | trains | on | a tiny model trained on |", "|---|---|---|---|"]
     for script, family in SCRIPTS.items():
-        row = {version: results["versions"][version].get(script) for version in versions}
-        trained = [version for version in versions if row[version] == TRAINED]
-        fits = [version for version in versions if row[version] in (TRAINED, INSTALLED)]
+        trained = [version for version in versions if results["versions"][version].get(script) == TRAINED]
         kind = next(text for end, text in KINDS.items() if script.endswith(end))
-        run = _ranges(trained, versions) if script in RUNS else "–"
-        lines.append(f"| `{script}` | {family.name} {kind} | {run} | {_ranges(fits, versions)} |")
+        data = "images and clips" if STACKS[RUNS[script]["stack"]].videos else "images"
+        lines.append(f"| `{script}` | {family.name} {kind} | {data} | {_ranges(trained, versions)} |")
     return "\n".join(lines)
 
 
