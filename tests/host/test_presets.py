@@ -30,8 +30,8 @@ ASK = """
 import importlib, json, sys, toml
 from pathlib import Path
 from sga_kohya import SgaConfig, install
-from sga_kohya.hosts.sd_scripts.settings import host_parser, parse
-from sga_kohya.hosts.toml_keys import wrong_settings
+from sga_kohya.hosts.sd_scripts.settings import host_parser
+from sga_kohya.hosts.toml_keys import parse, wrong_settings
 
 root, presets, datasets, answer = json.loads(sys.argv[1])
 sys.argv[1:] = []
