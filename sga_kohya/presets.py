@@ -1,7 +1,6 @@
 """Complete settings to start from: python -m sga_kohya.presets list | show NAME | copy NAME DIR"""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import run_command, shell_word
 from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.hints import closest
 from sga_kohya.kit.toml_file import toml_string
 
 # In a wheel they lie inside the package, in a clone beside it.
@@ -40,8 +40,8 @@ def find_preset(name: str) -> Path:
     files = preset_files()
     path = files.get(name.removesuffix(".toml"))
     if path is None:
-        close = difflib.get_close_matches(name, files, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see `python -m sga_kohya.presets list`"
+        close = closest(name, files)
+        hint = f"did you mean {close}?" if close else "see `python -m sga_kohya.presets list`"
         raise SgaError(f"no preset {name!r}: {hint}")
     return path
 

@@ -45,7 +45,7 @@ class Levels:
 
     def noise_levels(self, label: str | None, bucket: tuple[int, int], count: int) -> Tensor:
         """As the host draws them and our parts move them. The random state is left as it was."""
-        seam = next(seam for seam in noise.SEAMS if seam.target.startswith(f"{self.family.sampler}."))
+        [seam] = noise.seams_of(self.family.scripts[0])
         original = inspect.unwrap(getattr(import_module(self.family.sampler), seam.target.rpartition(".")[2]))
         session = Session(replace(self.config, path=LINEAR))  # whose points need channels; levels are the same
         session.started(Run(self.modulation))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Container, Sequence
 from pathlib import Path
 
+from sga_kohya.hsd.masks.sources import NONE
 from sga_kohya.hsd.out.dataset_toml import HEADER, quoted
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.sealed import sealed
@@ -54,7 +55,11 @@ enable_bucket = true
 bucket_no_upscale = true
 batch_size = {config.batch_size}
 caption_extension = ".txt"
-"""
+{_masks(config.masks)}"""
+
+
+def _masks(masks: str) -> str:
+    return "" if masks == NONE else "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n"
 
 
 def _level(level: LevelConfig, out: Path) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Container
 from pathlib import Path
 
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
+from sga_kohya.hsd.masks.sources import NONE, are_beside
+from sga_kohya.hsd.out.manifest import mask_folder
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.sealed import sealed
 
@@ -14,7 +16,9 @@ HEADER = "# Written by sga_kohya.hsd and rewritten by its next run here: edit a 
 
 def dataset_toml(config: HsdConfig, out: Path, present: Container[str]) -> str:
     """out: absolute. present: names of the levels that have slices; the others are left out, with a comment."""
-    subsets = [_subset(level, out) if level.name in present else _absent(level) for level in config.levels]
+    subsets = [
+        _subset(level, out, config.masks) if level.name in present else _absent(level) for level in config.levels
+    ]
     return sealed(HEADER, "\n".join([_dataset(config), *subsets]))
 
 
@@ -34,16 +38,28 @@ max_bucket_reso = {max(sides)}
 """
 
 
-def _subset(level: LevelConfig, out: Path) -> str:
+def _subset(level: LevelConfig, out: Path, masks: str) -> str:
     # A table of its own: toml 0.10.2 makes an inline table into an object that data loader workers cannot pickle.
     return f"""[[datasets.subsets]]
 image_dir = {quoted(str(out / level.folder))}
 num_repeats = {level.repeats}
 caption_extension = ".txt"
-
+{_masks(level, out, masks)}
 [datasets.subsets.custom_attributes]
 granularity = {quoted(level.name)}
 """
+
+
+def _masks(level: LevelConfig, out: Path, masks: str) -> str:
+    """Masks in the slices as a DreamBooth dataset takes them, those beside as a ControlNet dataset does."""
+    if masks == NONE:
+        return ""
+    told = (
+        "# What is black in a mask, or transparent, does not count with masked_loss = true in the training settings.\n"
+    )
+    if are_beside(masks):
+        return f"{told}conditioning_data_dir = {quoted(str(out / mask_folder(level.folder)))}\n"
+    return f"{told}alpha_mask = true\n"
 
 
 def _absent(level: LevelConfig) -> str:

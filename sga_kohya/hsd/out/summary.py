@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.masks.sources import NONE
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
-from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
+from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import Found
@@ -41,16 +42,17 @@ def summarise(result: Result, config: HsdConfig) -> str:
     return "\n".join(lines)
 
 
-def next_command(out: Path) -> str:
+def next_command(out: Path, config: HsdConfig) -> str:
     """What to run next: with sd-scripts, or with musubi-tuner, which caches latents and text by commands of its own."""
     dataset, musubi = (f"--dataset_config {shell_word(out / name)}" for name in (DATASET_TOML, MUSUBI_TOML))
     train = "accelerate launch -m sga_kohya"
+    masked = "" if config.masks == NONE else " --masked_loss"
     cache = "python src/musubi_tuner/flux_2_cache"
     model = "--model_version klein-base-9b"
     lines = [
         "",
         "next:",
-        f"  {train}.flux_train_network --config_file your.toml {dataset}",
+        f"  {train}.flux_train_network --config_file your.toml {dataset}{masked}",
         "or in the folder of musubi-tuner, for instance FLUX.2:",
         f"  {cache}_latents.py {model} --vae ae.safetensors {musubi}",
         f"  {cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {musubi}",
@@ -94,6 +96,7 @@ def _lost(tally: Tally) -> Iterator[str]:
     for kind, count in sorted(tally.lost.items()):
         advice = {
             NEAR_DUPLICATE: "; --near_duplicates -1 keeps them",
+            UNREADABLE_MASK: "; give each photo a mask of its own shape",
             UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
@@ -115,8 +118,9 @@ def _guessed(tally: Tally) -> Iterator[str]:
 def _left_alone(result: Result) -> Iterator[str]:
     """What the user has changed in OUT, and photos that were out of reach."""
     captions = [file for file in result.edited if file.endswith(".txt")]
-    slices = [file for file in result.edited if not file.endswith(".txt")]
-    for kind, files in (("captions", captions), ("slices", slices)):
+    masks = [file for file in result.edited if file.startswith(MASKS)]
+    slices = [file for file in result.edited if file not in (*captions, *masks)]
+    for kind, files in (("captions", captions), ("masks", masks), ("slices", slices)):
         if files:
             yield f"{len(files)} {kind} were edited here and stay as they are, such as {files[0]}"
     if result.unopened:
