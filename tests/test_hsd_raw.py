@@ -89,8 +89,11 @@ def test_words_edited_by_hand_reach_the_raw_arm_and_its_own_edited_files_stay(ph
     (out / "1_macro" / "turned.txt").write_text("better words\n")
     (out / "photos_raw" / "small.txt").write_text("my own\n")
     (out / "photos_raw" / "mine.png").write_bytes((out / "photos_raw" / "small.png").read_bytes())
+    before = {path: path.stat().st_mtime_ns for path in (out / "photos_raw").glob("*.png")}
     result = run(photos, out, CONFIG)
     assert (out / "photos_raw" / "turned.txt").read_text() == "better words\n"
+    after = {path: path.stat().st_mtime_ns for path in (out / "photos_raw").glob("*.png")}
+    assert after == before, "other words are no reason to make the picture anew"
     assert (out / "photos_raw" / "small.txt").read_text() == "my own\n"
     assert result.foreign == ["photos_raw/mine.png"]
     (photos / "small.png").unlink()

@@ -75,13 +75,16 @@ def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress
     wanted = list(_wanted(photos, out, config))
     folder, missing = _RawFolder(out), set()
     with closing(folder):
-        todo = [photo for photo in wanted if not folder.holds(photo)]
+        todo = [photo for photo in wanted if not folder.holds_image(photo)]
         made = _pictures(photos, todo, config, workers)
         for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
             if data is None:
                 missing.add(photo.source)
             else:
-                folder.write(photo, data)
+                folder.write(photo, photo.file, data)
+        for photo in wanted:
+            if photo.source not in missing and not folder.holds_caption(photo):
+                folder.write(photo, caption_file(photo.file), photo.caption.encode())
     kept = [photo for photo in wanted if photo.source not in missing]
     removed, left = folder.sweep(kept)
     texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
@@ -152,28 +155,32 @@ class _RawFolder:
     def close(self) -> None:
         self.journal.close()
 
-    def holds(self, photo: RawPhoto) -> bool:
-        """Whether the image is there from the same photo, and its caption says the same; or someone has edited them."""
-        image, caption = self.written.get(photo.file), self.written.get(caption_file(photo.file))
-        if image is None or caption is None or image.get("from") != photo.made_from:
-            return False
-        words = self.out / caption_file(photo.file)
-        same = words.is_file() and (words.read_bytes() == photo.caption.encode() or self.edited(caption["file"]))
-        return same and (self.out / photo.file).is_file()
+    def holds_image(self, photo: RawPhoto) -> bool:
+        """Whether it is there from the same photo, or someone has edited it since."""
+        return self.written.get(photo.file, {}).get("from") == photo.made_from and (self.out / photo.file).is_file()
+
+    def holds_caption(self, photo: RawPhoto) -> bool:
+        """Whether it says the same, or someone has edited it since."""
+        file = caption_file(photo.file)
+        there = self.out / file
+        return there.is_file() and (there.read_bytes() == photo.caption.encode() or self._is_anothers(file))
 
     def edited(self, file: str) -> bool:
         path = self.out / file
         return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
 
-    def write(self, photo: RawPhoto, image: bytes) -> None:
-        self._purge_caches(photo.file)
-        words = photo.caption.encode()
-        for file, data in ((photo.file, image), (caption_file(photo.file), words)):
-            row = {"file": file, "sha256": digest(data), "from": photo.made_from}
-            if not (file in self.written and self.edited(file)):
-                self.journal.append(row)
-                write_whole(self.out / file, data)
-                self.written[file] = row
+    def write(self, photo: RawPhoto, file: str, data: bytes) -> None:
+        """One of a photo's two files, unless someone has edited it."""
+        if self._is_anothers(file):
+            return
+        self._purge_caches(file)
+        row = {"file": file, "sha256": digest(data), "from": photo.made_from}
+        self.journal.append(row)
+        write_whole(self.out / file, data)
+        self.written[file] = row
+
+    def _is_anothers(self, file: str) -> bool:
+        return file in self.written and self.edited(file)
 
     def sweep(self, kept: list[RawPhoto]) -> tuple[int, list[str]]:
         """Remove what is no longer wanted. Returns how many files went, and those that stay because they were edited.
