@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_CACHE, caches_by_stem
@@ -112,13 +113,17 @@ def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
 
 
 def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str:
-    """The words that its coarsest slice trains on; of a photo with several regions, the photo's own."""
-    whole = [row for row in rows if row.granularity == config.coarsest.name]
-    if len(whole) == 1 and len({row.group for row in rows}) == 1:
-        with suppress(OSError):
-            return read_text(out / caption_file(str(whole[0].file))).strip() or NOTHING_KNOWN
-    source = rows[0].source
-    return find_caption(photos / source, photos, config.of(config.override_of(source)).caption).text
+    """Those that its coarsest slice trains on; of a photo with several regions, those that somebody wrote for it."""
+    source, first = rows[0].source, next((row for row in rows if row.granularity == config.coarsest.name), rows[0])
+    # What cannot be read now, such as on a drive that is away, is no reason to stop here.
+    with suppress(OSError, SgaError):
+        if len({row.group for row in rows}) > 1:
+            found = find_caption(photos / source, photos, config.of(config.override_of(source)).caption)
+            if not found.guessed:
+                return found.text
+    with suppress(OSError, SgaError):
+        return read_text(out / caption_file(str(first.file))).strip() or NOTHING_KNOWN
+    return NOTHING_KNOWN
 
 
 def _pictures(
