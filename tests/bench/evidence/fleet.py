@@ -99,7 +99,6 @@ class Fleet:
         text: Callable[[Sequence[str]], tuple[Tensor, Tensor | None]],
         batch_size: int,
         window: int = 48,
-        compiled: bool = False,
     ):
         self.denoiser, self.trained, self.members, self.text = denoiser, trained, members, text
         self.batch_size, self.window = batch_size, window
@@ -116,7 +115,6 @@ class Fleet:
         self.recorded = [Recorded() for _ in members]
         self.generators = [torch.Generator().manual_seed(1000 + member.seed) for member in members]
         self.values = self._views(shapes)
-        self._forward = torch.compile(self._losses) if compiled else self._losses
         self.passes = 0
 
     def _views(self, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
@@ -147,7 +145,7 @@ class Fleet:
         for _ in range(passes):
             parts = [next(member.stream) for member in self.members]
             batch, target, share = self._prepared(parts)
-            losses = self._forward(self.values, batch, target)
+            losses = self._losses(self.values, batch, target)
             (losses * share).sum().backward()
             self.passes += 1
             self._update([number for number, part in enumerate(parts) if part.last])

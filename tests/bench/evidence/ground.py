@@ -24,18 +24,19 @@ FEATURES = 16
 
 
 class Shuffled:
-    """A codec without loss: 2x2 pixels become the channels of one latent, scaled to about unit variance."""
+    """2x2 pixels become the channels of one latent, scaled to about unit variance. pool: pixels averaged before."""
 
     factor, channels = 2, 12
 
-    def __init__(self, middle: float, scale: float):
-        self.middle, self.scale = middle, scale
+    def __init__(self, middle: float, scale: float, pool: int):
+        self.middle, self.scale, self.pool = middle, scale, pool
 
     def encode(self, images: Tensor) -> Tensor:
-        return F.pixel_unshuffle((images - self.middle) / self.scale, self.factor)
+        return F.pixel_unshuffle((F.avg_pool2d(images, self.pool) - self.middle) / self.scale, self.factor)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return (F.pixel_shuffle(latents, self.factor) * self.scale + self.middle).clamp(-1, 1)
+        pixels = (F.pixel_shuffle(latents, self.factor) * self.scale + self.middle).clamp(-1, 1)
+        return F.interpolate(pixels, scale_factor=float(self.pool))
 
 
 class Words:
@@ -79,16 +80,16 @@ class Ground:
         return x.view(shape), noise, float(timestep)
 
 
-def make_ground(kind: str, folder: Path, width: int, steps: int, device: torch.device) -> Ground:
+def make_ground(kind: str, folder: Path, width: int, pool: int, steps: int, device: torch.device) -> Ground:
     """FOLDER/KIND.pt: a small model of that kind, pretrained on the broad corpus for so many steps."""
     broad = torch.load(folder / "broad.pt", weights_only=True)
     images = broad["train"]["images"]
-    codec = Shuffled(float(images.mean()), float(images.std()))
+    codec = Shuffled(float(images.mean()), float(images.std()), pool)
     torch.manual_seed(0)
     stack = build(kind, codec, width, 3 if kind == "dit" else 2, {})  # type: ignore[arg-type]
     stack.denoiser.to(device).requires_grad_(False)
     ground = Ground(kind, stack, codec, Words(kind == "dit"), codec.encode(broad["held"]["images"]))
-    file = folder / f"{kind}-{width}-{steps}.pt"
+    file = folder / f"{kind}-{width}-{steps}.pt" if pool == 1 else folder / f"{kind}-{width}-{steps}-pool{pool}.pt"
     if not file.is_file():
         weights = _pretrained(ground, codec.encode(images), steps)
         with whole_file(file) as part:

@@ -49,17 +49,17 @@ class Size:
     train_photos: int
     held_slices: int
     drawn: int
+    pool: dict[str, int] = field(default_factory=lambda: {"dit": 1, "unet": 1})
     photos: int = corpora.PHOTOS
     broad: float = 1.0
     judge: int = 400
-    compiled: bool = False
 
 
 SIZES = {
-    "quick": Size("quick", {"dit": 32, "unet": 32}, {"dit": 4, "unet": 2}, (2, 4, 6), 2, 8, 2, 1, 6, 2, 20, 18, 0.02, 4),
+    "quick": Size("quick", {"dit": 32, "unet": 32}, {"dit": 4, "unet": 2}, (2, 4, 6), 2, 8, 2, 1, 6, 2, 20, photos=18, broad=0.02, judge=4),
     "cpu": Size(
-        "cpu", {"dit": 64, "unet": 32}, {"dit": 1500, "unet": 500}, (100, 200, 400, 600), 4, 8, 6, 2, 40, 12, 64,
-        compiled=True,
+        "cpu", {"dit": 64, "unet": 32}, {"dit": 1500, "unet": 600}, (100, 200, 300), 4, 8, 6, 2, 40, 10, 32,
+        {"dit": 1, "unet": 2},
     ),
     "gpu": Size(
         "gpu", {"dit": 64, "unet": 32}, {"dit": 3000, "unet": 3000}, (100, 200, 400, 600), 4, 160, 10, 3, 40, 12, 96
@@ -84,14 +84,15 @@ class Cell:
         return f"{self.model}, {self.domain}, {form}" + (", captions tell scale" if self.scale else "")
 
 
+CONTROLS = ("accumulation", "stratified", "opposite", "one common")
 MAIN = ("raw", "h-sd", "without tuples", "without modulation", "full")
 CELLS = (
-    Cell("dit", "drawings", tuple(ARMS), (5e-4, 1e-3, 2e-3)),
-    Cell("unet", "drawings", (*MAIN, "accumulation", "one common", "opposite"), (5e-4, 1e-3)),
-    Cell("dit", "stamps", tuple(arm for arm in ARMS if arm != "one common, low"), (5e-4, 1e-3, 2e-3)),
-    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified"), (2e-3, 4e-3, 8e-3), rank=2),
-    Cell("dit", "mixed", (*MAIN, "accumulation", "stratified", "opposite"), (5e-4, 1e-3, 2e-3)),
-    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified", "opposite"), (5e-4, 1e-3, 2e-3), scale=True),
+    Cell("dit", "drawings", (*MAIN, *CONTROLS), (1e-3, 2e-3)),
+    Cell("unet", "drawings", (*MAIN, "one common"), (5e-4, 1e-3)),
+    Cell("dit", "stamps", (*MAIN, *CONTROLS), (1e-3, 2e-3)),
+    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified"), (4e-3, 8e-3), rank=2),
+    Cell("dit", "mixed", (*MAIN, "accumulation", "stratified", "opposite"), (1e-3, 2e-3)),
+    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified", "opposite"), (1e-3, 2e-3), scale=True),
 )
 
 
@@ -139,7 +140,7 @@ class Study:
     def ground(self, kind: str) -> Ground:
         if kind not in self._grounds:
             width, steps = self.size.width[kind], self.size.pretraining[kind]
-            self._grounds[kind] = make_ground(kind, self.folder, width, steps, self.device)
+            self._grounds[kind] = make_ground(kind, self.folder, width, self.size.pool[kind], steps, self.device)
         return self._grounds[kind]
 
     def run(self, cells: Sequence[Cell]) -> None:
@@ -163,14 +164,22 @@ class Study:
         rates = {arm: list(cell.rates) for arm in cell.arms}
         for _ in range(1 + MOST_EXTENSIONS):
             yield [Job(cell.name, arm, lr, seed) for arm in cell.arms for lr in rates[arm] for seed in choosing]
-            best = best_rates(self.rows(cell), self.size.choosing)
+            best = self._best(cell, rates)
             for arm, grid in rates.items():
                 grid += [lr for lr in _beyond(best[arm], grid) if lr not in grid]
-        best = best_rates(self.rows(cell), self.size.choosing)
+        best = self._best(cell, rates)
         wanted = {arm: {best[arm], best.get(STOCK, best[arm])} for arm in cell.arms}
-        for seed in others:
-            yield [Job(cell.name, arm, lr, seed) for arm in cell.arms for lr in sorted(wanted[arm])]
-        yield [Job(cell.name, arm, lr, seed) for arm in cell.arms for lr in sorted(wanted[arm]) for seed in choosing]
+        yield [
+            Job(cell.name, arm, lr, seed)
+            for seed in (*choosing, *others)
+            for arm in cell.arms
+            for lr in sorted(wanted[arm])
+        ]
+
+    def _best(self, cell: Cell, rates: dict[str, list[float]]) -> dict[str, float]:
+        """Among the rates so far: an earlier run may have left others, and must not change what is done next."""
+        rows = [row for row in self.rows(cell) if row["lr"] in rates.get(row["arm"], ())]
+        return best_rates(rows, self.size.choosing)
 
     def _run(self, cell: Cell, jobs: Sequence[Job]) -> bool:
         """False where time is over."""
@@ -191,19 +200,16 @@ class Study:
         return True
 
     def _chunk(self, cell: Cell, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-        """Runs side by side. Compiled code is for one number of models, so a short chunk is filled up with copies."""
-        filled = list(jobs) + [jobs[-1]] * (self.size.models - len(jobs) if self.size.compiled else 0)
+        """Runs side by side."""
         ground, domain, began = self.ground(cell.model), corpora.load_domain(self.folder, cell.domain), time.time()
-        splits = {seed: Split(domain, ground, self.size, seed, cell.scale) for seed in {job.seed for job in filled}}
-        seeds = [job.seed for job in filled]
-        held = [splits[job.seed].held for job in filled]
-        members = [splits[job.seed].member(ground, job, self.size) for job in filled]
+        splits = {seed: Split(domain, ground, self.size, seed, cell.scale) for seed in {job.seed for job in jobs}}
+        seeds = [job.seed for job in jobs]
+        held = [splits[job.seed].held for job in jobs]
+        members = [splits[job.seed].member(ground, job, self.size) for job in jobs]
         trained = Trained(ground.stack.denoiser, cell.rank)
-        fleet = Fleet(
-            ground.stack.denoiser, trained, members, ground.text, self.size.batch_size, compiled=self.size.compiled
-        )
-        curves: list[list[dict[str, Any]]] = [[] for _ in filled]
-        for at in (0, *self.size.passes):
+        fleet = Fleet(ground.stack.denoiser, trained, members, ground.text, self.size.batch_size)
+        curves: list[list[dict[str, Any]]] = [[] for _ in jobs]
+        for at in self.size.passes:
             fleet.train(at - fleet.passes)
             for curve, errors in zip(curves, measures.held_out(fleet, ground, held, seeds), strict=True):
                 curve.append({"passes": at, **errors})
@@ -215,7 +221,7 @@ class Study:
             measures.retention(fleet, ground, seeds),
             measures.conflict(fleet, ground, held, seeds),
             [measures.of_samples(some, one, self.judge) for some, one in zip(drawn, held, strict=True)],
-            strict=False,
+            strict=True,
         )
         seconds = (time.time() - began) / len(jobs)
         return [
