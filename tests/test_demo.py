@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from . import demo_picture
+from .evaluate_browser import chromium
+
 SECTIONS = ("groups", "plan", "noise", "cosines", "loss", "samples", "limits", "study", "runs", "next")
 
 
@@ -63,6 +66,12 @@ def test_headless_chromium_opens_it_without_complaint(report, tmp_path):
     assert ":CONSOLE" not in done.stderr
     assert all(f'<section id="{name}">' in done.stdout for name in SECTIONS)
     assert done.stdout.count("<svg") >= 6
+
+
+def test_the_readmes_picture_is_of_the_page_as_it_is(report, tmp_path):
+    with chromium(tmp_path) as page:
+        page.open(report[0].as_uri())
+        assert demo_picture.layout(page) == demo_picture.taken_of(), f"take it anew: {demo_picture.__doc__}"
 
 
 def test_refuses_a_folder_with_other_things(tmp_path):

@@ -1,8 +1,11 @@
 """The study of the papers' claims: its arms, its many models at once, its stages and what it says of numbers."""
 
+import csv
 import dataclasses
 import json
 import math
+import re
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
 
 import numpy as np
@@ -16,7 +19,7 @@ from sga_kohya.reference.objectives import FlowMatching, slice_losses
 from sga_kohya.tuples.step import Slice
 
 from .bench.coverage import coverage
-from .bench.evidence import corpora, ground, study, verdicts
+from .bench.evidence import corpora, ground, page, study, verdicts
 from .bench.evidence.arms import ARMS, Material, sub_batches
 from .bench.evidence.fleet import Fleet, Member, Trained
 
@@ -76,7 +79,9 @@ def test_arms_on_slices_differ_in_nothing_but_what_shares_a_step(material):
 def test_siblings_share_a_step_in_tuples_and_seldom_in_the_controls(material):
     def together(name):
         steps = epoch_of(ARMS[name], material)
-        return sum(len(keys) - len({photo_of(k) for k in keys}) for keys in ([k for p in s for k in p.keys] for s in steps))
+        return sum(
+            len(keys) - len({photo_of(k) for k in keys}) for keys in ([k for p in s for k in p.keys] for s in steps)
+        )
 
     most = sum(2 if number % 3 else 1 for number in range(12))
     assert together("full") == together("without modulation") == most
@@ -102,7 +107,9 @@ def test_the_stratified_control_has_the_granularities_of_a_tuple_and_the_weights
 def test_modulation_is_the_papers_its_reverse_or_one_for_all():
     assert ARMS["full"].shift == {"macro": 0.5, "meso": 0.0, "micro": -0.5}
     assert ARMS["opposite"].shift == {"macro": -0.5, "meso": 0.0, "micro": 0.5}
-    assert ARMS["opposite"].gamma == {level: ARMS["full"].gamma[turned] for level, turned in zip(LEVELS, LEVELS[::-1], strict=True)}
+    assert ARMS["opposite"].gamma == {
+        level: ARMS["full"].gamma[turned] for level, turned in zip(LEVELS, LEVELS[::-1], strict=True)
+    }
     assert set(ARMS["one common"].shift.values()) == {0.5} and ARMS["h-sd"].shift == {}
 
 
@@ -113,7 +120,10 @@ class _Codec:
 def a_fleet(material, seeds, rank=0, dora=False, batch_size=3):
     stack = build("dit", _Codec(), 32, 2, {})
     stack.denoiser.requires_grad_(False)
-    images = {item.key: torch.randn(12, 4, 4, generator=torch.Generator().manual_seed(n)) for n, (item, _) in enumerate(material.slices)}
+    images = {
+        item.key: torch.randn(12, 4, 4, generator=torch.Generator().manual_seed(n))
+        for n, (item, _) in enumerate(material.slices)
+    }
 
     def load(keys):
         return torch.stack([images[key] for key in keys]), ["a cat"] * len(keys)
@@ -188,10 +198,13 @@ def test_gradients_that_turn_round_each_step_are_called_so(material):
     assert found["cosine"] == pytest.approx(-1, abs=1e-4) and found["signal"] == pytest.approx(0, abs=1e-4)
 
 
-def test_students_interval_of_paired_differences_covers():
-    for count in (3, 6):
-        held = coverage(2000, lambda generator: (student(generator.normal(0.3, 2.0, count).tolist()), 0.3))
-        assert 0.935 <= held <= 0.965
+@pytest.mark.parametrize("count", (3, 6))
+def test_students_interval_of_paired_differences_covers(count):
+    held = coverage(2000, lambda generator: (student(generator.normal(0.3, 2.0, count).tolist()), 0.3))
+    assert 0.935 <= held <= 0.965
+
+
+def test_students_interval_of_one_value_is_not_known_and_of_equal_ones_is_a_point():
     assert not student([1.0]).bounded
     assert student([1.0, 1.0, 1.0]).low == student([1.0, 1.0, 1.0]).high == 1.0
 
@@ -233,14 +246,20 @@ def a_row(arm, lr, seed, chosen, reported=None):
 
 
 def test_a_rate_is_chosen_on_one_half_and_reported_on_the_other():
-    rows = [a_row("full", lr, seed, {1e-3: 0.5, 2e-3: 0.4}[lr], {1e-3: 0.1, 2e-3: 0.9}[lr]) for lr in (1e-3, 2e-3) for seed in (0, 1)]
+    rows = [
+        a_row("full", lr, seed, {1e-3: 0.5, 2e-3: 0.4}[lr], {1e-3: 0.1, 2e-3: 0.9}[lr])
+        for lr in (1e-3, 2e-3)
+        for seed in (0, 1)
+    ]
     runs = verdicts.Runs(rows, 2)
     assert runs.best == {"full": 2e-3}
     assert verdicts.error()(runs.at("full")[0]) == pytest.approx(0.9)
 
 
 def test_differences_pair_the_seeds_that_both_arms_have():
-    rows = [a_row("full", 1.0, seed, 0.4 + seed) for seed in range(3)] + [a_row("h-sd", 1.0, seed, 0.8 + seed) for seed in (1, 2, 3)]
+    rows = [a_row("full", 1.0, seed, 0.4 + seed) for seed in range(3)] + [
+        a_row("h-sd", 1.0, seed, 0.8 + seed) for seed in (1, 2, 3)
+    ]
     assert verdicts.Runs(rows, 4 - 3).best.keys() == {"full"}
     runs = verdicts.Runs([*rows, a_row("h-sd", 1.0, 0, 0.8)], 1)
     assert runs.differences("h-sd", "full", verdicts.error(), True, relative=False) == pytest.approx([0.4] * 3)
@@ -268,8 +287,16 @@ def packages(tmp_path_factory):
 
 
 TINY = dataclasses.replace(
-    study.SIZES["quick"], passes=(1, 2), models=12, train_photos=6, held_slices=1, photos=16, broad=0.03, judge=2,
-    pretraining={"dit": 1, "unet": 1}, drawn=18,
+    study.SIZES["quick"],
+    passes=(1, 2),
+    models=12,
+    train_photos=6,
+    held_slices=1,
+    photos=16,
+    broad=0.03,
+    judge=2,
+    pretraining={"dit": 1, "unet": 1},
+    drawn=18,
 )
 CELL = study.Cell("dit", "drawings", ("raw", "h-sd", "full"), (1e-3,))
 
@@ -302,6 +329,21 @@ def test_a_study_that_was_stopped_goes_on_where_it_was_and_repeats_nothing(finis
     assert len(ran) == len(lines) - 4
     kept = {study._key(row): row["curve"] for row in again.rows(CELL)}
     assert kept == {study._key(row): row["curve"] for row in finished.rows(CELL)}
+
+
+def test_the_page_holds_every_claim_with_its_figure_and_the_data(finished, tmp_path):
+    (tmp_path / "notes.md").write_text("We saw this.", encoding="utf-8")
+    found = page.write_page(finished, tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "We saw this." in text and "nan" not in text
+    for claim in found:
+        assert f"### {claim.number}. {claim.title}: {claim.verdict}" in text
+        assert f"({page.FIGURES[claim.number]}.svg)" in text
+    for figure in re.findall(r"\(([\w-]+\.svg)\)", text):
+        assert ElementTree.parse(tmp_path / figure).getroot().tag.endswith("svg")
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
+    assert len(rows) == len(finished.rows(CELL)) and set(rows[0]) >= {"cosine", "retention", "cosine/macro-micro"}
+    assert sum(1 for _ in (tmp_path / "errors.csv").open(encoding="utf-8")) == 1 + 4 * len(rows)
 
 
 def test_no_run_is_begun_after_the_time_that_was_given(packages, tmp_path):

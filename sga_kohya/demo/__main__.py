@@ -20,8 +20,8 @@ MARK = ".sga-demo"
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.demo",
-        description="Photos, slices, a small pretrained model fine-tuned with SGA and without at equal cost, and a page that "
-        "shows it. CPU only; under three minutes on two cores.",
+        description="Photos, slices, a small pretrained model fine-tuned with SGA and without at equal cost, and a "
+        "page that shows it. CPU only; under three minutes on two cores.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("sga-demo"), help="folder for everything the demo makes")

@@ -71,9 +71,7 @@ _STOCK_WORDS = "--sga_tuples=false --sga_modulation=false --sga_probe_every 1"
 SETTINGS = (
     Setting("small batches", f"any {BATCH} slices a step", BATCH, _STOCK, _STOCK_WORDS),
     Setting("equal batches", f"any {BATCH * len(LEVELS)} slices a step", BATCH * len(LEVELS), _STOCK, _STOCK_WORDS),
-    Setting(
-        "SGA", f"{BATCH} whole groups a step", BATCH, SgaConfig(probe_every=1), "--sga_probe_every 1"
-    ),
+    Setting("SGA", f"{BATCH} whole groups a step", BATCH, SgaConfig(probe_every=1), "--sga_probe_every 1"),
 )
 """Without tuples; the control, whose steps are as large as a tuple step; and SGA."""
 
@@ -108,9 +106,7 @@ class Run:
 
 
 def _mean(losses: dict[tuple[str, int], float], label: str | None, wanted: Callable[[float], bool]) -> float:
-    return fmean(
-        value for (of, index), value in losses.items() if label in (None, of) and wanted(NOISE_LEVELS[index])
-    )
+    return fmean(value for (of, index), value in losses.items() if label in (None, of) and wanted(NOISE_LEVELS[index]))
 
 
 def pretrain(out: Path, size: Size, seed: int) -> Path:

@@ -217,8 +217,8 @@ def _cosine_finding(facts: Facts) -> str:
     """What a larger batch does by itself, and what is left for tuples."""
     small, control, sga = map(_mean_cosine, facts.runs)
     return (
-        f"Steps of {len(LEVELS)} times as many slices take the mean cosine from {small:.2f} to {control:.2f} whatever the "
-        f"slices are; with whole groups and Δ it is {sga:.2f}."
+        f"Steps of {len(LEVELS)} times as many slices take the mean cosine from {small:.2f} to {control:.2f} whatever "
+        f"the slices are; with whole groups and Δ it is {sga:.2f}."
     ).replace("-", "−")
 
 

@@ -73,8 +73,10 @@ def _unpacked(cache: Path, name: str) -> Path:
         with whole_folder(folder) as part:
             subprocess.run(["dpkg", "-x", str(next(archives.glob(f"{name}_*.deb"))), str(part)], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise SgaError(f"{name}: {error}; the study's pictures come from Debian packages: run it on Debian or Ubuntu,"
-                       f" or put {name}_*.deb into {archives}") from error
+        raise SgaError(
+            f"{name}: {error}; the study's pictures come from Debian packages: run it on Debian or Ubuntu,"
+            f" or put {name}_*.deb into {archives}"
+        ) from error
     return folder
 
 
@@ -148,7 +150,9 @@ def make_domain(unpacked: dict[str, Path], name: str, out: Path, count: int = PH
     if (out / f"{name}.pt").is_file():
         return
     _write_photos(unpacked, name, out / name / "photos", count)
-    levels = tuple(LevelConfig(level, SLICE_SIDE, ((SLICE_SIDE, SLICE_SIDE),), tau_down=4.0, tau_up=3.0) for level in LEVELS)
+    levels = tuple(
+        LevelConfig(level, SLICE_SIDE, ((SLICE_SIDE, SLICE_SIDE),), tau_down=4.0, tau_up=3.0) for level in LEVELS
+    )
     rows = decompose(out / name / "photos", out / name / "slices", HsdConfig(levels, min_size=SLICE_SIDE)).rows
     images, slices, captions = {}, [], {}
     for row in rows:
@@ -186,9 +190,7 @@ def load_domain(out: Path, name: str) -> Domain:
         parts = [(other, load_domain(out, other)) for other in DOMAINS]
         return _joined(parts)
     found = torch.load(out / f"{name}.pt", weights_only=True)
-    slices = [
-        (Slice(0, file, level, (SIDE, SIDE)), group, photo) for file, level, group, photo in found["slices"]
-    ]
+    slices = [(Slice(0, file, level, (SIDE, SIDE)), group, photo) for file, level, group, photo in found["slices"]]
     return Domain(found["images"], sorted(found["captions"]), slices, found["captions"])
 
 

@@ -8,7 +8,19 @@ from markupsafe import Markup
 
 from tests.bench.evidence.verdicts import Comparison
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#f0e442", "#b07aa1", "#1b9e77", "#888")
+COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#8c8c8c",
+    "#f0e442",
+    "#b07aa1",
+    "#1b9e77",
+    "#888",
+)
 STYLE = Markup(
     "<style>text{font:12px system-ui,sans-serif;fill:#222}.small{font-size:11px}.axis{stroke:#999}"
     ".grid{stroke:#ddd}.card{fill:#fff}"
@@ -25,7 +37,7 @@ class Line:
     points: Sequence[tuple[float, float, float, float]]
 
 
-def intervals_figure(title: str, comparisons: Sequence[Comparison], unit: str) -> str:
+def intervals_figure(title: str, comparisons: Sequence[Comparison]) -> str:
     """A dot and an interval a row; what the verdict needs is filled."""
     ends = [e for c in comparisons for e in (c.found.low, c.found.high, c.found.value) if math.isfinite(e)] or [0.0]
     low, high = min(0.0, *ends), max(0.0, *ends)
@@ -40,7 +52,6 @@ def intervals_figure(title: str, comparisons: Sequence[Comparison], unit: str) -
     for tick in ticks:
         parts.append(_line(at(tick), 32, at(tick), height - 26, "axis" if tick == 0 else "grid"))
         parts.append(_text(at(tick), height - 10, f"{tick:g}", "middle", small=True))
-    parts.append(_text(WORDS - 8, height - 10, unit, "end", small=True))
     for number, one in enumerate(comparisons):
         y = 46 + ROW * number
         parts.append(_text(WORDS - 8, y + 4, one.words, "end", small=True))
@@ -68,7 +79,10 @@ def lines_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line], lo
             top + height * (1 - (y - ticks[0]) / (ticks[-1] - ticks[0])),
         )
 
-    parts = [_text(10, 20, title, weight="600"), _text(left + width / 2, top + height + 38, x_name, "middle", small=True)]
+    parts = [
+        _text(10, 20, title, weight="600"),
+        _text(left + width / 2, top + height + 38, x_name, "middle", small=True),
+    ]
     parts.append(_text(10, 34, y_name, small=True))
     for tick in ticks:
         y = at(xs[0], tick)[1]
@@ -81,7 +95,7 @@ def lines_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line], lo
         places = " ".join("{:.1f},{:.1f}".format(*at(p[0], p[1])) for p in line.points)
         form = '<polyline points="{}" fill="none" stroke="{}" stroke-width="2" stroke-dasharray="{}"/>'
         parts.append(Markup(form).format(places, colour, dash))
-        for x, y, low, high in line.points:
+        for x, _, low, high in line.points:
             if math.isfinite(low):
                 (px, bottom), (_, upper) = at(x, low), at(x, high)
                 parts.append(_line(px, bottom, px, upper, colour=colour, width=1))

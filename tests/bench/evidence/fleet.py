@@ -153,9 +153,7 @@ class Fleet:
     def _prepared(self, parts: Sequence[SubBatch]) -> tuple[Batch, Tensor, Tensor]:
         """Noised sub-batches of all members, padded to batch_size with samples that count nothing."""
         rows = []
-        for part, member, generator, recorded in zip(
-            parts, self.members, self.generators, self.recorded, strict=True
-        ):
+        for part, member, generator, recorded in zip(parts, self.members, self.generators, self.recorded, strict=True):
             latents, captions = member.load(part.keys)
             noised = member.objective(latents, part.granularities, generator)
             share = noised.weight * part.weight / len(part.keys)

@@ -10,7 +10,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -56,9 +56,34 @@ class Size:
 
 
 SIZES = {
-    "quick": Size("quick", {"dit": 32, "unet": 32}, {"dit": 4, "unet": 2}, (2, 4, 6), 2, 8, 2, 1, 6, 2, 20, photos=18, broad=0.02, judge=4),
+    "quick": Size(
+        "quick",
+        {"dit": 32, "unet": 32},
+        {"dit": 4, "unet": 2},
+        (2, 4, 6),
+        2,
+        8,
+        2,
+        1,
+        6,
+        2,
+        20,
+        photos=18,
+        broad=0.02,
+        judge=4,
+    ),
     "cpu": Size(
-        "cpu", {"dit": 64, "unet": 32}, {"dit": 1500, "unet": 600}, (100, 200, 300), 4, 8, 6, 2, 40, 10, 32,
+        "cpu",
+        {"dit": 64, "unet": 32},
+        {"dit": 1500, "unet": 600},
+        (100, 200, 300),
+        4,
+        8,
+        6,
+        2,
+        40,
+        10,
+        32,
         {"dit": 1, "unet": 2},
     ),
     "gpu": Size(
@@ -87,12 +112,12 @@ class Cell:
 CONTROLS = ("accumulation", "stratified", "opposite", "one common")
 MAIN = ("raw", "h-sd", "without tuples", "without modulation", "full")
 CELLS = (
-    Cell("dit", "drawings", (*MAIN, *CONTROLS), (1e-3, 2e-3)),
+    Cell("dit", "drawings", (*MAIN, *CONTROLS), (5e-4, 1e-3)),
     Cell("unet", "drawings", (*MAIN, "one common"), (5e-4, 1e-3)),
-    Cell("dit", "stamps", (*MAIN, *CONTROLS), (1e-3, 2e-3)),
-    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified"), (4e-3, 8e-3), rank=2),
-    Cell("dit", "mixed", (*MAIN, "accumulation", "stratified", "opposite"), (1e-3, 2e-3)),
-    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified", "opposite"), (1e-3, 2e-3), scale=True),
+    Cell("dit", "stamps", (*MAIN, *CONTROLS), (5e-4, 1e-3)),
+    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified"), (2e-3, 4e-3), rank=2),
+    Cell("dit", "mixed", (*MAIN, "accumulation", "stratified", "opposite"), (5e-4, 1e-3)),
+    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified", "opposite"), (5e-4, 1e-3), scale=True),
 )
 
 
@@ -193,8 +218,11 @@ class Study:
                 began, chunk = time.perf_counter(), left[at : at + self.size.models]
                 for row in self._chunk(cell, chunk):
                     journal.append(row)
-                print(f"{cell.name}: {at + len(chunk)}/{len(left)} of this round, {len(chunk)} runs in "
-                      f"{time.perf_counter() - began:.0f} s", flush=True)
+                print(
+                    f"{cell.name}: {at + len(chunk)}/{len(left)} of this round, {len(chunk)} runs in "
+                    f"{time.perf_counter() - began:.0f} s",
+                    flush=True,
+                )
         finally:
             journal.close()
         return True
@@ -240,7 +268,7 @@ class Split:
         self.material = Material(
             sorted(self.train), [(item, group) for item, group, photo in domain.slices if photo in self.train]
         )
-        self.captions = {photo: words for photo, words in domain.captions.items()}
+        self.captions = dict(domain.captions)
         for item, _, photo in domain.slices:
             said = f", {corpora.SCALE_WORDS[str(item.granularity)]}" if scale else ""
             self.captions[item.key] = domain.captions[photo] + said
@@ -307,8 +335,3 @@ def _beyond(best: float, grid: Sequence[float]) -> list[float]:
 
 def _key(row: dict[str, Any]) -> Job:
     return Job(row["cell"], row["arm"], row["lr"], row["seed"])
-
-
-def at_size(cell: Cell, size: Size) -> Cell:
-    """A cell with fewer rates and arms where the size is quick."""
-    return cell if size.name != "quick" else replace(cell, rates=cell.rates[:1])

@@ -90,7 +90,10 @@ class Runs:
 
 
 def error(
-    passes: int | None = None, levels: Sequence[str] = LEVELS, noise: Sequence[float] = NOISE_LEVELS, half: str = HALVES[1]
+    passes: int | None = None,
+    levels: Sequence[str] = LEVELS,
+    noise: Sequence[float] = NOISE_LEVELS,
+    half: str = HALVES[1],
 ) -> Measure:
     """Mean held-out error over those granularities and noise levels. passes: None for the end."""
 
@@ -143,13 +146,14 @@ def _damping(runs: Runs) -> Claim:
         higher(runs, TUPLES, other, "cosine", f"cosine of consecutive gradients, tuples minus {other}", COSINE_MARGIN)
         for other in (STOCK, *BATCHES)
     ]
+    # of steps as large and as many only: fewer steps are straighter by themselves
     found += [
         higher(runs, TUPLES, other, key, f"{words}, tuples minus {other}", margin, needed=False)
         for key, words, margin in (
-            ("signal", "|mean g|²/mean |g|²", 0.02),
-            ("efficiency", "path efficiency", 0.01),
+            ("signal", "squared mean gradient over mean square", 0.02),
+            ("efficiency", "path efficiency", 0.02),
         )
-        for other in (STOCK, *BATCHES)
+        for other in BATCHES
     ]
     found += [
         lower_error(runs, TUPLES, other, f"% of held-out error that tuples save against {other}", needed=False)
@@ -164,18 +168,29 @@ def _modulation(runs: Runs) -> Claim:
     found = [
         lower_error(runs, "full", other, f"% of held-out error that modulation saves against {other}")
         for other in others
+        if runs.at(other)
     ]
     places = (("macro", NOISE_LEVELS[-2:], "macro at high noise"), ("micro", NOISE_LEVELS[:2], "micro at low noise"))
     found += [
         lower_error(
-            runs, "full", TUPLES, f"% of the error of {words} that it saves", error(levels=[level], noise=at), needed=False
+            runs,
+            "full",
+            TUPLES,
+            f"% of the error of {words} that it saves",
+            error(levels=[level], noise=at),
+            needed=False,
         )
         for level, at, words in places
     ]
     found += [
         lower_error(runs, "without tuples", STOCK, "% that modulation saves without tuples, against h-sd", needed=False)
     ]
-    return Claim(2, "Modulation puts each granularity where it learns", "less error than without, turned round, and with one Delta for all", found)
+    return Claim(
+        2,
+        "Modulation puts each granularity where it learns",
+        "less error than without, turned round, and with one Delta for all",
+        found,
+    )
 
 
 def _slices(runs: Runs) -> Claim:
@@ -185,11 +200,18 @@ def _slices(runs: Runs) -> Claim:
     ]
     found += [
         lower_error(
-            runs, STOCK, "raw", f"% saved on {level} slices, each stopped at its best point", stopped([level]), needed=level == "macro"
+            runs,
+            STOCK,
+            "raw",
+            f"% saved on {level} slices, each stopped at its best point",
+            stopped([level]),
+            needed=level == "macro",
         )
         for level in LEVELS
     ]
-    return Claim(3, "Slices amplify the signal", "less error than photos over all granularities, and on whole views alone", found)
+    return Claim(
+        3, "Slices amplify the signal", "less error than photos over all granularities, and on whole views alone", found
+    )
 
 
 def _faster(runs: Runs, short: int, whole: int) -> Claim:
@@ -197,9 +219,7 @@ def _faster(runs: Runs, short: int, whole: int) -> Claim:
     for other in ("raw", STOCK):
         left, right = runs.at("full"), runs.at(other)
         seeds = sorted(left.keys() & right.keys())
-        values = [
-            100 * (error(whole)(right[s]) - error(short)(left[s])) / error(whole)(right[s]) for s in seeds
-        ]
+        values = [100 * (error(whole)(right[s]) - error(short)(left[s])) / error(whole)(right[s]) for s in seeds]
         words = f"% of held-out error, full after {short} passes against {other} after {whole}"
         found.append(Comparison(words, _student(values), len(values), MARGIN, as_good=True))
     return Claim(4, "Faster", "full at N1 is as good as photos and as h-sd at 1.5 N1", found)
