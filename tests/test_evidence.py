@@ -165,6 +165,20 @@ def test_models_of_a_fleet_are_what_torch_trains_one_by_one(material):
             assert torch.allclose(fleet.values[name][row], value, atol=2e-5), name
 
 
+def test_a_card_updates_all_rows_at_once_to_the_same_weights(material):
+    """The card's way of indexing, on the processor."""
+    torch.manual_seed(0)
+    _, _, alone = a_fleet(material, (0, 1, 2))
+    torch.manual_seed(0)
+    _, _, together = a_fleet(material, (0, 1, 2))
+    together._update = lambda rows: rows and together._step(rows, torch.tensor(rows))
+    alone.train(7)
+    together.train(7)
+    assert torch.allclose(alone.theta, together.theta, atol=1e-6)
+    for left, right in zip(alone.recorded, together.recorded, strict=True):
+        assert left.cosine == pytest.approx(right.cosine, abs=1e-4)
+
+
 @pytest.mark.parametrize("dora", (False, True))
 def test_an_adapter_begins_as_the_pretrained_model_and_moves_no_other_weight(material, dora):
     stack, _, fleet = a_fleet(material, (0,), rank=2, dora=dora)

@@ -179,38 +179,49 @@ class Fleet:
 
     @torch.no_grad()
     def _update(self, rows: list[int]) -> None:
-        """AdamW for the members whose step is complete. Row by row: a row fits the processor's cache."""
-        for row in rows:
-            self._update_row(row)
+        """AdamW for the members whose step is complete: on a processor row by row, as a row fits its cache."""
+        if self.theta.device.type == "cpu":
+            for row in rows:
+                self._step([row], slice(row, row + 1))
+        elif rows:
+            self._step(rows, torch.tensor(rows, device=self.theta.device))
         if self.passes % self.window == 0:
             self._close_window()
 
-    def _update_row(self, row: int) -> None:
-        grad, theta, recorded = self.grad[row], self.theta[row], self.recorded[row]
-        norm = float(grad.norm())
-        recorded.steps += 1
-        if recorded.steps > 1:
-            recorded.cosine += float(grad @ self.before[row]) / (norm * float(self.before[row].norm()) + 1e-30)
-            recorded.compared += 1
-        self.before[row] = grad
-        self.total[row] += grad
-        self.total_squared[row] += norm * norm
-        self.total_steps[row] += 1
-        grad *= min(1.0, MAX_GRAD_NORM / (norm + 1e-6))
-        self.moment[row].lerp_(grad, 1 - BETAS[0])
-        self.square[row].mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-        first, second = 1 - BETAS[0] ** recorded.steps, 1 - BETAS[1] ** recorded.steps
-        step = self.moment[row] / (self.square[row].sqrt() / second**0.5 + EPSILON)
-        step *= -self.lr[row] / first
-        step.add_(theta, alpha=-self.lr[row] * DECAY)
-        theta += step
-        length = float(step.norm())
-        if recorded.steps > 1:
-            moved = self.moved[row]
-            recorded.update_cosine += float(step @ moved) / (length * float(moved.norm()) + 1e-30)
-        self.moved[row] = step
-        recorded.path += length
-        grad.zero_()
+    def _step(self, rows: list[int], at: slice | Tensor) -> None:
+        """at: the rows as they index a tensor. A slice gives views, which need not be written back."""
+        grad, theta, moment, square = self.grad[at], self.theta[at], self.moment[at], self.square[at]
+        for row in rows:
+            self.recorded[row].steps += 1
+        count = torch.tensor([[self.recorded[row].steps] for row in rows], device=theta.device)
+        rate = torch.tensor([[self.lr[row]] for row in rows], device=theta.device)
+        norms = grad.norm(dim=1)
+        cosines = _cosines(grad, self.before[at])
+        self.before[at] = grad
+        self.total[at] += grad
+        clipped = grad * (MAX_GRAD_NORM / (norms + 1e-6)).clamp(max=1)[:, None]
+        moment.lerp_(clipped, 1 - BETAS[0])
+        square.mul_(BETAS[1]).addcmul_(clipped, clipped, value=1 - BETAS[1])
+        step = moment / (square.sqrt() / (1 - BETAS[1] ** count).sqrt() + EPSILON)
+        step.mul_(-rate / (1 - BETAS[0] ** count)).sub_(theta * (rate * DECAY))
+        updates = _cosines(step, self.moved[at])
+        self.moved[at] = step
+        self.theta[at] = theta + step
+        self.grad[at] = 0.0
+        if isinstance(at, Tensor):
+            self.moment[at], self.square[at] = moment, square
+        self._record(rows, torch.stack([norms, cosines, updates, step.norm(dim=1)]).tolist())
+
+    def _record(self, rows: list[int], found: list[list[float]]) -> None:
+        for row, norm, cosine, update, length in zip(rows, *found, strict=True):
+            recorded = self.recorded[row]
+            if recorded.steps > 1:
+                recorded.cosine += cosine
+                recorded.update_cosine += update
+                recorded.compared += 1
+            recorded.path += length
+            self.total_squared[row] += norm * norm
+            self.total_steps[row] += 1
 
     def _close_window(self) -> None:
         for row, recorded in enumerate(self.recorded):
@@ -236,6 +247,11 @@ class Fleet:
             }
             for r, line in zip(self.recorded, straight, strict=True)
         ]
+
+
+def _cosines(left: Tensor, right: Tensor) -> Tensor:
+    """Of rows, (R,); 0 where one is zero."""
+    return (left * right).sum(1) / (left.norm(dim=1) * right.norm(dim=1) + 1e-30)
 
 
 def _padded(value: Tensor, size: int) -> Tensor:

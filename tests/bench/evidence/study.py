@@ -10,7 +10,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +35,8 @@ MOST_EXTENSIONS = 2
 @dataclass(frozen=True)
 class Size:
     """passes: at which a run is measured, forward and backward passes of batch_size; the last ends it, the last but one
-    is the paper's N1, of which the last is 1.5 times. models: trained side by side. choosing: of the seeds, the first.
+    is the paper's N1, of which the last is 1.5 times. models: trained side by side. wide: the grid has another
+    rate at each end from the start, which on a card costs less than one more round. choosing: of the seeds, the first.
     """
 
     name: str
@@ -49,47 +50,56 @@ class Size:
     train_photos: int
     held_slices: int
     drawn: int
-    pool: dict[str, int] = field(default_factory=lambda: {"dit": 1, "unet": 1})
+    pool: dict[str, int]
+    wide: bool = False
     photos: int = corpora.PHOTOS
     broad: float = 1.0
     judge: int = 400
 
 
-SIZES = {
-    "quick": Size(
-        "quick",
-        {"dit": 32, "unet": 32},
-        {"dit": 4, "unet": 2},
-        (2, 4, 6),
-        2,
-        8,
-        2,
-        1,
-        6,
-        2,
-        20,
-        photos=18,
-        broad=0.02,
-        judge=4,
-    ),
-    "cpu": Size(
-        "cpu",
-        {"dit": 64, "unet": 32},
-        {"dit": 1500, "unet": 600},
-        (100, 200, 300),
-        4,
-        8,
-        6,
-        2,
-        40,
-        10,
-        32,
-        {"dit": 1, "unet": 2},
-    ),
-    "gpu": Size(
-        "gpu", {"dit": 64, "unet": 32}, {"dit": 3000, "unet": 3000}, (100, 200, 400, 600), 4, 160, 10, 3, 40, 12, 96
-    ),
-}
+_CPU = Size(
+    name="cpu",
+    width={"dit": 64, "unet": 32},
+    pretraining={"dit": 1500, "unet": 600},
+    passes=(100, 200, 300),
+    batch_size=4,
+    models=8,
+    seeds=6,
+    choosing=2,
+    train_photos=40,
+    held_slices=10,
+    drawn=32,
+    pool={"dit": 1, "unet": 2},
+)
+_GPU = replace(
+    _CPU,
+    name="gpu",
+    pretraining={"dit": 1500, "unet": 1500},
+    models=160,
+    seeds=10,
+    choosing=3,
+    held_slices=12,
+    drawn=64,
+    pool={"dit": 1, "unet": 1},
+    wide=True,
+)
+_QUICK = replace(
+    _CPU,
+    name="quick",
+    width={"dit": 32, "unet": 32},
+    pretraining={"dit": 4, "unet": 2},
+    passes=(2, 4, 6),
+    batch_size=2,
+    seeds=2,
+    choosing=1,
+    train_photos=6,
+    held_slices=2,
+    drawn=20,
+    photos=18,
+    broad=0.02,
+    judge=4,
+)
+SIZES = {size.name: size for size in (_QUICK, _CPU, _GPU)}
 
 
 @dataclass(frozen=True)
@@ -186,12 +196,13 @@ class Study:
     def _rounds(self, cell: Cell) -> Iterator[list[Job]]:
         """The grid, its extensions as they turn out to be needed, and then the seeds that report."""
         choosing, others = range(self.size.choosing), range(self.size.choosing, self.size.seeds)
-        rates = {arm: list(cell.rates) for arm in cell.arms}
+        grid = [min(cell.rates) / TWICE, *cell.rates, max(cell.rates) * TWICE] if self.size.wide else cell.rates
+        rates = {arm: list(grid) for arm in cell.arms}
         for _ in range(1 + MOST_EXTENSIONS):
             yield [Job(cell.name, arm, lr, seed) for arm in cell.arms for lr in rates[arm] for seed in choosing]
             best = self._best(cell, rates)
-            for arm, grid in rates.items():
-                grid += [lr for lr in _beyond(best[arm], grid) if lr not in grid]
+            for arm, known in rates.items():
+                known += [lr for lr in _beyond(best[arm], known) if lr not in known]
         best = self._best(cell, rates)
         wanted = {arm: {best[arm], best.get(STOCK, best[arm])} for arm in cell.arms}
         yield [
