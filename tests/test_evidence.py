@@ -270,6 +270,15 @@ def test_a_rate_is_chosen_on_one_half_and_reported_on_the_other():
     assert verdicts.error()(runs.at("full")[0]) == pytest.approx(0.9)
 
 
+def test_the_best_rate_is_interpolated_between_those_of_the_grid():
+    def errors(*rates):
+        return {rate: 0.3 + 0.01 * (math.log(rate) - math.log(3e-4)) ** 2 for rate in rates}
+
+    assert verdicts.optimum(errors(1e-4, 2e-4, 4e-4, 8e-4)) == pytest.approx(3e-4)
+    assert verdicts.optimum(errors(1e-4, 2.5e-4, 8e-4)) == pytest.approx(3e-4)
+    assert math.isnan(verdicts.optimum(errors(1e-5, 1e-4, 2e-4)))
+
+
 def test_differences_pair_the_seeds_that_both_arms_have():
     rows = [a_row("full", 1.0, seed, 0.4 + seed) for seed in range(3)] + [
         a_row("h-sd", 1.0, seed, 0.8 + seed) for seed in (1, 2, 3)

@@ -74,7 +74,7 @@ def run(out: Path, quick: bool, seed: int) -> Path:
     dataset = out / "slices" / "dataset.toml"
     plan = experiment.plan_in_words(experiment.SliceDataset(dataset, SgaConfig(), experiment.BATCH, seed))
     print(f"1/5  {len(copied)} photos from scikit-image; H-SD: {plan}")
-    print(f"2/5  pretraining a toy on crops of {len(photos.other_pictures())} other pictures, for about a minute")
+    print("2/5  pretraining a toy on crops of other pictures, for about a minute")
     toy = experiment.pretrain(out / "pretraining", size, seed)
     runs = []
     for number, setting in enumerate(experiment.SETTINGS):

@@ -11,7 +11,7 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.demo.photos import other_pictures
+from sga_kohya.demo.photos import write_crops
 from sga_kohya.hsd import HsdConfig, LevelConfig
 from sga_kohya.hsd import run as decompose
 from sga_kohya.hsd.out.manifest import Row
@@ -19,8 +19,6 @@ from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Spent, Trainer
-from sga_kohya.spherical.crops import SIDE as CROP_SIDE
-from sga_kohya.spherical.crops import write_crops
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.records import read_records
 from sga_kohya.tuples.step import SubBatch
@@ -30,6 +28,7 @@ SIDE = 128
 """Pixels. All slices are squares of one size, so that all runs make batches of the same number of slices."""
 PIXELS = 16
 """What the models see: every slice averaged down to PIXELS x PIXELS."""
+CROP_SIDE = 32
 BATCH = 2
 """Slices in a forward pass of SGA, and in the batches of the run without tuples."""
 RATE = 2e-3
@@ -111,7 +110,7 @@ def _mean(losses: dict[tuple[str, int], float], label: str | None, wanted: Calla
 
 def pretrain(out: Path, size: Size, seed: int) -> Path:
     """A toy in diffusers' format, trained on crops of scikit-image's other pictures. Returns its folder."""
-    crops = write_crops(other_pictures(), out / "crops", size.crops, batch_size=16)
+    crops = write_crops(out / "crops", size.crops, CROP_SIDE, batch_size=16, seed=seed)
     options = RunOptions(
         crops,
         out / "run",

@@ -1,11 +1,16 @@
 """Real photos that ship inside scikit-image (public domain or CC0, says skimage.data); nothing is downloaded."""
 
 import importlib.util
+import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from PIL import Image
+
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.toml_file import toml_string
 
 CAPTIONS = {
     "astronaut.png": "portrait of an astronaut in an orange suit",
@@ -43,10 +48,28 @@ def copy_photos(folder: Path, count: int) -> list[Path]:
     return [folder / name for name in names]
 
 
-def other_pictures() -> dict[str, list[Path]]:
-    """OTHERS by name, each a class of its own. Raises SgaError without any."""
+def write_crops(folder: Path, each: int, side: int, batch_size: int, seed: int) -> Path:
+    """Random crops of OTHERS, squares of `side` pixels. Returns the dataset.toml. Raises SgaError without any."""
     source = _data()
-    return {Path(name).stem: [source / name] for name in _present(source, OTHERS)}
+    lines = ["[[datasets]]", f"batch_size = {batch_size}"]
+    for name in _present(source, OTHERS):
+        target, words = folder / Path(name).stem, Path(name).stem.replace("_", " ")
+        target.mkdir(parents=True, exist_ok=True)
+        for number, crop in enumerate(_crops(source / name, each, side, random.Random(f"{seed}/{name}"))):
+            crop.save(target / f"{number:04}.png")
+        lines += ["[[datasets.subsets]]", f"image_dir = {toml_string(str(target))}", f"class_tokens = '{words}'"]
+    write_whole(folder / "dataset.toml", "\n".join([*lines, ""]))
+    return folder / "dataset.toml"
+
+
+def _crops(path: Path, count: int, side: int, rng: random.Random) -> Iterator[Image.Image]:
+    """Squares of a fifth to the whole of the shorter side."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    for _ in range(count):
+        size = round(min(picture.size) * rng.uniform(0.2, 1.0))
+        left, top = rng.randint(0, picture.width - size), rng.randint(0, picture.height - size)
+        yield picture.crop((left, top, left + size, top + size)).resize((side, side), Image.Resampling.BOX)
 
 
 def _data() -> Path:

@@ -87,8 +87,9 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
     )
     if ratio > _FEWER_STEPS:
         yield (
-            f"  rate      without tuples the same passes are {len(parts)} steps: at one learning rate the fewer, larger "
-            f"steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at equal passes"
+            f"  rate      without tuples the same passes are {len(parts)} steps: at one learning rate the fewer, "
+            f"larger steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at "
+            "equal passes"
         )
 
 

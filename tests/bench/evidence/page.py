@@ -1,5 +1,6 @@
 """Stage 6: README.md with a figure a claim, and the data as CSV. The words are in page.md."""
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def _learned(one: Finished) -> list[list[str]]:
         [
             arm,
             f"{one.runs.best[arm]:g}",
+            _between(one, arm),
             str(len(one.rows(arm))),
             f"{fmean(map(error, one.rows(arm))):.4f}",
             *("" if arm == STOCK else _against_stock(one.runs, arm, own) for own in (True, False)),
@@ -134,12 +136,22 @@ def _point(rows: Sequence[Row], passes: int) -> tuple[float, float, float, float
     return passes, fmean(error_of(row, HALVES[1], passes) for row in rows), NONE, NONE
 
 
+def _grid(one: Finished, arm: str) -> dict[float, float]:
+    """Error on the choosing half by rate, the mean of the choosing seeds, where all of them ran."""
+    found: dict[float, list[float]] = {}
+    for row in one.runs.rows:
+        if row["arm"] == arm and row["seed"] < one.runs.choosing:
+            found.setdefault(row["lr"], []).append(error_of(row, HALVES[0]))
+    return {lr: fmean(errors) for lr, errors in sorted(found.items()) if len(errors) == one.runs.choosing}
+
+
+def _between(one: Finished, arm: str) -> str:
+    rate = verdicts.optimum(_grid(one, arm))
+    return f"{rate:.1e}" if math.isfinite(rate) else "at the grid's end"
+
+
 def _rates(one: Finished) -> str:
-    lines = []
-    for arm in one.arms:
-        rows = [row for row in one.runs.rows if row["arm"] == arm and row["seed"] < one.runs.choosing]
-        errors = {lr: [error_of(row, HALVES[0]) for row in rows if row["lr"] == lr] for lr in {r["lr"] for r in rows}}
-        lines.append(Line(arm, [(lr, fmean(errors[lr]), NONE, NONE) for lr in sorted(errors)]))
+    lines = [Line(arm, [(lr, error, NONE, NONE) for lr, error in _grid(one, arm).items()]) for arm in one.arms]
     return lines_figure(f"Choosing a rate: {one.cell.name}", "learning rate", "error", lines, logarithmic=True)
 
 

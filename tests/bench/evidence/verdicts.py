@@ -12,6 +12,7 @@ least benefit that would matter to a user.
 the interval is below 0 and more than the margin may be lost.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -87,6 +88,20 @@ class Runs:
         left, right = self.at(this, own), self.at(other, own)
         pairs = [(measure(left[seed]), measure(right[seed])) for seed in sorted(left.keys() & right.keys())]
         return [100 * (b - a) / b if relative else a - b for a, b in pairs]
+
+
+def optimum(errors: dict[float, float]) -> float:
+    """The rate of least error: the vertex of the parabola through the best rate and its neighbours, over the log of the
+    rate; NaN where the best one is the grid's end, or the three lie on a line. errors: by rate."""
+    rates = sorted(errors)
+    best = rates.index(min(rates, key=errors.__getitem__))
+    if best in (0, len(rates) - 1):
+        return math.nan
+    (x0, y0), (x1, y1), (x2, y2) = ((math.log(rate), errors[rate]) for rate in rates[best - 1 : best + 2])
+    left, right = (x1 - x0) * (y1 - y2), (x1 - x2) * (y1 - y0)
+    if left == right:
+        return math.nan
+    return math.exp(x1 - 0.5 * ((x1 - x0) * left - (x1 - x2) * right) / (left - right))
 
 
 def error(
