@@ -180,7 +180,7 @@ class _RawFolder:
         if self._is_anothers(file):
             return
         self._purge_caches(file)
-        row = {"file": file, "sha256": digest(data), "from": photo.made_from}
+        row = {"file": file, "sha256": digest(data), **({"from": photo.made_from} if file == photo.file else {})}
         self.journal.append(row)
         write_whole(self.out / file, data)
         self.written[file] = row
