@@ -2,11 +2,15 @@
 
 DEFAULT_LABELS = ("macro", "meso", "micro")
 """Granularities, coarse to fine."""
+DEFAULT_SHIFTS = {"macro": 0.5, "meso": 0.0, "micro": -0.5}
+"""Delta of Eq. 29 for them."""
 UNLABELLED = "unlabelled"
 """How a sample without a granularity is called where None cannot stand."""
 ATTRIBUTE = "granularity"
 """The key of `custom_attributes`, and of a row of the manifest."""
 MANIFEST_NAME = "sga_manifest.jsonl"
+RAW_TOML = "dataset_raw.toml"
+"""What H-SD writes beside dataset.toml: the photos that the slices come from, for sd-scripts."""
 TRAIN_HOURS = "ss_sga_train_hours"
 """Of a saved model's metadata: how long it was trained."""
 

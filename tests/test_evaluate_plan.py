@@ -223,7 +223,7 @@ BYTES = [
 
 
 @pytest.mark.parametrize("content", BYTES, ids=map(repr, BYTES))
-@pytest.mark.parametrize("command", ["run", "report", "ablation"])
+@pytest.mark.parametrize("command", ["run", "report", "study"])
 def test_a_file_that_is_no_plan_gets_one_sentence(tmp_path, content, command, capsys):
     (tmp_path / "plan.toml").write_bytes(content)
     assert main([command, str(tmp_path / "plan.toml")]) == 2

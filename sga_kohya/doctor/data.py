@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.patient import Patient
+from sga_kohya.training.memory import table
+from sga_kohya.training.memory_report import memory_of
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.session import Session
 
@@ -27,12 +29,17 @@ def check_data(
         findings.ok(f"stock {patient.name}: {items} images, {batches} batches an epoch")
         return batches
     dataset, plan = session.data(), []
-    for line in describe(dataset, config, patient.levels(script, args, config)).strip("\n").split("\n"):
+    levels = patient.levels(script, args, config)
+    for line in describe(dataset, config, levels).strip("\n").split("\n"):
         if line.strip().startswith(_WARNING):
             findings.warning(line.strip().removeprefix(_WARNING))
         else:
             plan.append(line)
     findings.ok("\n".join(plan))
+    with findings.about("memory"):
+        memory = list(memory_of(dataset, levels))
+        if memory:
+            findings.ok("\n".join(table(memory)))
     return len(dataset)
 
 

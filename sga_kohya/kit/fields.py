@@ -48,9 +48,9 @@ class Fields:
             self.complain(key, f"= {shown(value)}: {remedy}")
             return default
 
-    def tables(self, key: str) -> list["Fields"]:
-        """The tables of `[[key]]`, of which there has to be one; each is named by its own name or its place."""
-        values = self.read(key, listed(mapping), (), required=True)
+    def tables(self, key: str, required: bool = True) -> list["Fields"]:
+        """The tables of `[[key]]`, each named by its own name or its place."""
+        values = self.read(key, listed(mapping), (), required=required)
         return [
             Fields(value, f"{key} {value.get('name') or place}", self.problems) for place, value in enumerate(values, 1)
         ]

@@ -10,6 +10,8 @@ from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.host import Levels, size_of
+from sga_kohya.training.memory import sentence
+from sga_kohya.training.memory_report import memory_of, too_much
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
@@ -18,6 +20,8 @@ from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
 _BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
 """From empty to full; the second where the console has no blocks."""
 _BINS = 20
+_FEWER_STEPS = 1.2
+"""Sub-batches a step from which a learning rate found without tuples is worth another look."""
 
 
 def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
@@ -25,8 +29,11 @@ def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
     groups = dataset.planner.groups
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
+    memory = list(memory_of(dataset, levels))
     lines += [*_slices(groups, config, levels), *_steps(dataset), *dataset.notes()]
-    lines += [f"  warning: {safe(text)}" for text in (*_warnings(dataset, config), *levels.advice())]
+    lines += [f"  memory    {sentence(memory)}"] if memory else []
+    warnings = (*_warnings(dataset, config), *levels.advice(), *too_much(memory))
+    lines += [f"  warning: {safe(text)}" for text in warnings]
     return "\n".join([*lines, ""])
 
 
@@ -71,12 +78,18 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
     parts = [part for step in dataset.planner.epoch(1) for part in step]
+    ratio = len(parts) / max(len(dataset), 1)
     room = sum(dataset.planner.batch_sizes[part.dataset] for part in parts)
     slices = sum(len(part.keys) for part in parts)
     yield (
         f"  steps     {len(dataset)} tuple steps an epoch, {len(parts)} sub-batches "
-        f"({len(parts) / max(len(dataset), 1):.2f} a step), fill {slices / max(room, 1):.0%}"
+        f"({ratio:.2f} a step), fill {slices / max(room, 1):.0%}"
     )
+    if ratio > _FEWER_STEPS:
+        yield (
+            f"  rate      without tuples the same passes are {len(parts)} steps: at one learning rate the fewer, larger "
+            f"steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at equal passes"
+        )
 
 
 def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:

@@ -2,14 +2,17 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sga_kohya.errors import SgaError
-from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Variant, pictures
+from sga_kohya.evaluate.plan import arms
+from sga_kohya.evaluate.plan.arms import ARMS
+from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Training, Variant, pictures
 from sga_kohya.hosts.sampling import Sampling
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
 from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import read_toml
@@ -37,9 +40,10 @@ def _plan(table: Fields, folder: Path) -> Plan:
         table.complain("seeds", f"= {list(seeds)}: write different numbers from 0")
     elif table.values.get("seeds") == []:
         table.complain("seeds", "is empty: write five or more, such as [1, 2, 3, 4, 5]")
-    datasets = tuple(_dataset(entry, folder) for entry in table.tables("datasets"))
+    trains = "train" in table.values
+    datasets = tuple(_dataset(entry, folder, trains) for entry in table.tables("datasets"))
     sampling = _fields(Sampling, table.table("generate"))
-    variants = tuple(_variant(entry, [d.name for d in datasets]) for entry in table.tables("variants"))
+    variants = tuple(_variant(entry, [d.name for d in datasets]) for entry in table.tables("variants", not trains))
     confidence = table.read("confidence", number(), 0.95)
     if not 0.5 <= confidence < 1:
         table.complain("confidence", f"= {confidence}: write a number from 0.5 to below 1, such as 0.95")
@@ -60,13 +64,86 @@ def _plan(table: Fields, folder: Path) -> Plan:
         judge=_judge(table) if "judge" in table.values else None,
         human=_fields(Human, table.table("human")),
     )
-    table.known.add("judge")
+    table.known |= {"judge", "train"}
+    if trains:
+        plan = _with_arms(plan, table, folder)
     _check_together(plan, table)
     table.refuse_unknown()
     return plan
 
 
-def _dataset(table: Fields, folder: Path) -> Dataset:
+def _with_arms(plan: Plan, table: Fields, folder: Path) -> Plan:
+    """The plan whose variants are the arms of [train], before those that it has itself."""
+    train = _training(table.table("train"), folder, plan.datasets)
+    if train is None:
+        return plan
+    plan = replace(plan, train=train)
+    made = [variant for arm in train.arms for variant in _variants_of(plan, train, arm)]
+    sampling, given = plan.sampling, table.values.get("generate", {})
+    if train.settings.get("network_module"):
+        # The training script samples with every network as it was trained, LyCORIS included.
+        by_trainer: dict[str, Any] = {
+            "script": f"{train.door}.py",
+            "config": str(plan.arm_toml("{dataset}", "{variant}")),
+        }
+        sampling = replace(sampling, **{key: value for key, value in by_trainer.items() if key not in given})
+    elif "script" not in given:
+        table.complain("[generate]", f"script is missing: {train.base} is a full fine-tune, which cannot sample itself")
+    return replace(plan, variants=(*made, *plan.variants), sampling=sampling)
+
+
+def _variants_of(plan: Plan, train: Training, arm: str) -> Iterator[Variant]:
+    """What is compared of an arm: its final model, or its checkpoints at the multiples of N1."""
+    label, models = ARMS[arm].label, {dataset.name: plan.model(dataset.name, arm) for dataset in plan.datasets}
+    if not train.budgets:
+        weights = {name: str(path) for name, path in models.items()}
+        yield Variant(arm, label, role=arm, budget=0.0, weights=weights, arm=arm)
+    folders = {name: str(path.parent) for name, path in models.items()}
+    for budget in train.budgets:
+        yield Variant(
+            f"{arm}-{budget:g}",
+            f"{label} ({budget:g} N1)",
+            role=arm,
+            budget=budget,
+            run=folders,
+            output_name=f"{{dataset}}-{arm}",
+            arm=arm,
+        )
+
+
+def _training(table: Fields, folder: Path, datasets: Sequence[Dataset]) -> Training | None:
+    """[train]; None where its base cannot be read."""
+    named = table.read("base", text, "", required=True)
+    door = table.read("door", text, "").removesuffix(".py")
+    chosen = table.read("arms", listed(text), ()) or tuple(ARMS)
+    launch = table.read("launch", listed(text), ()) or ("accelerate", "launch")
+    budgets = table.read("budgets", listed(number(1e-9)), ())
+    table.refuse_unknown()
+    if wrong := [arm for arm in chosen if arm not in ARMS]:
+        table.complain("arms", f"hold {wrong[0]!r}: write some of {', '.join(ARMS)}")
+    if len(set(chosen)) < len(chosen):
+        table.complain("arms", f"= {list(chosen)}: write each once")
+    if not named or wrong:
+        return None
+    base = folder / os.path.expanduser(named)
+    try:
+        toml_text, settings = arms.read_base(base)
+        door = door or guess_script(settings).removesuffix(".py")
+        table.problems += arms.problems(base, settings, timed=bool(budgets))
+        for dataset in datasets:
+            for data in sorted({ARMS[arm].data for arm in chosen}):
+                if not arms.pictures_an_epoch(dataset.slices / data):
+                    raise SgaError(f"{dataset.slices / data}: it has no pictures, so an arm would train on nothing")
+            arms.arm_toml(base, toml_text, ARMS[chosen[0]], {"output_dir": "", "output_name": ""}, dataset.slices)
+    except (SgaError, OSError) as error:
+        table.complain("base", f"= {named!r}: {error}")
+        return None
+    if f"{door}.py" not in SCRIPTS:
+        table.complain("door", f"= {door!r}: write one of {', '.join(name.removesuffix('.py') for name in SCRIPTS)}")
+    return Training(base, toml_text, settings, door, chosen, launch, budgets)
+
+
+def _dataset(table: Fields, folder: Path, trains: bool = False) -> Dataset:
     name = _name(table)
     prompts = table.read("prompts", listed(text), ())
     if file := table.read("prompts_file", text, ""):
@@ -78,7 +155,8 @@ def _dataset(table: Fields, folder: Path) -> Dataset:
         table.complain("prompts", "hold one twice; write each once, seeds repeat it")
     wanted = table.read("references", text, "", required=True)
     references = _pictures_of(folder / os.path.expanduser(wanted), wanted, table) if wanted else ()
-    dataset = Dataset(name, prompts, references, table.read("n1_hours", number(1e-9)))
+    slices = folder / os.path.expanduser(table.read("slices", text, "", required=trains))
+    dataset = Dataset(name, prompts, references, table.read("n1_hours", number(1e-9)), slices)
     table.refuse_unknown()
     return dataset
 
@@ -108,7 +186,7 @@ def _lines_of(path: Path, file: str, table: Fields) -> tuple[str, ...]:
 
 def _variant(table: Fields, datasets: list[str]) -> Variant:
     name = _name(table)
-    templates = {key: _template(table, key, datasets) for key in ("images", "weights", "run")}
+    templates: dict[str, Any] = {key: _template(table, key, datasets) for key in ("images", "weights", "run")}
     if sum(map(bool, templates.values())) > 1:
         table.complain("images, weights, run", "exclude each other: write one of them")
     variant = Variant(

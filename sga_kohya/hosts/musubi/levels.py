@@ -3,6 +3,7 @@
 import argparse
 import inspect
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.hosts.levels import drawn_levels
+from sga_kohya.hosts.memory import question
 from sga_kohya.hosts.musubi import noise
 from sga_kohya.hosts.musubi.checks import advice
 from sga_kohya.hosts.musubi.families import HOST, Family
 from sga_kohya.training.host import Size
+from sga_kohya.training.memory import Load, Model
 from sga_kohya.training.session import Session
 from sga_kohya.words import TIMESTEP_SHIFT
 
@@ -28,6 +31,9 @@ class Levels:
 
     def advice(self) -> list[str]:
         return list(advice(vars(self.args), self.config))
+
+    def memory(self, batch: int, side: int, frames: int = 1) -> tuple[Model, Load] | None:
+        return question(self.family.name, self.args, Path(str(self.args.dit)), Load(batch, side, frames=frames))
 
     def noise_levels(self, label: str | None, bucket: Size, count: int) -> Tensor:
         """As the base method draws them and our parts move them."""

@@ -34,7 +34,7 @@ class GroundingDinoDetector:
     ) -> None:
         """labels: phrases by level. text_threshold: how sure a word must be to belong to what a box is called."""
         classes = ("AutoProcessor", "AutoModelForZeroShotObjectDetection")
-        self._processor, loaded = load_pretrained(classes, model, self.name, "dino")
+        self._processor, loaded = load_pretrained(classes, model, f"detector {self.name}", "dino")
         self._device = torch_device(device)
         self._model = loaded.eval().float().to(self._device)
         self._labels, self._thresholds, self._text_threshold = labels, thresholds, text_threshold

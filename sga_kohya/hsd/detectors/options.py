@@ -1,4 +1,4 @@
-"""Options of one detector, from `[detector]` in TOML or `--detector_arg KEY=VALUE`, typed and checked at once.
+"""Options of a detector or captioner, from its table in TOML or `--detector_arg KEY=VALUE`, typed and checked at once.
 
 `micro` of a per-level option is written `threshold.micro`, or as a table; a single value stands for all levels.
 """
@@ -12,17 +12,30 @@ from sga_kohya.kit.values import Reader, T, file, number
 
 
 class Options(Fields):
-    """Reads one option after the other; `finish` raises one SgaError with every bad value and unknown name."""
+    """Reads one option after the other, by `read(name, reader, default)` with a reader of kit.values.
+
+    `finish` raises one SgaError with every bad value and unknown name.
+    """
 
     def __init__(
-        self, detector: str, given: Mapping[str, object], levels: Sequence[str], detected: Sequence[str], device: str
+        self,
+        detector: str,
+        given: Mapping[str, object],
+        levels: Sequence[str],
+        detected: Sequence[str],
+        device: str,
+        kind: str = "detector",
+        masks: bool = False,
     ) -> None:
-        """given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
+        """detector: its name; or that of another thing with options, which is of that kind.
 
-        device: where a model is to run, "" for automatic.
+        given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
+
+        device: where a model is to run, "" for automatic. masks: whether masks of what is found are wanted.
         """
         super().__init__(_nested(given), "", [])
         self.detector, self.levels, self.detected, self.device = detector, list(levels), list(detected), device
+        self.who, self.masks = f"{kind} {detector}", masks
 
     def per_level(self, name: str, reader: Reader[T], default: Callable[[str], T]) -> dict[str, T]:
         """{level: value}; default: from the level's name."""
@@ -59,7 +72,7 @@ class Options(Fields):
     def finish(self) -> None:
         self.refuse_unknown()
         if self.problems:
-            raise SgaError(f"detector {self.detector}: {'; '.join(self.problems)}")
+            raise SgaError(f"{self.who}: {'; '.join(self.problems)}")
 
 
 def _nested(options: Mapping[str, object]) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
-from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML
-from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
-from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
+from sga_kohya.hsd.masks.sources import NONE
+from sga_kohya.hsd.out.exports import wanted
+from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import Found
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
-from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.pictures import RAW, is_picture
 from sga_kohya.kit.text import safe
+from sga_kohya.words import RAW_TOML
 
 MANY = 0.5
 """Share of a level's slices above which their loss or smallness is worth a warning."""
@@ -31,6 +31,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
         *_groups(tally),
         *_drops(tally),
         *_swept(result),
+        *_raw(result),
         f"look     {safe(str(result.out / REPORT))}",
     ]
     notes = list(warnings(result, config))
@@ -39,21 +40,14 @@ def summarise(result: Result, config: HsdConfig) -> str:
     return "\n".join(lines)
 
 
-def next_command(out: Path) -> str:
-    """What to run next: with sd-scripts, or with musubi-tuner, which caches latents and text by commands of its own."""
-    dataset, musubi = (f"--dataset_config {shell_word(out / name)}" for name in (DATASET_TOML, MUSUBI_TOML))
-    train = "accelerate launch -m sga_kohya"
-    cache = "python src/musubi_tuner/flux_2_cache"
-    model = "--model_version klein-base-9b"
-    lines = [
-        "",
-        "next:",
-        f"  {train}.flux_train_network --config_file your.toml {dataset}",
-        "or in the folder of musubi-tuner, for instance FLUX.2:",
-        f"  {cache}_latents.py {model} --vae ae.safetensors {musubi}",
-        f"  {cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {musubi}",
-        f"  {train}.musubi flux_2_train_network --config_file your.toml {musubi}",
-    ]
+def next_command(out: Path, config: HsdConfig) -> str:
+    """What to run next, with each trainer that has a file here."""
+    lines = ["", "next:"]
+    for export in wanted(config.export):
+        commands = export.use(out / export.file, config.masks != NONE)
+        lines += [f"with {export.trainer}:", *(f"  {command}" for command in commands)]
+        if export.loses:
+            lines.append(f"  gets {export.gets}; loses {export.loses}")
     return "\n".join(lines)
 
 
@@ -92,6 +86,7 @@ def _lost(tally: Tally) -> Iterator[str]:
     for kind, count in sorted(tally.lost.items()):
         advice = {
             NEAR_DUPLICATE: "; --near_duplicates -1 keeps them",
+            UNREADABLE_MASK: "; give each photo a mask of its own shape",
             UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
@@ -113,8 +108,9 @@ def _guessed(tally: Tally) -> Iterator[str]:
 def _left_alone(result: Result) -> Iterator[str]:
     """What the user has changed in OUT, and photos that were out of reach."""
     captions = [file for file in result.edited if file.endswith(".txt")]
-    slices = [file for file in result.edited if not file.endswith(".txt")]
-    for kind, files in (("captions", captions), ("slices", slices)):
+    masks = [file for file in result.edited if file.startswith(MASKS)]
+    slices = [file for file in result.edited if file not in (*captions, *masks)]
+    for kind, files in (("captions", captions), ("masks", masks), ("slices", slices)):
         if files:
             yield f"{len(files)} {kind} were edited here and stay as they are, such as {files[0]}"
     if result.unopened:
@@ -125,6 +121,9 @@ def _left_alone(result: Result) -> Iterator[str]:
     if result.swept and result.swept.left:
         left = result.swept.left
         yield f"{len(left)} files are made no more, but stay because they were changed here: {_some(left)}"
+    if result.raw and result.raw.missing:
+        missing = result.raw.missing
+        yield f"{len(missing)} photos could not be read again and are missing in {RAW_TOML}: {_some(missing)}"
     for place in result.swept.aside if result.swept else ():
         yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
 
@@ -193,6 +192,11 @@ def _groups(tally: Tally) -> Iterator[str]:
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
         yield f"removed  {result.swept.removed} files that earlier runs made and this one does not"
+
+
+def _raw(result: Result) -> Iterator[str]:
+    if result.raw and result.raw.count:
+        yield f"raw      {result.raw.count} whole photos in {RAW_TOML}, for the baseline that trains without slices"
 
 
 def _drops(tally: Tally) -> Iterator[str]:

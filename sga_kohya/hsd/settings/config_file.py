@@ -17,6 +17,7 @@ from sga_kohya.hsd.settings.layers import (
     FINER_ONLY,
     SHARED,
     Layer,
+    absolute,
     level_names,
     merge,
     read_file,
@@ -28,7 +29,7 @@ from sga_kohya.kit.sealed import sealed
 CONFIG_TOML = "hsd_config.toml"
 PLAIN = (
     *("mode", "detector", "detector_options", "device", "duplicate_overlap", "near_duplicates", "min_size", "format"),
-    *("caption", "drop_tags", "batch_size"),
+    *("masks", "caption", "captioner", "captioner_options", "drop_tags", "batch_size"),
 )
 """Keys of a layer that are fields of an HsdConfig as they are."""
 HEADER = "# What this folder was made with. To make it again: python -m sga_kohya.hsd PHOTOS OUT --config THIS_FILE\n"
@@ -82,6 +83,7 @@ def _config(layer: Layer, problems: list[str]) -> HsdConfig:
         return HsdConfig(
             levels=_levels(layer),
             redundant_iou=None if iou is None else {tuple(name.split("/")): v for name, v in dict(iou).items()},
+            export=tuple(layer.get("export", ())),
             upscale_model=Path(str(layer["upscale_model"])) if layer.get("upscale_model") else None,
             **settings,
         )
@@ -115,9 +117,12 @@ def to_layer(config: HsdConfig) -> Layer:
         "caption": config.caption,
         "drop_tags": config.drop_tags,
         "batch_size": config.batch_size,
+        "export": list(config.export),
         "device": config.device,
         "upscale_model": str(config.upscale_model.resolve()) if config.upscale_model else "",
+        "masks": absolute(config.masks),
         "detector": {"name": config.detector, **config.detector_options},
+        "captioner": {"name": config.captioner, **config.captioner_options},
         "iou": {f"{coarser}/{finer}": value for (coarser, finer), value in config.iou_thresholds.items()},
         "level": {level.name: _level_layer(level) for level in config.levels},
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
 from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.hints import did_you_mean
@@ -30,6 +31,11 @@ def iou(value: object) -> dict[str, float]:
     return pairs
 
 
+@reads('write a list of trainers, such as ["simpletuner"]')
+def trainers(value: object) -> list[str]:
+    return list(listed(text)(value))
+
+
 @reads('write a list of names, such as ["macro", "micro"]')
 def level_list(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -49,17 +55,22 @@ FINER_ONLY = ("tau_up", "max_slices")
 LEVEL_KEYS: dict[str, Reader[Any]] = {**SHARED, "sizes": sizes, "caption_prefix": text}
 KEYS: dict[str, Reader[Any]] = {
     **SHARED,
-    **dict.fromkeys(("extends", "mode", "detector", "device", "format", "caption", "upscale_model"), text),
+    **dict.fromkeys(
+        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks"), text
+    ),
     **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), whole()),
-    **dict.fromkeys(("detector_options", "level", "overrides"), mapping),
+    **dict.fromkeys(("detector_options", "captioner_options", "level", "overrides"), mapping),
     "iou": iou,
     "duplicate_overlap": number(),
     "drop_tags": boolean,
     "levels": level_list,
+    "export": trainers,
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
-PATH_OPTIONS = ("annotations", "classes", "model")
-"""Options of detectors that may name a file or folder."""
+NAMED = ("detector", "captioner")
+"""Keys that name one of several, which has options of its own: in a table with its name, or in NAME_options."""
+PATH_OPTIONS = ("annotations", "classes", "model", "tags")
+"""Options of those that may name a file or folder."""
 
 
 def preset_names() -> list[str]:
@@ -98,13 +109,16 @@ def checked(given: object, readers: Mapping[str, Reader[Any]], where: str, folde
 
     where: the table's name in front of them. folder: what paths are relative to.
     """
-    fields = Fields(_with_plain_detector(given), where, problems)
+    fields = Fields(_with_plain_names(given), where, problems)
     good = fields.given(readers)
     fields.refuse_unknown(_where_it_belongs)
-    if "detector_options" in good:
-        good["detector_options"] = with_absolute_paths(good["detector_options"], folder)
+    for key in NAMED:
+        if f"{key}_options" in good:
+            good[f"{key}_options"] = with_absolute_paths(good[f"{key}_options"], folder)
     if good.get("upscale_model"):
         good["upscale_model"] = str(folder / good["upscale_model"])
+    if "masks" in good:
+        good["masks"] = absolute(good["masks"], folder)
     for key, inner in (("level", LEVEL_KEYS), ("overrides", OVERRIDE_KEYS)):
         if key in good:
             good[key] = {
@@ -118,8 +132,14 @@ def _where_it_belongs(key: str, known: set[str]) -> str:
     return "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, known)
 
 
+def absolute(masks: str, folder: Path | None = None) -> str:
+    """The setting `masks`, with a folder's path absolute where there is one. folder: what it is relative to."""
+    place = (folder or Path.cwd()) / Path(masks).expanduser()
+    return masks if masks in (NONE, ALPHA, DETECTOR) else str(place.resolve())
+
+
 def with_absolute_paths(options: Mapping[str, Any], folder: Path) -> Layer:
-    """Options of a detector in which files and folders that are given relative to `folder` are absolute.
+    """Options of a detector or captioner in which files and folders that are given relative to `folder` are absolute.
 
     Whatever is not there stays as it is: a model may be a name on the hub.
     """
@@ -149,11 +169,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Layer:
     for name, table in tables_of(over, "level").items():
         tables[name] = {**tables.get(name, {}), **table}
     merged["level"] = tables
-    if over.get("detector", base.get("detector")) == base.get("detector"):
+    for key in NAMED:
         # The options of another detector would only be refused.
-        merged["detector_options"] = {**tables_of(base, "detector_options"), **tables_of(over, "detector_options")}
-    else:
-        merged["detector_options"] = tables_of(over, "detector_options")
+        kept = tables_of(base, f"{key}_options") if over.get(key, base.get(key)) == base.get(key) else {}
+        merged[f"{key}_options"] = {**kept, **tables_of(over, f"{key}_options")}
     overrides = dict(tables_of(base, "overrides"))
     for folder, table in tables_of(over, "overrides").items():
         overrides[folder] = merge(overrides.get(folder, {}), table)
@@ -170,11 +189,15 @@ def tables_of(layer: Mapping[str, Any], key: str) -> dict[str, Layer]:
     return tables
 
 
-def _with_plain_detector(given: object) -> object:
-    """[detector] name = …, with options beside it, as `detector` and `detector_options`."""
-    detector = given.get("detector") if isinstance(given, Mapping) else None
-    if not isinstance(given, Mapping) or not isinstance(detector, Mapping):
+def _with_plain_names(given: object) -> object:
+    """[detector] name = …, with options beside it, as `detector` and `detector_options`; of all in NAMED."""
+    if not isinstance(given, Mapping):
         return given
-    options = {key: value for key, value in detector.items() if key != "name"}
-    named = {"detector": detector["name"]} if "name" in detector else {}
-    return {**{key: value for key, value in given.items() if key != "detector"}, **named, "detector_options": options}
+    plain = dict(given)
+    for key in NAMED:
+        if isinstance(plain.get(key), Mapping):
+            options = dict(plain.pop(key))
+            if "name" in options:
+                plain[key] = options.pop("name")
+            plain[f"{key}_options"] = options
+    return plain
