@@ -10,6 +10,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import toml
 
 from sga_kohya import SgaError
 from sga_kohya.doctor.__main__ import examine, main
@@ -18,8 +19,10 @@ from sga_kohya.doctor.environment import check_disk, check_packages, pins_in
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.settings import check_models, checkpoint_size
+from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
 from sga_kohya.hosts.toml_keys import wrong_settings
+from sga_kohya.presets import door, preset_files
 
 from . import stub_host
 
@@ -223,3 +226,28 @@ def test_a_file_s_name_in_a_finding_cannot_move_the_cursor_or_turn_the_writing()
     findings = Findings()
     findings.error("a\x1b[1A\u202egnp: no such file\nsecond line")
     assert list(findings.lines()) == ["error       a\\x1b[1A\\u202egnp: no such file\n            second line"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["musubi", "flux_2_train_network"],
+        ["--musubi_tuner", "nowhere"],
+        ["--script", "zimage_train.py"],
+        ["--script", "hv_train"],
+        ["--network_module", "networks.lora_wan"],
+    ],
+    ids=" ".join,
+)
+def test_the_words_or_the_adapter_s_module_tell_that_musubi_tuner_is_meant(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSUBI_TUNER_DIR", str(tmp_path))
+    assert any("this is no checkout of musubi-tuner" in text for text in texts(examine(words), "error"))
+
+
+MUSUBI = [path for name, path in preset_files().items() if path.parent.name == "musubi" and "dataset" not in name]
+
+
+@pytest.mark.parametrize("path", MUSUBI, ids=lambda path: path.stem)
+def test_a_preset_for_musubi_tuner_is_examined_for_the_script_that_it_names(path):
+    module = toml.loads(path.read_text())["network_module"]
+    assert door(path) == f"sga_kohya.musubi {script_of_network(module)}"

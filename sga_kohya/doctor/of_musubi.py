@@ -77,7 +77,7 @@ class Musubi:
 
     def files(self, script: str, args: argparse.Namespace) -> Files:
         samples = _FOR_SAMPLES if args.sample_prompts else ()
-        return Files([self.model], [*MODELS, "sample_prompts", *samples], frozenset(samples))
+        return Files([self.model], [*MODELS, *samples], frozenset(samples))
 
     def network(self, args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         name = str(getattr(args, "network_module", None) or "")

@@ -33,10 +33,11 @@ def filled(words: list[str], places: dict[str, object]) -> list[str]:
 
 
 def preset(name: str, file: Path, **settings: object) -> Path:
-    """A preset whose file one has edited: these settings in the place of its own."""
+    """A preset whose file one has edited: these settings in the place of its own, without those that are None."""
     text = find_preset(name).read_text(encoding="utf-8")
     for key, value in settings.items():
-        text, count = re.subn(rf"^{key} = .*$", f"{key} = {value!r}".replace("\\", "\\\\"), text, flags=re.M)
+        line = "" if value is None else f"{key} = {value!r}"
+        text, count = re.subn(rf"^{key} = .*$", lambda _, line=line: line, text, flags=re.M)
         assert count == 1, f"{name} has no {key}"
     file.write_text(text, encoding="utf-8")
     return file
@@ -60,16 +61,20 @@ def test_the_readme_s_four_commands_lead_from_photos_to_a_flux_2_adapter(server_
     for number, size in enumerate([(520, 400), (400, 560)]):
         picture(number, size).save(tmp_path / "photos" / f"p{number}.png")
         (tmp_path / "photos" / f"p{number}.txt").write_text("a photo")
+    prompts, vae = tmp_path / "prompts.txt", world / "flux_2_ae.safetensors"
+    prompts.write_text("a man --w 64 --h 64 --s 2 --d 1\n")
     mine = {"dit": str(world / "flux_2.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
+    mine |= {"vae": str(vae), "sample_prompts": str(prompts)}
     places = {
         **{"PHOTOS": tmp_path / "photos", "OUT": tmp_path / "out", "1280": 256},
-        **{"ae.safetensors": world / "flux_2_ae.safetensors", "TE": world},
+        **{"ae.safetensors": vae, "TE": world},
         "my.toml": preset("flux2_lora", tmp_path / "my.toml", **mine),
     }
     output = do(server_of(tuner), tmp_path, commands, places, "flux_2")
     assert "SGA tuple plan" in output and "2: 2 with K=3" in output
     said = said_by(tmp_path / "models" / "flux2_lora.safetensors")
     assert said["ss_sga_groups_by_k"] == "3:2" and said["ss_sga_modulated_by"] == "timestep_shift"
+    assert list((tmp_path / "models" / "sample").glob("*.png")), "the preset's samples"
 
 
 def test_clips_and_images_are_cached_by_the_real_scripts_and_train_in_one_step(server_of, tuner, world_of, tmp_path):
@@ -97,9 +102,9 @@ def test_clips_and_images_are_cached_by_the_real_scripts_and_train_in_one_step(s
     cut, *commands = commands_in(re.sub(r"^#", "", shown, flags=re.M))
     assert "sga_kohya.hsd" in cut and len(commands) == 3
     mine = {"dit": str(world / "wan.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
-    mine |= {"dataset_config": str(tmp_path / "dataset_musubi.toml")}
+    mine |= {"dataset_config": str(tmp_path / "dataset_musubi.toml"), "sample_prompts": None}
     places = {
-        **{"OUT": tmp_path, "VAE": world / "wan_vae.safetensors", "T5": world},
+        **{"OUT": tmp_path, "wan_2.1_vae.safetensors": world / "wan_vae.safetensors"},
         "wan_lora.toml": preset("wan_lora", tmp_path / "wan_lora.toml", **mine),
     }
     output = do(server_of(tuner), tmp_path, commands, places, "wan")
@@ -115,7 +120,7 @@ def test_a_tiny_model_takes_a_step_with_a_preset_s_settings(server_of, tuner, wo
     """FLUX.2's and Wan's train above."""
     world, script = world_of(tuner, stack), door(find_preset(name)).split()[1]
     mine = {"dit": str(world / f"{stack}.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
-    mine |= {"dataset_config": str(world / stack / "dataset_musubi.toml")}
+    mine |= {"dataset_config": str(world / stack / "dataset_musubi.toml"), "sample_prompts": None}
     file = preset(name, tmp_path / f"{name}.toml", **mine)
     words = ["python", "-m", "sga_kohya.musubi", script, "--config_file", str(file), "--max_train_steps", "1"]
     do(server_of(tuner), tmp_path, [words], {}, stack)

@@ -76,7 +76,7 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "--fused_backward_pass excludes tuples",
         "no attention is chosen, without which the model is not loaded: set sdpa = true",
         'logit_mean = "x": write a number',
-        "sample_prompts = gone.txt: ",
+        "--sample_prompts gone.txt: ",
         "vae = none: ",
     ):
         assert sum(part in text for text in errors) == 1, (part, errors)

@@ -6,8 +6,8 @@ from safetensors import safe_open
 
 from sga_kohya.hosts.musubi.families import SCRIPTS
 
-from .conftest import GROUPS
-from .stacks import RUNS, STACKS
+from .conftest import GROUPS, SIZES
+from .stacks import CLIP_SIZE, RUNS, STACKS
 from .test_flux_2 import DELTA_0, MEMBERS, clipped, eq_6, of, recorded, same, steps, weights
 
 # test_flux_2 and test_families do more with the others.
@@ -41,6 +41,8 @@ def test_a_script_trains_whole_groups_by_eq_6_and_without_effect_equals_stock_bi
         slices = [MEMBERS[number] for batch in batches for number in batch["ids"]]
         assert all({level for i, level in slices if i == index} == set(GROUPS[index]) for index, _ in slices)
         in_bf16(of(step, "step")[0]["grads"], clipped(eq_6(batches, of(step, "backward"))))
+    shapes = {batch["shape"] for step in trained for batch in of(step, "batch")}
+    assert {shape[-2:] for shape in shapes} <= {SCRIPTS[script].latent_size(size)[::-1] for size in (*SIZES, CLIP_SIZE)}
     if STACKS[settings["stack"]].videos:
         assert any({batch["shape"][2] for batch in of(step, "batch")} == {1, 2} for step in trained)
     with safe_open(tmp_path / "on" / "tiny.safetensors", "pt") as file:

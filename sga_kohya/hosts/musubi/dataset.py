@@ -19,6 +19,7 @@ from sga_kohya.hosts.dataset import HostDataset, StockOrder
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.training.session import Session
+from sga_kohya.tuples.contents import Contents, sample_of
 from sga_kohya.tuples.step import Slice, SubBatch
 from sga_kohya.words import ATTRIBUTE
 
@@ -93,6 +94,16 @@ class TunerDataset(HostDataset):
     def warnings(self) -> Iterator[str]:
         for dataset, items in zip(self.group.datasets, self.items, strict=True):
             yield from _out_of_step(dataset, items)
+
+    def contents(self) -> Contents:
+        return self._contents
+
+    @functools.cached_property
+    def _contents(self) -> Contents:
+        """The caches, which are all that is read: an image or a caption that was edited is another one's by then."""
+        caches = (item for items in self.items for _, item, _ in items.values())
+        files = (file for item in caches for file in (item.latent_cache_path, item.text_encoder_output_cache_path))
+        return dict(sample_of(Path(file), None) for file in files)
 
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
