@@ -46,7 +46,7 @@ class Result:
 
     edited: captions, slices and masks that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
-    stay. swept: what became of files that are made no more; None in a preview.
+    stay. swept: what became of files that are made no more; None in a preview. stray_masks: of no photo.
     """
 
     out: Path
@@ -57,6 +57,7 @@ class Result:
     found: Found
     unopened: list[str]
     swept: Swept | None = None
+    stray_masks: Sequence[str] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -96,7 +97,7 @@ def run(
         swept = folder.finish(datasets, to_toml(config))
         write_report(out, config, tally, None if only is None else len(sources))
     unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
-    return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept)
+    return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept, masks.strays)
 
 
 def _stream(

@@ -3,7 +3,7 @@
 A mask is (H, W) uint8 of its photo's upright size: what is 255 counts, what is 0 does not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -30,10 +30,14 @@ class UnreadableMask(Exception):
 
 @dataclass(frozen=True)
 class Masks:
-    """kind: NONE, ALPHA, DETECTOR or a folder. files: the folder's pictures, by path below it without suffix."""
+    """kind: NONE, ALPHA, DETECTOR or a folder. files: the folder's pictures, by path below it without suffix.
+
+    strays: those that are of no photo, or of one that has another mask.
+    """
 
     kind: str = NONE
     files: Mapping[str, Path] | None = None
+    strays: Sequence[str] = ()
 
     @property
     def beside(self) -> bool:
@@ -67,7 +71,7 @@ def is_masks(kind: str) -> bool:
     return kind in (NONE, ALPHA, DETECTOR) or Path(kind).is_dir()
 
 
-def find_masks(kind: str, photos: Path, sources: list[str]) -> Masks:
+def find_masks(kind: str, photos: Path, sources: Sequence[str]) -> Masks:
     """kind: of the setting. sources: the photos below `photos`. Raises SgaError for a folder that has none of them."""
     if kind in (NONE, ALPHA, DETECTOR):
         return Masks(kind)
@@ -80,7 +84,9 @@ def find_masks(kind: str, photos: Path, sources: list[str]) -> Masks:
             f"masks {kind}: of its pictures, {have}, none has the name of a photo, such as {sources[0]}: give each "
             "mask its photo's sub-folder and name, with any suffix"
         )
-    return Masks(kind, files)
+    used = {files.get(_key(source)) for source in sources}
+    strays = [path for path in found.images if path not in used]
+    return Masks(kind, files, [path.relative_to(folder).as_posix() for path in strays])
 
 
 def read_mask(file: Path, size: Size) -> np.ndarray:
