@@ -261,7 +261,17 @@ def test_masks_of_a_file_lie_beside_it_and_the_training_command_asks_for_the_los
         run(photos, folder / "1_macro", config(masks=str(folder.parent / "no")))
 
 
-def test_a_run_with_out_inside_masks_reads_none_of_its_own(photos, folder):
-    out = folder / "out"
-    run(photos, out, config(masks=str(folder)))
-    assert run(photos, out, config(masks=str(folder))).tally.reused == 3
+def test_masks_below_photos_are_no_photos_and_what_was_made_is_no_mask(photos, folder, tmp_path):
+    inside = photos / "masks"
+    folder.rename(inside)
+    made = run(photos, inside / "out", config(masks=str(inside)))
+    again = run(photos, inside / "out", config(masks=str(inside)))
+    assert (made.tally.photos, again.tally.reused) == (3, 3) and not again.stray_masks
+    with pytest.raises(SgaError, match="these are the photos: give the masks a folder of their own"):
+        run(photos, tmp_path / "out", config(masks=str(photos)))
+
+
+def test_a_mask_of_zeros_and_ones_is_refused_as_it_would_hide_all(tmp_path):
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UnreadableMask, match=r"a\.png has no pixel above 1 of 255: write what counts as 255"):
+        read_mask(tmp_path / "a.png", (4, 4))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
-from sga_kohya.hsd.masks.sources import find_masks
+from sga_kohya.hsd.masks.sources import find_masks, without_masks
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, dataset_musubi
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, dataset_toml
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
@@ -78,10 +78,11 @@ def run(
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    sources = sorted(path.relative_to(photos).as_posix() for path in found.images)
+    images = without_masks(config.masks, photos, found.images)
+    sources = sorted(path.relative_to(photos).as_posix() for path in images)
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
-    masks = find_masks(config.masks, photos, sources)
+    masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)

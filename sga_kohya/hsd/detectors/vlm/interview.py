@@ -177,7 +177,8 @@ class Terms:
     device: str
 
     @classmethod
-    def read(cls, options: Options) -> "Terms":
+    def read(cls, options: Options, max_new_tokens: int) -> "Terms":
+        """max_new_tokens: of a reply by transformers, where the user does not say."""
         endpoint, model = options.text("endpoint"), options.text("model")
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         if endpoint and not endpoint.startswith(("http://", "https://")):
@@ -191,7 +192,7 @@ class Terms:
             options.table("request"),
             options.number("timeout", 120, 1),
             options.whole("parallel", 4),
-            options.whole("max_new_tokens", 1024),
+            options.whole("max_new_tokens", max_new_tokens),
             options.whole("attempts", 3),
             options.whole("max_calls", 0, 0),
             options.whole("side", 1024, 64),
