@@ -14,6 +14,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, run
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.masks.slices import Drawing
 from sga_kohya.hsd.masks.sources import UnreadableMask, read_mask
 from sga_kohya.hsd.out.summary import warnings
 from tests.test_hsd_resume import picture
@@ -200,6 +201,18 @@ def test_what_a_detector_draws_becomes_the_photos_mask(photos, painter, tmp_path
     assert (masks["masks_1_macro/sub-clear.png"] == 255).all()
     told = list(warnings(result, config()))
     assert "1 photos, the detector drew no mask, all of it counts: sub/clear.png" in told
+
+
+def test_what_is_drawn_in_parts_of_a_photo_is_put_together_where_it_was_seen():
+    drawing = Drawing(Painter())
+    for x0 in (10, 50):
+        view = View(np.zeros((20, 30, 3), np.uint8), "a.png", Box(x0, 5, x0 + 30, 25), (100, 40))
+        drawing.detect([view], "micro")
+    drawn = drawing.of("a.png")
+    (rows, columns) = np.nonzero(drawn)
+    assert drawn.shape == (40, 100) and (rows.min(), rows.max()) == (6, 23)
+    assert set(columns) <= {*range(25, 40), *range(65, 80)} and {30, 70} <= set(columns)
+    assert drawing.of("b.png") is None
 
 
 def test_a_slice_in_which_nothing_counts_is_no_slice(photos, folder, painter, tmp_path):

@@ -30,8 +30,7 @@ PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {},
     "jpg": {},
-    # exact: what lies below transparency is trained on where masks are not asked for.
-    "webp": {"format": "WEBP", "quality": 95, "exact": True},
+    "webp": {"format": "WEBP", "quality": 95},
 }
 """File extension to Pillow's options; PNG is written by `png`, JPEG by OpenCV: the same size a third faster."""
 
