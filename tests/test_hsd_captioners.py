@@ -20,6 +20,7 @@ from sga_kohya.hsd.captioners.wd import readable, squared
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.vlm.interview import BadReply
 from sga_kohya.hsd.out.summary import warnings
+from sga_kohya.kit.values import one_of
 from tests.test_hsd_run import rows_of, snapshot
 from tests.test_hsd_vlm import Server, sent_picture, server
 
@@ -216,7 +217,7 @@ def test_a_registered_captioner_reads_its_options_and_a_slice_without_words_is_c
             return ["loud" if self.loud and piece.level == "macro" else "" for piece in slices]
 
     def create(options: Options, photos: Path) -> Mute:
-        loud = options.choice("volume", ("low", "high")) == "high"
+        loud = options.read("volume", one_of(("low", "high")), "low") == "high"
         options.finish()
         return Mute(loud)
 
@@ -224,7 +225,7 @@ def test_a_registered_captioner_reads_its_options_and_a_slice_without_words_is_c
     try:
         with pytest.raises(ValueError, match="already registered"):
             register_captioner("mute", create)
-        with pytest.raises(SgaError, match="captioner mute: volume = 'off': use one of low, high"):
+        with pytest.raises(SgaError, match="captioner mute: volume = 'off': write one of low, high"):
             run(photos, tmp_path / "out", replace(config, captioner="mute", captioner_options={"volume": "off"}))
         loud = replace(config, captioner="mute", captioner_options={"volume": "high"})
         result = run(photos, tmp_path / "out", loud)
@@ -246,7 +247,7 @@ def test_a_registered_captioner_reads_its_options_and_a_slice_without_words_is_c
         (f"{__name__}:missing", "has no attribute 'missing'; name a function as package.module:function"),
         (f"{__name__}:LEVELS", "it is no function but"),
         (f"{__name__}:number", "gives 3 for 1_macro/a.png: return text, or None to retry"),
-        ("inherit", "captioner inherit: no option volume, use one of keep, trigger"),
+        ("inherit", "captioner inherit: volume is unknown: known are keep, trigger"),
         ("wd", "captioner wd: no model: give model=FILE.onnx, with selected_tags.csv beside it"),
         ("vlm", "captioner vlm: no model: give the name by which the endpoint knows it"),
     ],

@@ -21,23 +21,26 @@ sys.path.insert(0, sys.argv[1])
 import train_network
 from library import config_util
 
-args = train_network.setup_parser().parse_args(["--dataset_config", sys.argv[2]])
-generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
-blueprint = generator.generate(config_util.load_user_config(args.dataset_config), args)
-group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
-pickle.dumps([subset.custom_attributes for dataset in group.datasets for subset in dataset.subsets])
-found = [
-    {
-        "path": info.absolute_path,
-        "bucket": info.bucket_reso,
-        "resized": info.resized_size,
-        "caption": info.caption,
-        "attributes": dataset.image_to_subset[key].custom_attributes,
-    }
-    for dataset in group.datasets
-    for key, info in dataset.image_data.items()
-]
-print("FOUND", json.dumps(found))
+def read(file):
+    args = train_network.setup_parser().parse_args(["--dataset_config", file])
+    generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
+    blueprint = generator.generate(config_util.load_user_config(args.dataset_config), args)
+    group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+    pickle.dumps([subset.custom_attributes for dataset in group.datasets for subset in dataset.subsets])
+    return [
+        {
+            "path": info.absolute_path,
+            "bucket": info.bucket_reso,
+            "resized": info.resized_size,
+            "caption": info.caption,
+            "attributes": dataset.image_to_subset[key].custom_attributes,
+            "flips": dataset.image_to_subset[key].flip_aug,
+        }
+        for dataset in group.datasets
+        for key, info in dataset.image_data.items()
+    ]
+
+print("FOUND", json.dumps([read(file) for file in sys.argv[2:]]))
 """
 
 
@@ -59,11 +62,19 @@ def test_sd_scripts_keeps_every_exported_size(tmp_path):
     exported = {str(out / row["file"]): row for row in rows if row["file"]}
     assert {row["granularity"] for row in exported.values()} == {"macro", "meso", "micro"}
 
-    command = [sys.executable, "-c", READ_DATASET, str(CHECKOUT), str(out / "dataset.toml")]
+    command = [
+        sys.executable,
+        "-c",
+        READ_DATASET,
+        str(CHECKOUT),
+        str(out / "dataset.toml"),
+        str(out / "dataset_raw.toml"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))
-    found = {entry["path"]: entry for entry in json.loads(line.removeprefix("FOUND "))}
+    slices, raw = json.loads(line.removeprefix("FOUND "))
+    found = {entry["path"]: entry for entry in slices}
 
     assert found.keys() == exported.keys()
     for path, entry in found.items():
@@ -71,3 +82,9 @@ def test_sd_scripts_keeps_every_exported_size(tmp_path):
             assert entry["bucket"] == entry["resized"] == list(image.size), path
         assert entry["attributes"] == {"granularity": exported[path]["granularity"]}
         assert entry["caption"]
+
+    assert len(raw) == 6 and all(entry["flips"] and entry["caption"] for entry in raw)
+    for entry in raw:
+        with Image.open(entry["path"]) as image:
+            assert entry["resized"] == list(image.size), "the copy has the size that the host would make"
+            assert all(0 <= side - bucket < 64 for side, bucket in zip(image.size, entry["bucket"], strict=True))

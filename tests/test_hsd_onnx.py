@@ -263,7 +263,7 @@ def test_what_a_file_does_not_say_the_user_may(onnx_file, tmp_path):
         detector(model=path, classes=tmp_path / "classes.txt")
     with pytest.raises(SgaError, match=r"output \[1, 84, 7\].* cannot be rows; the layouts are anchors "):
         detector(model=path, classes=tmp_path / "classes.txt", layout="rows")
-    with pytest.raises(SgaError, match="layout = 'yolo': use one of anchors, objectness, rows"):
+    with pytest.raises(SgaError, match="layout = 'yolo': write one of anchors, objectness, rows"):
         detector(model=path, layout="yolo")
     model = detector(model=path, classes=tmp_path / "classes.txt", layout="objectness", labels="face,person")
     assert model.detect([whole(noise(SIDE, SIDE))], "micro") == [EXPECTED]
@@ -449,7 +449,7 @@ def test_onnx_names_what_is_wrong(onnx_file, tmp_path):
         ({"model": coco}, "knows none of face, head, hand, foot, eye for level micro: give labels.micro=CLASS"),
         ({"model": coco, "labels": "persom"}, "persom: no class of the model; its classes: person, bicycle"),
         ({"model__meso": coco}, "no model for micro"),
-        ({"model": coco, "modle": 1, "threshold": 7}, "threshold = 7: .*no option modle, use one of classes,"),
+        ({"model": coco, "modle": 1, "threshold": 7}, "threshold = 7: .*modle is unknown: did you mean model"),
     ):
         with pytest.raises(SgaError, match=words) as error:
             detector(**options)

@@ -343,7 +343,7 @@ def test_options_are_checked_before_anything_is_sent(vlm, tmp_path):
     for options, words in (
         ({"endpoint": "localhost:8000"}, "endpoint = 'localhost:8000': write a URL"),
         ({"model": ""}, "no model: give the name"),
-        ({"coordinates": "yards", "attempts": 0}, "coordinates = 'yards': use one of relative, pixels; attempts = 0"),
+        ({"coordinates": "yards", "attempts": 0}, "coordinates = 'yards': write one of relative, pixels; attempts = 0"),
     ):
         with pytest.raises(SgaError, match=words):
             vlm(**options)

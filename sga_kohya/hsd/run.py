@@ -18,6 +18,7 @@ from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import find_masks, without_masks
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, dataset_musubi
+from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, dataset_toml
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
@@ -46,7 +47,8 @@ class Result:
 
     edited: captions, slices and masks that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
-    stay. swept: what became of files that are made no more; None in a preview. stray_masks: of no photo.
+    stay. swept: what became of files that are made no more; None in a preview. raw: what became of the photos' copies;
+    None where only some photos were taken. stray_masks: of no photo.
     """
 
     out: Path
@@ -57,6 +59,7 @@ class Result:
     found: Found
     unopened: list[str]
     swept: Swept | None = None
+    raw: RawResult | None = None
     stray_masks: Sequence[str] = ()
 
     @property
@@ -96,9 +99,14 @@ def run(
             datasets[DATASET_TOML] = dataset_toml(config, out, tally.present)
             datasets[MUSUBI_TOML] = dataset_musubi(config, out, tally.present)
         swept = folder.finish(datasets, to_toml(config))
+        raw = write_raw(photos, out, config, workers, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
     unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
-    return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept, masks.strays)
+    foreign = folder.foreign
+    if raw:
+        swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
+        foreign = [*foreign, *raw.foreign]
+    return Result(out, tally, foreign, edited, unmatched, found, pipeline.unopened, swept, raw, masks.strays)
 
 
 def _stream(
@@ -225,6 +233,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), STRIPS, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

@@ -15,10 +15,11 @@ import numpy as np
 from sga_kohya.hsd.captioners.captioner import INHERIT, Captioner, Slice, find_captioner
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection
-from sga_kohya.hsd.detectors.options import Options, one_of
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.photos.captions import KEEPS, NO_WORDS, Caption, CaptionEvidence, Words, slice_caption
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit import values
 
 FAILED = "the captioner gave no answer, the next run asks again"
 SILENT = "the captioner has no words for a slice"
@@ -72,8 +73,8 @@ def make_captioning(config: HsdConfig, captioner: Captioner | None, photos: Path
     whole = KEEPS[0]
     # A finer slice shows a part of what the photo's caption speaks of.
     usual = {level: whole if config.captioner == INHERIT or level == levels[0] else KEEPS[1] for level in levels}
-    keep = options.per_level("keep", lambda value: one_of(value, KEEPS), usual.__getitem__)
-    trigger = options.text("trigger")
+    keep = options.per_level("keep", values.one_of(KEEPS), usual.__getitem__)
+    trigger = options.read("trigger", values.text, "")
     return Captioning(config, captioner or find_captioner(config.captioner)(options, photos), keep, trigger)
 
 

@@ -19,9 +19,10 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Slice
 from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.onnx.model import first_line, load
-from sga_kohya.hsd.detectors.options import Options, words
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.photos.images import resize
 from sga_kohya.kit.text import UnreadableText, read_text
+from sga_kohya.kit.values import existing, names, number, one_of
 
 WHO = "captioner wd"
 TAGS = "selected_tags.csv"
@@ -142,12 +143,12 @@ def squared(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def create(options: Options, photos: Path) -> WdCaptioner:
-    model, tags = options.path("model"), options.path("tags")
-    threshold = options.number("threshold", 0.35, 0, 1)
-    general = options.number("general_threshold", threshold, 0, 1)
-    character = options.number("character_threshold", threshold, 0, 1)
-    rating = options.choice("rating", ("no", "last")) == "last"
-    left_out = options.per_level("left_out", lambda value: tuple(map(readable, words(value))), lambda level: ())
+    model, tags = options.read("model", existing), options.read("tags", existing)
+    threshold = options.read("threshold", number(0, 1), 0.35)
+    general = options.read("general_threshold", number(0, 1), threshold)
+    character = options.read("character_threshold", number(0, 1), threshold)
+    rating = options.read("rating", one_of(("no", "last")), "no") == "last"
+    left_out = options.per_level("left_out", lambda value: [readable(tag) for tag in names(value)], lambda level: [])
     if model is None and not options.problems:
         options.problems.append(f"no model: give model=FILE.onnx, with {TAGS} beside it or as tags=FILE.csv")
     options.finish()

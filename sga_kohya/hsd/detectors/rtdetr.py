@@ -13,6 +13,7 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
+from sga_kohya.kit.values import text
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ class RtDetrModel:
 
 
 def create(options: Options, photos: Path) -> ClassDetector:
-    models = options.per_level("model", str, lambda level: DEFAULT_MODEL)
+    models = options.per_level("model", text, lambda level: DEFAULT_MODEL)
     thresholds, choice = options.thresholds(0.5), ClassChoice(options)
     options.finish()
     models = {level: models[level] for level in options.detected}

@@ -22,6 +22,7 @@ from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import batch_size, torch_device
 from sga_kohya.kit.extras import library
+from sga_kohya.kit.values import whole
 
 
 class YoloModel:
@@ -76,8 +77,8 @@ def drawn(outline: np.ndarray, box: Box) -> np.ndarray:
 
 
 def create(options: Options, photos: Path) -> ClassDetector:
-    models = options.model_files((".pt",))
-    thresholds, imgsz, choice = options.thresholds(0.3), options.whole("imgsz", 640, 32), ClassChoice(options)
+    models = options.model_files(".pt")
+    thresholds, imgsz, choice = options.thresholds(0.3), options.read("imgsz", whole(32), 640), ClassChoice(options)
     options.finish()
     load = partial(YoloModel, imgsz=imgsz, device=options.device, masks=options.masks)
     return ClassDetector(options, models, thresholds, choice, load)

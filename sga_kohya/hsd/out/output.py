@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, caches_by_stem, remove_empty_caches
+from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, HEADER
 from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
 from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
@@ -19,6 +20,7 @@ from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.kit.files import part_of, sha256, write_whole
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import set_edited_aside
+from sga_kohya.words import RAW_TOML
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class OutputFolder:
     def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
         """path: absolute; created when missing. level_folders: names of the folders that slices and masks go to."""
         self.path = path
-        tomls = (DATASET_TOML, HEADER), (MUSUBI_TOML, HEADER), (CONFIG_TOML, CONFIG_HEADER)
-        for name, marker in (*tomls, (REPORT, REPORT_MARK)):
+        datasets = (DATASET_TOML, MUSUBI_TOML, RAW_TOML, RAW_MUSUBI_TOML)
+        own_files = {**dict.fromkeys(datasets, HEADER), CONFIG_TOML: CONFIG_HEADER, REPORT: REPORT_MARK}
+        for name, marker in own_files.items():
             own = path / name
             if own.exists() and marker not in own.read_text(encoding="utf-8", errors="replace"):
                 raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")

@@ -16,6 +16,7 @@ from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.pictures import RAW, is_picture
 from sga_kohya.kit.text import safe
+from sga_kohya.words import RAW_TOML
 
 MANY = 0.5
 """Share of a level's slices above which their loss or smallness is worth a warning."""
@@ -32,6 +33,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
         *_groups(tally),
         *_drops(tally),
         *_swept(result),
+        *_raw(result),
         f"look     {safe(str(result.out / REPORT))}",
     ]
     notes = list(warnings(result, config))
@@ -135,6 +137,9 @@ def _left_alone(result: Result) -> Iterator[str]:
     if result.swept and result.swept.left:
         left = result.swept.left
         yield f"{len(left)} files are made no more, but stay because they were changed here: {_some(left)}"
+    if result.raw and result.raw.missing:
+        missing = result.raw.missing
+        yield f"{len(missing)} photos could not be read again and are missing in {RAW_TOML}: {_some(missing)}"
     for place in result.swept.aside if result.swept else ():
         yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
 
@@ -203,6 +208,11 @@ def _groups(tally: Tally) -> Iterator[str]:
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
         yield f"removed  {result.swept.removed} files that earlier runs made and this one does not"
+
+
+def _raw(result: Result) -> Iterator[str]:
+    if result.raw and result.raw.count:
+        yield f"raw      {result.raw.count} whole photos in {RAW_TOML}, for the baseline that trains without slices"
 
 
 def _drops(tally: Tally) -> Iterator[str]:

@@ -269,7 +269,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """To (width, height); the same pixels when that is their size already.
+    """(H, W, 3) uint8 to (width, height); the same pixels when that is their size already.
 
     Smaller: blurred against aliasing and sampled by bicubic interpolation, or averaged where the factor is 2 or more;
     above 50 dB PSNR of Pillow's Lanczos on photos, at a tenth of its time. Larger: Lanczos.
@@ -289,7 +289,7 @@ def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """A small copy of (width, height) to look at or to hash: not every pixel of a large picture counts, for speed."""
+    """A small copy, (H, W, 3) to (width, height), to look at or to hash. For speed not every pixel counts."""
     height, width = pixels.shape[:2]
     step = max(1, min(width // size[0], height // size[1]) // 2)
     sampled = cv2.resize(pixels, (width // step, height // step), interpolation=cv2.INTER_NEAREST)

@@ -1,42 +1,70 @@
 """Layers of settings: tables as read from files, checked key by key and merged, later over earlier."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
+from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.hints import did_you_mean
 from sga_kohya.kit.toml_file import read_toml
+from sga_kohya.kit.values import Reader, boolean, listed, mapping, number, reads, text, whole
 
 Layer = dict[str, Any]
 """As TOML has them; `checked` lets nothing in whose kind is not the one in KEYS."""
 
+
+@reads("write a list of [WIDTH, HEIGHT]")
+def sizes(value: object) -> list[list[int]]:
+    """TOML's form, as Layers keep it."""
+    pairs = listed(listed(whole(1)))(value)
+    return [[width, height] for width, height in pairs]
+
+
+@reads('write "COARSER/FINER" = NUMBER, such as "meso/micro" = 0.7')
+def iou(value: object) -> dict[str, float]:
+    pairs = {name: number()(threshold) for name, threshold in mapping(value).items()}
+    if not all(name.count("/") == 1 for name in pairs):
+        raise ValueError
+    return pairs
+
+
+@reads('write a list of names, such as ["macro", "micro"]')
+def level_list(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError
+    return value
+
+
 PRESETS = Path(__file__).parent / "presets"
 
-SHARED: dict[str, type] = {"resolution": int, "tau_down": float, "tau_up": float, "max_slices": int, "repeats": int}
+SHARED: dict[str, Reader[Any]] = {
+    **dict.fromkeys(("resolution", "max_slices", "repeats"), whole()),
+    **dict.fromkeys(("tau_down", "tau_up"), number()),
+}
 """Keys that stand for all levels at the top of a file, and for one level in its table."""
 FINER_ONLY = ("tau_up", "max_slices")
 """Shared keys that do not reach the coarsest level: it is not enlarged, and a photo is one region."""
-LEVEL_KEYS: dict[str, type] = {**SHARED, "sizes": list, "caption_prefix": str}
-KEYS: dict[str, type] = {
+LEVEL_KEYS: dict[str, Reader[Any]] = {**SHARED, "sizes": sizes, "caption_prefix": text}
+KEYS: dict[str, Reader[Any]] = {
     **SHARED,
     **dict.fromkeys(
-        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks"), str
+        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks"), text
     ),
-    **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), int),
-    **dict.fromkeys(("detector_options", "captioner_options", "iou", "level", "overrides"), dict),
-    "duplicate_overlap": float,
-    "drop_tags": bool,
-    "levels": list,
+    **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), whole()),
+    **dict.fromkeys(("detector_options", "captioner_options", "level", "overrides"), mapping),
+    "iou": iou,
+    "duplicate_overlap": number(),
+    "drop_tags": boolean,
+    "levels": level_list,
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
 NAMED = ("detector", "captioner")
 """Keys that name one of several, which has options of its own: in a table with its name, or in NAME_options."""
 PATH_OPTIONS = ("annotations", "classes", "model", "tags")
 """Options of those that may name a file or folder."""
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
 
 
 def preset_names() -> list[str]:
@@ -61,7 +89,7 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
     except SgaError as error:
         problems.append(str(error))
         return {}
-    layer = checked(raw, KEYS, f"{path.name}: ", path.parent, problems)
+    layer = checked(raw, KEYS, path.name, path.parent, problems)
     parent = str(layer.pop("extends", ""))
     if not parent:
         return layer
@@ -70,37 +98,32 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
     return merge(read_file(path.parent / parent, problems, (*below, path)), layer)
 
 
-def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, folder: Path, problems: list[str]) -> Layer:
-    """The entries of a file with a known key and a value of its type; the others become problems.
+def checked(given: object, readers: Mapping[str, Reader[Any]], where: str, folder: Path, problems: list[str]) -> Layer:
+    """The entries of a table that can be read; what is wrong with the others goes to `problems`.
 
-    where: in front of them. folder: what paths are relative to.
+    where: the table's name in front of them. folder: what paths are relative to.
     """
-    good: Layer = {}
-    for key, value in _with_plain_names(table).items():
-        if key not in keys:
-            hint = "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, keys)
-            problems.append(f"{where}unknown key {key!r}: {hint}")
-        elif wanted := _mismatch(key, value, keys[key]):
-            problems.append(f"{where}{key} = {value!r}: write {wanted}")
-        elif key.removesuffix("_options") in NAMED and key not in NAMED:
-            good[key] = with_absolute_paths(dict(value), folder)
-        elif key == "upscale_model":
-            good[key] = str(folder / str(value)) if value else ""
-        elif key == "masks":
-            good[key] = absolute(str(value), folder)
-        elif key in ("level", "overrides"):
-            inner = LEVEL_KEYS if key == "level" else OVERRIDE_KEYS
+    fields = Fields(_with_plain_names(given), where, problems)
+    good = fields.given(readers)
+    fields.refuse_unknown(_where_it_belongs)
+    for key in NAMED:
+        if f"{key}_options" in good:
+            good[f"{key}_options"] = with_absolute_paths(good[f"{key}_options"], folder)
+    if good.get("upscale_model"):
+        good["upscale_model"] = str(folder / good["upscale_model"])
+    if "masks" in good:
+        good["masks"] = absolute(good["masks"], folder)
+    for key, inner in (("level", LEVEL_KEYS), ("overrides", OVERRIDE_KEYS)):
+        if key in good:
             good[key] = {
-                name.strip("/"): checked(entry, inner, f'{where}{key}."{name}": ', folder, problems)
-                for name, entry in dict(value).items()
-                if _is_a(entry, dict)
+                name.strip("/"): checked(entry, inner, f'{where}: {key}."{name}"', folder, problems)
+                for name, entry in good[key].items()
             }
-            problems += [
-                f"{where}{key}.{n} = {e!r}: write a table" for n, e in dict(value).items() if not _is_a(e, dict)
-            ]
-        else:
-            good[key] = value
     return good
+
+
+def _where_it_belongs(key: str, known: set[str]) -> str:
+    return "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, known)
 
 
 def absolute(masks: str, folder: Path | None = None) -> str:
@@ -160,36 +183,15 @@ def tables_of(layer: Mapping[str, Any], key: str) -> dict[str, Layer]:
     return tables
 
 
-def _mismatch(key: str, value: Any, kind: type) -> str:
-    """What to write instead of `value`, "" where it has the right form."""
-    if not _is_a(value, kind):
-        return WORDS[kind]
-    if key == "sizes" and not all(_is_a(size, list) and len(size) == 2 and _all_are(size, int) for size in list(value)):
-        return "a list of [WIDTH, HEIGHT]"
-    if key == "levels" and not _all_are(value, str):
-        return 'a list of names, such as ["macro", "micro"]'
-    if key == "iou" and not all(name.count("/") == 1 and _is_a(iou, float) for name, iou in dict(value).items()):
-        return '"COARSER/FINER" = NUMBER, such as "meso/micro" = 0.7'
-    return ""
-
-
-def _all_are(values: Iterable[object], kind: type) -> bool:
-    return all(_is_a(value, kind) for value in values)
-
-
-def _with_plain_names(table: Mapping[str, Any]) -> Layer:
+def _with_plain_names(given: object) -> object:
     """[detector] name = …, with options beside it, as `detector` and `detector_options`; of all in NAMED."""
-    plain = dict(table)
+    if not isinstance(given, Mapping):
+        return given
+    plain = dict(given)
     for key in NAMED:
-        if isinstance(plain.get(key), dict):
+        if isinstance(plain.get(key), Mapping):
             options = dict(plain.pop(key))
             if "name" in options:
                 plain[key] = options.pop("name")
             plain[f"{key}_options"] = options
     return plain
-
-
-def _is_a(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)

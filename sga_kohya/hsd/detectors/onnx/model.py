@@ -15,9 +15,10 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import GREY, Letterbox, Stretch, chunks
 from sga_kohya.hsd.detectors.onnx.export import Head, Metadata, read_input
 from sga_kohya.hsd.detectors.onnx.layouts import NAMES, Boxes, Picture, choose
-from sga_kohya.hsd.detectors.options import Options, existing, one_of
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import ACCELERATOR_BATCH
 from sga_kohya.kit.extras import library
+from sga_kohya.kit.values import existing, one_of, whole
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -157,9 +158,9 @@ def choose_providers(device: str, available: Sequence[str], who: str = "detector
 
 
 def create(options: Options, photos: Path) -> ClassDetector:
-    models, thresholds = options.model_files((".onnx",)), options.thresholds(0.3)
-    imgsz, choice = options.whole("imgsz", 0, 32), ClassChoice(options)
-    layouts = options.per_level("layout", lambda value: one_of(value, NAMES), lambda level: "")
+    models, thresholds = options.model_files(".onnx"), options.thresholds(0.3)
+    imgsz, choice = options.read("imgsz", whole(32), 0), ClassChoice(options)
+    layouts = options.per_level("layout", one_of(NAMES), lambda level: "")
     classes = options.per_level("classes", existing, lambda level: None)
     options.finish()
     own = {models[level]: (layouts[level], classes[level]) for level in reversed(options.levels) if level in models}

@@ -14,6 +14,7 @@ from sga_kohya.hsd.detectors.vlm.interview import Interview, Question, Terms
 from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, question, read_reply
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.photos.images import find_images
+from sga_kohya.kit.values import one_of
 
 
 class VlmDetector:
@@ -60,7 +61,7 @@ def _in_pixels(corners: Sequence[float], size: tuple[int, int]) -> list[float]:
 
 
 def create(options: Options, photos: Path) -> VlmDetector:
-    coordinates = options.choice("coordinates", ("relative", "pixels"))
+    coordinates = options.read("coordinates", one_of(("relative", "pixels")), "relative")
     terms, labels = Terms.read(options, max_new_tokens=1024), phrases(options)
     options.finish()
     interview = terms.interview("detector vlm")

@@ -22,6 +22,7 @@ from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient,
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe
+from sga_kohya.kit.values import mapping, number, text, whole
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 """Apache-2.0; used without an endpoint."""
@@ -179,7 +180,8 @@ class Terms:
     @classmethod
     def read(cls, options: Options, max_new_tokens: int) -> "Terms":
         """max_new_tokens: of a reply by transformers, where the user does not say."""
-        endpoint, model = options.text("endpoint"), options.text("model")
+        read = options.read
+        endpoint, model = read("endpoint", text, ""), read("model", text, "")
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         if endpoint and not endpoint.startswith(("http://", "https://")):
             options.problems.append(f"endpoint = {endpoint!r}: write a URL, such as http://localhost:8000/v1")
@@ -188,15 +190,15 @@ class Terms:
         return cls(
             endpoint,
             model or DEFAULT_MODEL,
-            options.text("api_key_env", "OPENAI_API_KEY"),
-            options.table("request"),
-            options.number("timeout", 120, 1),
-            options.whole("parallel", 4),
-            options.whole("max_new_tokens", max_new_tokens),
-            options.whole("attempts", 3),
-            options.whole("max_calls", 0, 0),
-            options.whole("side", 1024, 64),
-            Path(options.text("cache", f"{home}/sga_kohya/vlm_replies")).expanduser(),
+            read("api_key_env", text, "OPENAI_API_KEY"),
+            read("request", mapping, {}),
+            read("timeout", number(1), 120),
+            read("parallel", whole(1), 4),
+            read("max_new_tokens", whole(1), max_new_tokens),
+            read("attempts", whole(1), 3),
+            read("max_calls", whole(0), 0),
+            read("side", whole(64), 1024),
+            Path(read("cache", text, f"{home}/sga_kohya/vlm_replies")).expanduser(),
             options.device,
         )
 
