@@ -89,7 +89,7 @@ def own(name: str, **options: object) -> dict[str, object]:
 
 
 def pictures(out: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    return {path: path.stat().st_mtime_ns for path in out.glob("*1_*/*.png")}
 
 
 # --- whose words -----------------------------------------------------------------------------------------------------
