@@ -20,6 +20,7 @@ from sga_kohya.version import __version__
 from sga_kohya.words import (
     CAGRAD,
     DEFAULT_LABELS,
+    DEFAULT_SHIFTS,
     LINEAR,
     PATH_NAMES,
     PCGRAD,
@@ -113,7 +114,7 @@ class SgaConfig:
     modulation: bool = _option(True, boolean, "noise levels follow the slice's granularity (Eq. 29-31)")
     granularities: tuple[str, ...] = _option(DEFAULT_LABELS, _labels, "the labels in use, coarse to fine")
     timestep_shift: Mapping[str, float] = _option(
-        {"macro": 0.5, "meso": 0.0, "micro": -0.5}, _table, "Delta of Eq. 29, added to the noise level's logit"
+        DEFAULT_SHIFTS, _table, "Delta of Eq. 29, added to the noise level's logit"
     )
     timestep_shift_form: str = _option(
         "logit", one_of(("logit", UPSTREAM)), "logit: sigmoid(s*z + Delta), Eq. 30; upstream: sigmoid(s*(z + Delta))"

@@ -2,6 +2,8 @@
 
 DEFAULT_LABELS = ("macro", "meso", "micro")
 """Granularities, coarse to fine."""
+DEFAULT_SHIFTS = {"macro": 0.5, "meso": 0.0, "micro": -0.5}
+"""Delta of Eq. 29 for them."""
 UNLABELLED = "unlabelled"
 """How a sample without a granularity is called where None cannot stand."""
 ATTRIBUTE = "granularity"

@@ -12,6 +12,7 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
 from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
@@ -141,6 +142,13 @@ def _add_writing(add: Callable[..., object]) -> None:
     add("--masks", metavar="{alpha,detector,FOLDER}", help=masks + _default("all of it"))
     add("--format", metavar=_one_of(FORMATS), help="of the slices " + _default(DEFAULTS.format))
     add("--repeats", type=int, metavar="N", help="num_repeats of every level " + _default(FINER.repeats))
+    always = " and ".join(export.file for export in EXPORTS.values() if export.always)
+    add(
+        "--export",
+        action="append",
+        metavar=_one_of(EXPORTS),
+        help="further trainers to write a file for, separated by commas " + _default(f"{always} alone"),
+    )
     add("--batch_size", type=int, metavar="N", help="for dataset.toml " + _default(DEFAULTS.batch_size))
 
 
@@ -159,6 +167,8 @@ def config_from(args: argparse.Namespace) -> HsdConfig:
     layer: Layer = {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None}
     if args.levels is not None:
         layer |= parse_levels(args.levels)
+    if args.export is not None:
+        layer["export"] = [name.strip() for names in args.export for name in names.split(",")]
     if args.iou is not None:
         layer["iou"] = dict(map(parse_iou, args.iou))
     for name in NAMED:

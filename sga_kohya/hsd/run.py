@@ -17,9 +17,9 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import find_masks, without_masks
-from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, dataset_musubi
+from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
-from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, dataset_toml
+from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
@@ -94,11 +94,7 @@ def run(
         folder = OutputFolder(out, [*folders, *(map(mask_folder, folders) if masks.beside else ())])
         pipeline = Pipeline(photos, folder, config, kits, masks)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
-        datasets: dict[str, str | None] = {DATASET_TOML: None, MUSUBI_TOML: None}
-        if tally.present:
-            datasets[DATASET_TOML] = dataset_toml(config, out, tally.present)
-            datasets[MUSUBI_TOML] = dataset_musubi(config, out, tally.present)
-        swept = folder.finish(datasets, to_toml(config))
+        swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
         raw = write_raw(photos, out, config, workers, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
     unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})

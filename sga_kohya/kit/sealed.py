@@ -1,14 +1,18 @@
 """Text files that a command writes again at its next run, and how it knows whether anyone has edited them since.
 
-A sealed file begins with the command's header and with the digest of all that follows.
+A sealed file begins with the command's header and with the digest of all that follows; a JSON file has both in the
+first key of its first entry.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sga_kohya.kit.files import move
 
 SEAL = "# sha256 of all below: "
+_DIGITS = 64
 
 
 def sealed(header: str, body: str) -> str:
@@ -16,14 +20,21 @@ def sealed(header: str, body: str) -> str:
     return f"{header.rstrip()}\n{SEAL}{_digest(body)}\n{body}"
 
 
+def sealed_json(header: str, entries: Sequence[Mapping[str, object]]) -> str:
+    """A list of objects, which has no room for a comment. Their reader must pass a key over that it does not know."""
+    opening, body = "[\n  {\n", json.dumps(list(entries), indent=2, ensure_ascii=False) + "\n"
+    body = body.removeprefix(opening)
+    return f'{opening}    "written_by": "{header.rstrip()} {SEAL}{_digest(body)}",\n{body}'
+
+
 def is_untouched(path: Path) -> bool:
-    """Whether a file is as `sealed` made it; one that is not there is."""
+    """Whether a file is as it was sealed; one that is not there is."""
     if not path.exists():
         return True
     text = path.read_bytes().decode(errors="replace")
     _, _, rest = text.partition(SEAL)
-    digest, _, body = rest.partition("\n")
-    return digest == _digest(body)
+    line, _, body = rest.partition("\n")
+    return line[:_DIGITS] == _digest(body)
 
 
 def set_edited_aside(path: Path) -> Path | None:

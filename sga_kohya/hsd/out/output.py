@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
-from sga_kohya.hsd.out.dataset_toml import DATASET_TOML, HEADER
+from sga_kohya.hsd.out.exports import EXPORTS, caches_by_stem, remove_empty_caches
+from sga_kohya.hsd.out.exports.export import HEADER
 from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
 from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
@@ -45,7 +45,7 @@ class OutputFolder:
     def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
         """path: absolute; created when missing. level_folders: names of the folders that slices and masks go to."""
         self.path = path
-        datasets = (DATASET_TOML, MUSUBI_TOML, RAW_TOML, RAW_MUSUBI_TOML)
+        datasets = (*(export.file for export in EXPORTS.values()), RAW_TOML, RAW_MUSUBI_TOML)
         own_files = {**dict.fromkeys(datasets, HEADER), CONFIG_TOML: CONFIG_HEADER, REPORT: REPORT_MARK}
         for name, marker in own_files.items():
             own = path / name
@@ -68,9 +68,9 @@ class OutputFolder:
         """Stems of files that no run here has made."""
         self.foreign = [file for file in others if not file.startswith((f"{STRIPS}/", MASKS))]
         """Those files in the level folders."""
-        self._musubi_caches = caches_by_stem(path)
+        self._other_caches = caches_by_stem(path)
         for picture in filter(is_picture, map(Path, self.foreign)):
-            for known in (self._caches, self._musubi_caches):
+            for known in (self._caches, self._other_caches):
                 known.pop(picture.with_suffix("").as_posix(), None)
 
     def edited(self, file: str, written: str | None = None) -> bool:
@@ -146,7 +146,7 @@ class OutputFolder:
         return rows if any(row.file for row in rows) else []
 
     def finish(self, datasets: Mapping[str, str | None], settings: str) -> Swept:
-        """Removes what earlier runs made and this one did not; writes datasets' TOMLs, settings and manifest.
+        """Removes what earlier runs made and this one did not; writes what trainers read, settings and manifest.
 
         datasets: text by file name, None where there is nothing to train on.
         """
@@ -163,7 +163,7 @@ class OutputFolder:
             with suppress(OSError):  # not empty
                 (self.path / name).rmdir()
         remove_empty_caches(self.path, self._folders)
-        aside = [self._write_toml(name, text) for name, text in {**datasets, CONFIG_TOML: settings}.items()]
+        aside = [self._write_sealed(name, text) for name, text in {**datasets, CONFIG_TOML: settings}.items()]
         self.ledger.finish()
         return Swept(len(stale) - len(left), sorted(left), [place for place in aside if place])
 
@@ -171,7 +171,7 @@ class OutputFolder:
         """Leaves everything for the next run to go on from."""
         self.ledger.abandon()
 
-    def _write_toml(self, name: str, text: str | None) -> Path | None:
+    def _write_sealed(self, name: str, text: str | None) -> Path | None:
         """Returns where the one before now lies, if someone has edited it."""
         aside = set_edited_aside(self.path / name)
         if text is None:
@@ -182,7 +182,7 @@ class OutputFolder:
 
     def _purge_caches(self, file: str) -> None:
         stem = os.path.splitext(file)[0]
-        for cache in (*self._caches.get(stem, ()), *self._musubi_caches.get(stem, ())):
+        for cache in (*self._caches.get(stem, ()), *self._other_caches.get(stem, ())):
             (self.path / cache).unlink(missing_ok=True)
 
 

@@ -5,15 +5,13 @@ from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
-from sga_kohya.hsd.out.dataset_musubi import MUSUBI_TOML
-from sga_kohya.hsd.out.dataset_toml import DATASET_TOML
+from sga_kohya.hsd.out.exports import wanted
 from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import LAID, Found
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
-from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.pictures import RAW, is_picture
 from sga_kohya.kit.text import safe
 from sga_kohya.words import RAW_TOML
@@ -43,21 +41,13 @@ def summarise(result: Result, config: HsdConfig) -> str:
 
 
 def next_command(out: Path, config: HsdConfig) -> str:
-    """What to run next: with sd-scripts, or with musubi-tuner, which caches latents and text by commands of its own."""
-    dataset, musubi = (f"--dataset_config {shell_word(out / name)}" for name in (DATASET_TOML, MUSUBI_TOML))
-    train = "accelerate launch -m sga_kohya"
-    masked = "" if config.masks == NONE else " --masked_loss"
-    cache = "python src/musubi_tuner/flux_2_cache"
-    model = "--model_version klein-base-9b"
-    lines = [
-        "",
-        "next:",
-        f"  {train}.flux_train_network --config_file your.toml {dataset}{masked}",
-        "or in the folder of musubi-tuner, for instance FLUX.2:",
-        f"  {cache}_latents.py {model} --vae ae.safetensors {musubi}",
-        f"  {cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {musubi}",
-        f"  {train}.musubi flux_2_train_network --config_file your.toml {musubi}",
-    ]
+    """What to run next, with each trainer that has a file here."""
+    lines = ["", "next:"]
+    for export in wanted(config.export):
+        commands = export.use(out / export.file, config.masks != NONE)
+        lines += [f"with {export.trainer}:", *(f"  {command}" for command in commands)]
+        if export.loses:
+            lines.append(f"  gets {export.gets}; loses {export.loses}")
     return "\n".join(lines)
 
 

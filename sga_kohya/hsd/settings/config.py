@@ -12,7 +12,9 @@ from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS, target_sizes
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE, is_masks
+from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
+from sga_kohya.kit.hints import did_you_mean
 
 
 class ConfigError(SgaError):
@@ -77,7 +79,7 @@ DEFAULT_LEVELS = (LevelConfig("macro", tau_up=1.0), LevelConfig("meso"), LevelCo
 MODES = ("whole", "split")
 REGIONS = 4
 """Regions per photo in split mode where the coarsest level does not say."""
-RUN_WIDE = ("batch_size", "near_duplicates", "masks")
+RUN_WIDE = ("batch_size", "export", "masks", "near_duplicates")
 """Settings of the whole run, which no sub-folder can have for itself."""
 
 
@@ -93,9 +95,9 @@ class HsdConfig:
     the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
     upscale_model: ESRGAN weights, None for Lanczos. masks: what counts in training: NONE, ALPHA, DETECTOR, or a folder
     of pictures named as the photos. caption: text for photos without a caption file, which otherwise train on words of
-    their folder or name. captioner: registered, or package.module:function. captioner_options:
-    checked by the captioner itself. drop_tags: leave out tags of what a slice does not show. batch_size: for
-    dataset.toml. overrides: sub-folder of PHOTOS, with '/', to the settings of the photos below it.
+    their folder or name. captioner: registered, or package.module:function. captioner_options: checked by the captioner
+    itself. drop_tags: leave out tags of what a slice does not show. batch_size: for dataset.toml. export: further
+    trainers to write a file for. overrides: sub-folder of PHOTOS, with '/', to the settings of the photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
@@ -115,6 +117,7 @@ class HsdConfig:
     captioner_options: Mapping[str, object] = field(default_factory=dict)
     drop_tags: bool = True
     batch_size: int = 1
+    export: tuple[str, ...] = ()
     overrides: Mapping[str, "HsdConfig"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -195,6 +198,9 @@ class HsdConfig:
             yield f"caption {self.caption!a}: not UTF-8, which captions have to be: type it again in a UTF-8 terminal"
         if self.batch_size < 1:
             yield f"batch_size {self.batch_size}: use 1 or more"
+        for name in self.export:
+            if name not in EXPORTS:
+                yield f"export {name!r}: {did_you_mean(name, EXPORTS)}"
         for folder, override in self.overrides.items():
             yield from (f'overrides."{folder}": {problem}' for problem in self._disagreements(override))
 

@@ -83,6 +83,7 @@ def _config(layer: Layer, problems: list[str]) -> HsdConfig:
         return HsdConfig(
             levels=_levels(layer),
             redundant_iou=None if iou is None else {tuple(name.split("/")): v for name, v in dict(iou).items()},
+            export=tuple(layer.get("export", ())),
             upscale_model=Path(str(layer["upscale_model"])) if layer.get("upscale_model") else None,
             **settings,
         )
@@ -116,6 +117,7 @@ def to_layer(config: HsdConfig) -> Layer:
         "caption": config.caption,
         "drop_tags": config.drop_tags,
         "batch_size": config.batch_size,
+        "export": list(config.export),
         "device": config.device,
         "upscale_model": str(config.upscale_model.resolve()) if config.upscale_model else "",
         "masks": absolute(config.masks),

@@ -31,6 +31,11 @@ def iou(value: object) -> dict[str, float]:
     return pairs
 
 
+@reads('write a list of trainers, such as ["simpletuner"]')
+def trainers(value: object) -> list[str]:
+    return list(listed(text)(value))
+
+
 @reads('write a list of names, such as ["macro", "micro"]')
 def level_list(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -59,6 +64,7 @@ KEYS: dict[str, Reader[Any]] = {
     "duplicate_overlap": number(),
     "drop_tags": boolean,
     "levels": level_list,
+    "export": trainers,
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
 NAMED = ("detector", "captioner")

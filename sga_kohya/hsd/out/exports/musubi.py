@@ -1,0 +1,84 @@
+"""dataset_musubi.toml: the exported folders as musubi-tuner reads them, and where it keeps its caches of them.
+
+It trains on cache files alone and wants a folder of them for each dataset, so each level is a dataset of its own. The
+granularity of a slice is that of the manifest, which the trainer finds beside the images.
+"""
+
+import math
+import re
+from pathlib import Path
+
+from sga_kohya.hsd.out.exports.export import HEADER, Caches, Dataset, Export, Level, quoted
+from sga_kohya.kit.cli import shell_word
+from sga_kohya.kit.sealed import sealed
+
+CACHE = "cache_musubi"
+"""Folder of the caches, with one of each level's folder in it."""
+_LATENTS = re.compile(r"(.+)_\d{4,}x\d{4,}_[^_]+\.safetensors")
+_TEXT = re.compile(r"(.+)_[^_]+_te\.safetensors")
+
+
+def dataset_musubi(dataset: Dataset) -> str:
+    """Levels that have no slices are left out, with a comment."""
+    return sealed(HEADER, "\n".join([_general(dataset), *(_level(level, dataset.out) for level in dataset.levels)]))
+
+
+def caches_by_stem(out: Path) -> Caches:
+    """Of all models: latents, and text encoders' outputs."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted((out / CACHE).glob("*/*.safetensors")):
+        match = _TEXT.fullmatch(file.name) or _LATENTS.fullmatch(file.name)
+        if match:
+            found.setdefault(f"{file.parent.name}/{match.group(1)}", []).append(file)
+    return found
+
+
+def _general(dataset: Dataset) -> str:
+    side = math.isqrt(max(width * height for width, height in dataset.targets) - 1) + 1
+    return f"""
+[general]
+# No slice has a larger area, and every side is a multiple of 64: nothing is resized or cropped again.
+resolution = {[side, side]}
+enable_bucket = true
+bucket_no_upscale = true
+batch_size = {dataset.batch_size}
+caption_extension = ".txt"
+{_masks(dataset)}"""
+
+
+def _masks(dataset: Dataset) -> str:
+    masked = any(level.alpha or level.masks for level in dataset.levels)
+    return "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n" if masked else ""
+
+
+def _level(level: Level, out: Path) -> str:
+    if not level.sizes:
+        return f"# No {level.name} slices.\n"
+    return f"""[[datasets]]
+image_directory = {quoted(level.folder)}
+cache_directory = {quoted(out / CACHE / level.folder.name)}
+num_repeats = {level.repeats}
+"""
+
+
+def _use(file: Path, masked: bool) -> list[str]:
+    dataset = f"--dataset_config {shell_word(file)}"
+    cache, model = "python src/musubi_tuner/flux_2_cache", "--model_version klein-base-9b"
+    return [
+        f"{cache}_latents.py {model} --vae ae.safetensors {dataset}",
+        f"{cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {dataset}",
+        f"accelerate launch -m sga_kohya.musubi flux_2_train_network --config_file your.toml {dataset}",
+    ]
+
+
+MUSUBI = Export(
+    name="musubi",
+    trainer="kohya-ss musubi-tuner, with this package; for instance FLUX.2, in its folder",
+    file="dataset_musubi.toml",
+    write=dataset_musubi,
+    use=_use,
+    gets="all of SGA",
+    caches=caches_by_stem,
+    cache_folder=CACHE,
+    always=True,
+)
