@@ -130,7 +130,7 @@ def test_alpha_is_kept_in_the_slices_over_the_very_picture_of_a_run_without(phot
     for row in filter(lambda row: row["file"], rows_of(out)):
         found, plain = with_alpha[row["file"]].astype(int), without[row["file"]].astype(int)
         if row["source"] == "whole.png":
-            assert found.shape[2] == 3
+            assert (found[..., 3] == 255).all(), "ai-toolkit asks every slice for its transparency"
             continue
         assert np.abs(found[..., :3] - plain).mean() < (0.01 if form == "png" else 4), "what musubi-tuner reads, too"
         place = PLACE if row["source"] == "clear.png" else Box(0, 0, 350, 512)
@@ -272,6 +272,18 @@ def test_masks_of_a_file_lie_beside_it_and_the_training_command_asks_for_the_los
     assert toml.loads((tmp_path / "out" / "hsd_config.toml").read_text())["masks"] == str(folder)
     with pytest.raises(SgaError, match="masks"):
         run(photos, folder / "1_macro", config(masks=str(folder.parent / "no")))
+
+
+def test_trainers_that_know_masks_are_told_where_they_are(photos, folder, tmp_path):
+    export = ("ai-toolkit", "diffusion-pipe")
+    beside, inside = tmp_path / "beside", tmp_path / "inside"
+    run(photos, beside, config(masks=str(folder), export=export))
+    run(photos, inside, config(masks="alpha", export=export))
+    micro = str(beside / "masks_1_micro")
+    assert toml.loads((beside / "dataset_diffusion_pipe.toml").read_text())["directory"][1]["mask_path"] == micro
+    assert f'          mask_path: "{micro}"\n' in (beside / "ai_toolkit.yaml").read_text()
+    assert (inside / "ai_toolkit.yaml").read_text().count("          alpha_mask: true\n") == 2
+    assert "all of each slice counts" in (inside / "dataset_diffusion_pipe.toml").read_text()
 
 
 def test_masks_below_photos_are_no_photos_and_what_was_made_is_no_mask(photos, folder, tmp_path):
