@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
-from sga_kohya.hsd.masks.sources import NONE
+from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.out.exports import wanted
 from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
-from sga_kohya.hsd.photos.images import Found
+from sga_kohya.hsd.photos.images import LAID, Found
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.pictures import RAW, is_picture
@@ -57,7 +57,10 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     yield from _lost(tally)
     yield from _guessed(tally)
     for note, count in tally.notes.most_common():
-        yield f"{count} photos, {note}: {_examples(tally, note, count)}"
+        if note.startswith(LAID) and config.masks == ALPHA:
+            continue  # and it is kept beside
+        advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
+        yield f"{count} photos, {note}: {_examples(tally, note, count)}{advice}"
     for level in config.finer:
         yield from _level_warning(tally.levels[level.name], level, config)
     if any(own.mode == "split" and own.detector == "heuristic" for own in config.everywhere):
@@ -72,6 +75,9 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
         )
     yield from _left_alone(result)
     yield from _not_read(result.found)
+    if result.stray_masks:
+        strays = _some(result.stray_masks)
+        yield f"{len(result.stray_masks)} masks are of no photo, or of one that has another mask: {strays}"
     foreign = [file for file in result.foreign if is_picture(Path(file))]
     if foreign:
         yield (

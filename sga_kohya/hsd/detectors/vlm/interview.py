@@ -178,7 +178,8 @@ class Terms:
     device: str
 
     @classmethod
-    def read(cls, options: Options) -> "Terms":
+    def read(cls, options: Options, max_new_tokens: int) -> "Terms":
+        """max_new_tokens: of a reply by transformers, where the user does not say."""
         read = options.read
         endpoint, model = read("endpoint", text, ""), read("model", text, "")
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -193,7 +194,7 @@ class Terms:
             read("request", mapping, {}),
             read("timeout", number(1), 120),
             read("parallel", whole(1), 4),
-            read("max_new_tokens", whole(1), 1024),
+            read("max_new_tokens", whole(1), max_new_tokens),
             read("attempts", whole(1), 3),
             read("max_calls", whole(0), 0),
             read("side", whole(64), 1024),

@@ -23,7 +23,17 @@ num_repeats = {level.repeats}
 # Width, height, frames. One size an aspect ratio, from tall to wide: diffusion-pipe finds them by their place.
 size_buckets = [
 {buckets}]
-"""
+{_masks(level)}"""
+
+
+def _masks(level: Level) -> str:
+    if level.masks:
+        return f"mask_path = {quoted(level.masks)}\n"
+    return (
+        "# diffusion-pipe takes no mask from a picture's transparency: all of each slice counts.\n"
+        if level.alpha
+        else ""
+    )
 
 
 def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:
