@@ -25,12 +25,13 @@ class HostAccelerator(TupleAccelerator):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.dataset, self.loop = self.session.data(), self.session.training_loop()
+        self.loop = self.session.training_loop()
         self.session.accelerator = self
         self.after_step = self._after_step
         probe.attach(self, self.session, self.loop.args)
 
     def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
+        self.session.data()  # raises where the host has made them unseen
         dataset = data_loader.dataset
         if isinstance(dataset, RunDataset):
             self.session.fire("accelerator")
@@ -70,7 +71,7 @@ class HostAccelerator(TupleAccelerator):
     def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
         super().present(sub_batch, place, ends_epoch)
         self.loop.restore()
-        self.session.monitor.count(sub_batch, self.dataset.planner.batch_sizes[sub_batch.dataset])
+        self.session.monitor.count(sub_batch, self.session.data().planner.batch_sizes[sub_batch.dataset])
 
     def init_trackers(self, *args: Any, **kwargs: Any) -> None:
         super().init_trackers(*args, **kwargs)
