@@ -4,8 +4,6 @@ The host reads its own options; it is only told that ours exist (`add_arguments`
 """
 
 import argparse
-import difflib
-import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.files import user_path
-from sga_kohya.kit.hints import did_you_mean
+from sga_kohya.kit.hints import closest, did_you_mean
+from sga_kohya.kit.values import boolean, number, one_of, reads, whole
 from sga_kohya.version import __version__
 from sga_kohya.words import (
     CAGRAD,
@@ -43,40 +43,7 @@ def _as_text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _shown(value: object) -> str:
-    """A value in an error: short, whatever a file may hold."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
-
-
-def _reads(sentence: str) -> Callable[[Callable[[object], Any]], Callable[[object], Any]]:
-    """Make whatever a parser raises, on whatever it is given, an SgaError that says what to write."""
-
-    def decorate(parse: Callable[[object], Any]) -> Callable[[object], Any]:
-        @functools.wraps(parse)
-        def parsed(value: object) -> Any:
-            try:
-                return parse(value)
-            except SgaError:
-                raise
-            except (ValueError, TypeError, LookupError, ArithmeticError, OSError):
-                raise SgaError(sentence) from None
-
-        return parsed
-
-    return decorate
-
-
-@_reads("write true or false")
-def _boolean(value: object) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    return words[str(value).lower()]
-
-
-@_reads("write two or more different names from coarse to fine, such as macro,meso,micro")
+@reads("write two or more different names from coarse to fine, such as macro,meso,micro")
 def _labels(value: object) -> tuple[str, ...]:
     words = value if isinstance(value, (list, tuple)) else str(value).split(",")
     labels = tuple(word.strip() if isinstance(word, str) else "" for word in words)
@@ -90,46 +57,17 @@ def _can_be_a_label(word: str) -> bool:
     return word.isprintable() and re.fullmatch("[^,:]+", word) is not None
 
 
-@_reads("write granularity:number pairs without spaces, such as macro:0.5,meso:0,micro:-0.5")
+@reads("write granularity:number pairs without spaces, such as macro:0.5,meso:0,micro:-0.5")
 def _table(value: object) -> Mapping[str, float]:
     """`macro:0.5,meso:0,micro:-0.5`, or a TOML table of the same."""
     pairs = list(value.items() if isinstance(value, Mapping) else (part.split(":") for part in str(value).split(",")))
-    table = {str(label).strip(): _number(number) for label, number in pairs}
-    if not all(math.isfinite(number) for number in table.values()):
-        raise SgaError("every number must be finite")
+    table = {str(label).strip(): number()(value) for label, value in pairs}
     if len(table) < len(pairs):
         raise SgaError("name each granularity once")
     return table
 
 
-def _number(value: object) -> float:
-    """Raises TypeError for true and false, which Python takes for 1 and 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise TypeError
-    return float(value)
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[object], str]:
-    @_reads(f"write one of {', '.join(words)}")
-    def parse(value: object) -> str:
-        return words[words.index(value)]
-
-    return parse
-
-
-@_reads("write a whole number from 1")
-def _count(value: object) -> int:
-    number = int(str(value))
-    if not 1 <= number < 2**31:
-        raise ValueError
-    return number
-
-
-def _count_or_none(value: object) -> int:
-    return 0 if value in (0, "0") and value is not False else _count(value)
-
-
-@_reads("write hours above 0, such as 21 or 0.5")
+@reads("write hours above 0, such as 21 or 0.5")
 def _hours(value: object) -> float:
     hours = float(str(value))
     if not 0 < hours < math.inf:
@@ -138,11 +76,11 @@ def _hours(value: object) -> float:
 
 
 def _list_of_hours(value: object) -> tuple[float, ...]:
-    words = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    return tuple(sorted(set(map(_hours, words))))
+    items = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    return tuple(sorted(set(map(_hours, items))))
 
 
-@_reads("there is no such file")
+@reads("there is no such file")
 def _file(value: object) -> Path:
     path = user_path(value, "the file")
     if not path.is_file():
@@ -150,7 +88,7 @@ def _file(value: object) -> Path:
     return path
 
 
-@_reads("write an existing folder, or a .png, .jpg or .webp file in one")
+@reads("write an existing folder, or a .png, .jpg or .webp file in one")
 def _picture(value: object) -> Path:
     path = user_path(value, "the file")
     if path.is_dir():
@@ -160,8 +98,8 @@ def _picture(value: object) -> Path:
     return path
 
 
-def _option(default: Any, parse: Callable[[object], Any], help: str) -> Any:
-    metadata = {"parse": parse, "help": f"{help} (default: {_as_text(default) or 'none'})"}
+def _option(default: Any, read: Callable[[object], Any], help: str) -> Any:
+    metadata = {"read": read, "help": f"{help} (default: {_as_text(default) or 'none'})"}
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -171,31 +109,31 @@ def _option(default: Any, parse: Callable[[object], Any], help: str) -> Any:
 class SgaConfig:
     """The settings of one run. Field `x` is the option `--sga_x` and the TOML key `sga_x`; `enabled` is `--sga`."""
 
-    enabled: bool = _option(True, _boolean, "the whole of SGA: true through our doors, false in a patched checkout")
-    tuples: bool = _option(True, _boolean, "slices of one photo train in the same optimizer step (Eq. 6)")
-    modulation: bool = _option(True, _boolean, "noise levels follow the slice's granularity (Eq. 29-31)")
+    enabled: bool = _option(True, boolean, "the whole of SGA: true through our doors, false in a patched checkout")
+    tuples: bool = _option(True, boolean, "slices of one photo train in the same optimizer step (Eq. 6)")
+    modulation: bool = _option(True, boolean, "noise levels follow the slice's granularity (Eq. 29-31)")
     granularities: tuple[str, ...] = _option(DEFAULT_LABELS, _labels, "the labels in use, coarse to fine")
     timestep_shift: Mapping[str, float] = _option(
         DEFAULT_SHIFTS, _table, "Delta of Eq. 29, added to the noise level's logit"
     )
     timestep_shift_form: str = _option(
-        "logit", _one_of(("logit", UPSTREAM)), "logit: sigmoid(s*z + Delta), Eq. 30; upstream: sigmoid(s*(z + Delta))"
+        "logit", one_of(("logit", UPSTREAM)), "logit: sigmoid(s*z + Delta), Eq. 30; upstream: sigmoid(s*(z + Delta))"
     )
     snr_gamma: Mapping[str, float] = _option(
         {"macro": 4.0, "meso": 5.0, "micro": 7.0}, _table, "Gamma of Eq. 32, Min-SNR's threshold; SD and SDXL"
     )
-    flow_snr_weight: bool = _option(False, _boolean, "Min-SNR by sga_snr_gamma for flow-matching models as well")
+    flow_snr_weight: bool = _option(False, boolean, "Min-SNR by sga_snr_gamma for flow-matching models as well")
     show_timesteps: Path | None = _option(None, _picture, "draw noise levels by granularity into this file and end")
-    path: str = _option(LINEAR, _one_of(PATH_NAMES), f"from latents to noise: {', '.join(PATH_NAMES)}; experimental")
+    path: str = _option(LINEAR, one_of(PATH_NAMES), f"from latents to noise: {', '.join(PATH_NAMES)}; experimental")
     loss_weight: Mapping[str, float] = _option({}, _table, "lambda_k of Eq. 6; 1 for a label not named")
     tuple_reduction: str = _option(
-        "mean", _one_of(REDUCTIONS), "mean: Eq. 6, sum: Algorithm 2, constant: over all levels"
+        "mean", one_of(REDUCTIONS), "mean: Eq. 6, sum: Algorithm 2, constant: over all levels"
     )
-    groups_per_step: int | None = _option(None, _count, "groups in a tuple step; the batch size if not given")
-    probe_every: int = _option(0, _count_or_none, "measure how granularities' gradients interfere every so many steps")
+    groups_per_step: int | None = _option(None, whole(1), "groups in a tuple step; the batch size if not given")
+    probe_every: int = _option(0, whole(0), "measure how granularities' gradients interfere every so many steps")
     gradient_surgery: str = _option(
         _NO_SURGERY,
-        _one_of((_NO_SURGERY, PCGRAD, CAGRAD)),
+        one_of((_NO_SURGERY, PCGRAD, CAGRAD)),
         f"between granularities, at the end of each tuple step: {PCGRAD} or {CAGRAD}",
     )
     save_at_hours: tuple[float, ...] = _option((), _list_of_hours, "save at the steps nearest to these training hours")
@@ -283,15 +221,9 @@ class SgaConfig:
         that cannot be read."""
         names = option_names()
         problems = [f"unknown option {key}: {hint}" for key in options if (hint := _meant(key, names))]
-        values: dict[str, Any] = {"enabled": enabled}
-        for key, option in names.items():
-            if key in options:
-                try:
-                    values[option.name] = option.metadata["parse"](options[key])
-                except SgaError as error:
-                    problems.append(f"{key} = {_shown(options[key])}: {error}")
+        given = Fields(options, "", problems).given({key: option.metadata["read"] for key, option in names.items()})
         _raise(problems)
-        return cls(**values)
+        return cls(**{"enabled": enabled, **{names[key].name: value for key, value in given.items()}})
 
     def metadata(self) -> dict[str, str]:
         """The settings, and the version that read them, as `ss_sga_*` strings for a saved model's header."""
@@ -316,9 +248,7 @@ def is_ours(key: str) -> bool:
     """Whether a key of a TOML is meant for us, however it is spelt: `SGA`, `sga-tuples`, `ss_sga_path`, `gsa_path`."""
     word = _plain(key)
     # No option of sd-scripts comes closer to one of ours than by 0.875 (show_timesteps).
-    return word.partition("_")[0] in ("sga", "gsa", "sag") or bool(
-        difflib.get_close_matches(word, option_names(), n=1, cutoff=0.9)
-    )
+    return word.partition("_")[0] in ("sga", "gsa", "sag") or bool(closest(word, option_names(), cutoff=0.9))
 
 
 def _plain(key: str) -> str:
@@ -348,6 +278,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("SGA (sga_kohya)", "Semantic Granularity Alignment; see sga_kohya's README")
     for key, option in option_names().items():
         # A bare --sga or --sga_tuples means true, as for the host's own switches.
-        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if option.metadata["parse"] is _boolean else {}
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if option.metadata["read"] is boolean else {}
         group.add_argument(f"--{key}", default=None, help=option.metadata["help"], **switch)
     group.add_argument("--sd_scripts", default=None, help="folder of the sd-scripts checkout")

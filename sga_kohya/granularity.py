@@ -4,7 +4,6 @@ Granularity, the first that is known: `custom_attributes.granularity` of its sub
 (`1_macro`), its file's suffix (`_micro`). Group: the manifest's, else the stem without that suffix.
 """
 
-import difflib
 import hashlib
 import json
 import re
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.hints import closest
 from sga_kohya.words import ATTRIBUTE, DEFAULT_LABELS, MANIFEST_NAME
 
 # Names that existing crop tools give the three levels.
@@ -179,11 +179,11 @@ def misspelled(attributes: Mapping[str, object], labels: Sequence[str]) -> str |
             return None
         return f'granularity = "{value}" is none of {", ".join(labels)}{_did_you_mean(str(value), labels)}'
     for name in attributes:
-        if difflib.get_close_matches(name, [ATTRIBUTE], cutoff=0.75):
+        if closest(name, [ATTRIBUTE], cutoff=0.75):
             return f'unknown attribute "{name}"{_did_you_mean(name, [ATTRIBUTE])}'
     return None
 
 
 def _did_you_mean(word: str, words: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
-    return f': did you mean "{close[0]}"?' if close else ""
+    close = closest(word.lower(), words, cutoff=0.5)
+    return f': did you mean "{close}"?' if close else ""

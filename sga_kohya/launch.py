@@ -4,7 +4,6 @@ The generic door: `python -m sga_kohya.launch PATH/TO/flux_train_network.py --co
 `accelerate launch -m`. Doors named after a script (`-m sga_kohya.flux_train_network`) find the checkout themselves.
 """
 
-import difflib
 import os
 import runpy
 import sys
@@ -17,6 +16,7 @@ from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import errors_in_one_line, run_command
+from sga_kohya.kit.hints import closest
 from sga_kohya.options import asks_for_help, read_options
 
 NAME = "sga_kohya"
@@ -67,8 +67,8 @@ def _no_script(argv: Sequence[str]) -> str:
     script = next((Path(word).name for word in argv if word.endswith(".py") and not word.startswith("-")), None)
     if script is None:
         return f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}"
-    close = difflib.get_close_matches(script, SCRIPTS, n=1, cutoff=0.9)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    close = closest(script, SCRIPTS, cutoff=0.9)
+    hint = f" Did you mean {close}?" if close else ""
     return f"there is no door for {script}: SGA has no seams into it.{hint} Doors are {', '.join(SCRIPTS)}"
 
 
@@ -107,7 +107,7 @@ def _prepare(script: str, argv: list[str]) -> tuple[SgaConfig, Checkout, Path, l
 def _run(config: SgaConfig, checkout: Checkout, path: Path, argv: list[str]) -> None:
     from sga_kohya.hosts.sd_scripts.install import install_for  # only now, because it imports torch
 
-    with install_for(config, checkout):
+    with install_for(config, checkout, path.name):
         sys.argv = [str(path), *argv]
         runpy.run_path(str(path), run_name="__main__")
 

@@ -50,7 +50,7 @@ def _load(checkout: Checkout, script: str, argv: list[str]) -> None:
     checkout.script(script)
     from sga_kohya.hosts.sd_scripts.install import install_for  # imports torch: only for those who asked
 
-    install_for(config, checkout)
+    install_for(config, checkout, script)
     _end_in_one_line()
 
 

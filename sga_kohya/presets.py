@@ -1,7 +1,6 @@
 """Complete settings to start from: python -m sga_kohya.presets list | show NAME | copy NAME DIR"""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -10,24 +9,28 @@ from pathlib import Path
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import run_command, shell_word
 from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.hints import closest
 from sga_kohya.kit.shipped import shipped
 from sga_kohya.kit.toml_file import toml_string
 
 _EXAMPLES = {"plan": "evaluate/plan.toml"}
 """Files of examples/ that are given out like presets."""
 _MUSUBI = "sga_kohya.musubi "
+_PROMPTS = re.compile(r'^sample_prompts = "(.+?)"', re.MULTILINE)
 
 
 def preset_files() -> dict[str, Path]:
     """Name -> file: presets and dataset TOMLs by their stem, those for musubi-tuner behind those for sd-scripts; plans
-    for evaluate; the kohya_ss GUI's configurations as NAME.json.
+    for evaluate; the kohya_ss GUI's configurations as NAME.json, sample prompts as NAME.txt.
 
     Raises SgaError when the installation has lost them.
     """
     folder, examples = shipped("presets"), shipped("examples")
     found = {path.stem: path for path in (*sorted(folder.glob("*.toml")), *sorted(folder.glob("musubi/*.toml")))}
     found |= {name: examples / file for name, file in _EXAMPLES.items()}
-    return found | {path.name: path for path in sorted((folder / "gui").glob("*.json"))}
+    return found | {
+        path.name: path for path in (*sorted((folder / "gui").glob("*.json")), *sorted(folder.glob("*.txt")))
+    }
 
 
 def find_preset(name: str) -> Path:
@@ -35,8 +38,8 @@ def find_preset(name: str) -> Path:
     files = preset_files()
     path = files.get(name.removesuffix(".toml"))
     if path is None:
-        close = difflib.get_close_matches(name, files, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see `python -m sga_kohya.presets list`"
+        close = closest(name, files)
+        hint = f"did you mean {close}?" if close else "see `python -m sga_kohya.presets list`"
         raise SgaError(f"no preset {name!r}: {hint}")
     return path
 
@@ -59,7 +62,8 @@ def door(path: Path) -> str | None:
 def copy(name: str, folder: Path, force: bool = False) -> Path:
     """Copy a preset into a folder, which is made where there is none; whole or not at all.
 
-    Raises SgaError when its file exists there and force is not given.
+    The sample prompts that it names come along, unless such a file is there. Raises SgaError when its own file exists
+    there and force is not given.
     """
     source = find_preset(name)
     target = folder / source.name
@@ -67,6 +71,9 @@ def copy(name: str, folder: Path, force: bool = False) -> Path:
         raise SgaError(f"{target} exists: name another folder, or overwrite it with --force")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(target, source.read_bytes())
+    for prompts in _PROMPTS.findall(source.read_text(encoding="utf-8")):
+        if source.suffix == ".toml" and not (folder / prompts).exists():
+            write_whole(folder / prompts, find_preset(prompts).read_bytes())
     return target
 
 
@@ -76,15 +83,17 @@ def _next_step(target: Path) -> str:
     if target.stem in _EXAMPLES:
         return f"fill in your models and prompts, then\n  python -m sga_kohya.evaluate run {shell_word(target)}"
     module, path = door(target), shell_word(target)
+    if target.suffix == ".txt":
+        return f"put your own words into it, and name it in your preset: sample_prompts = {toml_string(str(target))}"
     if module is None:
         return f"fill in its folders, and name it in your preset: dataset_config = {toml_string(str(target))}"
     if module.startswith(_MUSUBI):
         return (
-            f"fill in the paths in {target}, run the two commands at its top that cache, then\n"
+            f"fill in the paths in {target} (sample_prompts too), run the two commands at its top that cache, then\n"
             f"  accelerate launch -m {module} --config_file {path}"
         )
     return (
-        f"fill in the paths in {target}, then\n  python -m sga_kohya.doctor {path}\n"
+        f"fill in the paths in {target} (sample_prompts too), then\n  python -m sga_kohya.doctor {path}\n"
         f"  accelerate launch -m {module} --config_file {path}"
     )
 
@@ -95,7 +104,7 @@ def _list() -> None:
     for name, path in files.items():
         if path.suffix == ".toml":
             print(f"  {name:<{width - len('.json')}}  {title(path)}")
-    print("\nEach preset of sd-scripts is there as NAME.json too, for the kohya_ss GUI.")
+    print("\nEach preset of sd-scripts but those for a card is there as NAME.json too, for the kohya_ss GUI.")
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -9,6 +9,8 @@ UNLABELLED = "unlabelled"
 ATTRIBUTE = "granularity"
 """The key of `custom_attributes`, and of a row of the manifest."""
 MANIFEST_NAME = "sga_manifest.jsonl"
+RAW_TOML = "dataset_raw.toml"
+"""What H-SD writes beside dataset.toml: the photos that the slices come from, for sd-scripts."""
 TRAIN_HOURS = "ss_sga_train_hours"
 """Of a saved model's metadata: how long it was trained."""
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sga_kohya.__main__ import COMMANDS
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import can_show, run_command, shell_word
 
 from . import stub_host

@@ -8,7 +8,9 @@ import pytest
 
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.hosts.sd_scripts import install as installer
+from sga_kohya.hosts.sd_scripts import noise
 from sga_kohya.hosts.sd_scripts.checkout import TESTED, Checkout
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.hosts.seam import Seam
 
 from . import stub_host
@@ -66,3 +68,15 @@ def test_no_host_function_has_two_seams(root, config):
     found = seams(config, Checkout(root))
     targets = [(seam.target, seam.inside) for seam in found]
     assert len(set(targets)) == len(targets)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_not_asked_for_another_family_s_functions(root, monkeypatch, script):
+    own = {seam.target for seam in noise.seams_of(script)}
+    assert len(own) == 1
+    monkeypatch.syspath_prepend(str(root))
+    for seam in noise.SEAMS:
+        if seam.target not in own:
+            module, _, name = seam.target.rpartition(".")
+            monkeypatch.delattr(import_module(module), name)
+    installer.install_for(SgaConfig(), Checkout(root), script).uninstall()

@@ -1,17 +1,14 @@
-"""Which saved checkpoint stands for a multiple of N1, and the three TOMLs of the ablation."""
+"""Which saved checkpoint stands for a multiple of N1."""
 
 import os
-import shlex
 
 import numpy as np
 import pytest
 import toml
-from PIL import Image
 from safetensors.numpy import save_file
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.plan.ablation import write_ablation
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.sample.checkpoints import all_runs, find_runs, pick
 from sga_kohya.evaluate.sample.images import weights_of
@@ -106,88 +103,6 @@ def test_a_plan_takes_its_weights_from_runs(tmp_path, capsys):
     assert found == ["alpha-14h.safetensors", "alpha-21h.safetensors"]
     assert main(["checkpoints", str(path)]) == 0
     assert "alpha  two  1.5 N1 = 21 h" in capsys.readouterr().out
-
-
-BASE = """\
-# my domain
-pretrained_model_name_or_path = "flux.safetensors"
-output_dir = "models"
-output_name = "my_domain"   # replaced
-sga_tuples = true
-network_args = ["algo=lora", "dora_wd=True"]
-[later]
-seed = 42 # kept
-"""
-
-
-def test_ablation_tomls_differ_in_three_keys_only(tmp_path):
-    (tmp_path / "base.toml").write_text(BASE)
-    write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)
-    arms = {role: toml.loads((tmp_path / "out" / f"{role}.toml").read_text()) for role in ("full", "without_tuples")}
-    arms["without_modulation"] = toml.loads((tmp_path / "out" / "without_modulation.toml").read_text())
-    switches = {role: (arm.pop("sga_tuples"), arm.pop("sga_modulation")) for role, arm in arms.items()}
-    assert switches == {"full": (True, True), "without_tuples": (False, True), "without_modulation": (True, False)}
-    names = {role: arm.pop("output_name") for role, arm in arms.items()}
-    assert names == {role: f"my_domain-{role}" for role in arms}
-    assert arms["full"] == arms["without_tuples"] == arms["without_modulation"]
-    text = (tmp_path / "out" / "full.toml").read_text()
-    assert "# my domain" in text and "seed = 42 # kept" in text
-
-
-def test_the_ablation_plan_is_valid_and_its_commands_name_what_was_written(tmp_path, capsys):
-    (tmp_path / "base.toml").write_text(BASE)
-    (tmp_path / "prompts.txt").write_text("a cat\n\n# a comment\na dog\n")
-    (tmp_path / "photos").mkdir()
-    for number in range(4):
-        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{number}.png")
-    out = tmp_path / "out"
-    words = ["ablation", tmp_path / "base.toml", "--out", out, "--prompts", tmp_path / "prompts.txt"]
-    assert main([*map(str, words), "--references", str(tmp_path / "photos")]) == 0
-    said = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "-m" in line]
-    assert [line[-1] for line in said] == [
-        str(out / name) for name in ("full.toml", "without_tuples.toml", "without_modulation.toml", "plan.toml")
-    ]
-    plan = read_plan(out / "plan.toml")
-    assert [variant.role for variant in plan.variants] == ["full", "without_tuples", "without_modulation"]
-    assert plan.datasets[0].prompts == ("a cat", "a dog") and plan.sampling.script == "flux_train_network.py"
-    assert plan.variants[1].weights == os.path.abspath("models/my_domain-without_tuples.safetensors")
-
-
-def test_ablation_overwrites_nothing_and_refuses_what_is_no_training(tmp_path):
-    (tmp_path / "base.toml").write_text(BASE)
-    write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)
-    write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)  # the same again is no harm
-    (tmp_path / "out" / "full.toml").write_text("mine")
-    with pytest.raises(SgaError, match="exists with another content"):
-        write_ablation(tmp_path / "base.toml", tmp_path / "out", None, None)
-    (tmp_path / "dataset.toml").write_text("[[datasets]]\nresolution = 512\n")
-    with pytest.raises(SgaError, match="is no training TOML"):
-        write_ablation(tmp_path / "dataset.toml", tmp_path / "x", None, None)
-    (tmp_path / "odd.toml").write_text(BASE.replace('output_name = "my_domain"   # replaced', '"output_name" = "x"'))
-    with pytest.raises(SgaError, match="a line of its own"):
-        write_ablation(tmp_path / "odd.toml", tmp_path / "x", None, None)
-    (tmp_path / "off.toml").write_text(f"sga = false\n{BASE}")
-    with pytest.raises(SgaError, match="switches every arm off"):
-        write_ablation(tmp_path / "off.toml", tmp_path / "x", None, None)
-    with pytest.raises(SgaError, match=r"--prompts .*nope.txt: there is no such file"):
-        write_ablation(tmp_path / "base.toml", tmp_path / "x", tmp_path / "nope.txt", None)
-    with pytest.raises(SgaError, match=r"--references .*nowhere: no image in it"):
-        write_ablation(tmp_path / "base.toml", tmp_path / "x", None, tmp_path / "nowhere")
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize(
-    "keys, warns",
-    [
-        ("max_train_steps = 9", True),
-        ("max_train_epochs = 9", False),
-        ("max_train_steps = 9\nsga_stop_at_hours = 2", False),
-    ],
-)
-def test_arms_of_unequal_length_are_warned_of(tmp_path, capsys, keys, warns):
-    (tmp_path / "base.toml").write_text(f"{keys}\n{BASE}")
-    assert main(["ablation", str(tmp_path / "base.toml"), "--out", str(tmp_path / "out")]) == 0
-    assert ("warning: max_train_steps counts tuple steps" in capsys.readouterr().out) == warns
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-inf", "-1", "1e999", "soon", ""])

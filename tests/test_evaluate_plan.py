@@ -13,7 +13,7 @@ from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.plan.plan import Cell, pictures
 from sga_kohya.evaluate.plan.plan_file import _plan, read_plan
 from sga_kohya.evaluate.sample.images import all_images, image_files, load, same_size
-from sga_kohya.kit.fields import Table
+from sga_kohya.kit.fields import Fields
 
 from .evaluate_world import make_plan, noise, write_plan
 
@@ -41,7 +41,7 @@ def test_every_problem_is_named_at_once(tmp_path):
     said = str(error.value)
     for part in (
         "seeds = [1, 1]",
-        "bootstrap = 3: write 100 or more",
+        "bootstrap = 3: write a whole number from 100",
         "confidence = 95",
         "paper = 'sd3': write one of flux, sdxl",
         "sedes is unknown: did you mean seeds?",
@@ -203,7 +203,7 @@ def test_no_value_of_a_plan_is_a_traceback(tmp_path, odd, capsys):
     for path in slots(json.loads(text)):
         values = with_value(text, path, odd)
         problems: list[str] = []
-        plan = _plan(Table(values, "", problems), tmp_path)
+        plan = _plan(Fields(values, "", problems), tmp_path)
         if not problems:
             with contextlib.suppress(SgaError, OSError):
                 all_images(plan)
@@ -223,7 +223,7 @@ BYTES = [
 
 
 @pytest.mark.parametrize("content", BYTES, ids=map(repr, BYTES))
-@pytest.mark.parametrize("command", ["run", "report", "ablation"])
+@pytest.mark.parametrize("command", ["run", "report", "study"])
 def test_a_file_that_is_no_plan_gets_one_sentence(tmp_path, content, command, capsys):
     (tmp_path / "plan.toml").write_bytes(content)
     assert main([command, str(tmp_path / "plan.toml")]) == 2

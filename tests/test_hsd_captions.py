@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection
-from sga_kohya.hsd.photos.captions import Caption, CaptionEvidence, UnreadableCaption, find_caption, slice_caption
+from sga_kohya.hsd.photos.captions import (
+    Caption,
+    CaptionEvidence,
+    UnreadableCaption,
+    Words,
+    find_caption,
+    slice_caption,
+)
 from sga_kohya.hsd.photos.tags import is_tag_list, split_tags, without
 
 PHOTO = Box(0, 0, 1000, 1000)
@@ -179,11 +186,48 @@ def test_a_prefix_leaves_the_trigger_word_where_keep_tokens_finds_it(caption, pr
     assert slice_caption(caption, evidence(PHOTO), prefix) == expected
 
 
+@pytest.mark.parametrize(
+    ("caption", "words", "expected"),
+    [
+        (TAGS, Words("A smile.", "trigger"), "zoe, A smile."),
+        (TAGS, Words("A smile.", "trigger", "sks"), "sks, A smile."),
+        (TAGS, Words("A smile.", "nothing"), "A smile."),
+        ("zoe, woman ||| red hair, garden", Words("grin, lips", "trigger"), "zoe, woman ||| grin, lips"),
+        ("zoe ||| red hair, hat ||| best", Words("grin, hat", "caption"), "zoe ||| red hair, hat, grin ||| best"),
+        ("zoe ||| red hair ||| best", Words("A smile.", "caption"), "zoe ||| red hair, A smile. ||| best"),
+        ("||| red hair, garden", Words("A smile.", "trigger"), "||| A smile."),
+        ("A woman in a garden.", Words("A smile.", "trigger"), "A smile."),
+        ("A woman in a garden", Words("grin, lips", "caption"), "A woman in a garden, grin, lips"),
+        ("zoe, garden\nzoe, hat, tree", Words("A smile.", "trigger"), "zoe, A smile."),
+        ("zoe, garden\nzoe, hat", Words("grin", "caption"), "zoe, garden, grin\nzoe, hat, grin"),
+        ("zoe, red_hair", Words("red hair, (zoe:1.2)", "caption"), "zoe, red_hair"),
+        ("zoe", Words("", "nothing", label="face"), "face"),
+        ("", Words("", "trigger"), "photo"),
+        ("", Words("A smile."), "A smile."),
+        ("sks dog", Words("A smile.", "caption", "sks"), "sks dog, A smile."),
+    ],
+)
+def test_words_of_a_captioner_stand_behind_what_they_keep_of_the_photo_s(caption, words, expected):
+    assert slice_caption(caption, evidence(FACE), words=words) == expected
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words", "expected"),
+    [
+        ("close-up, ", "A smile.", "zoe, close-up, a smile."),
+        ("close-up, ", "grin, lips", "zoe, close-up, grin, lips"),
+        ("close-up of", "A smile.", "zoe, close-up of a smile."),
+    ],
+)
+def test_a_prefix_stands_between_the_trigger_word_and_a_captioner_s_words(prefix, words, expected):
+    assert slice_caption(TAGS, evidence(FACE), prefix, words=Words(words, "trigger")) == expected
+
+
 def test_sidecars_in_sub_folders_and_annotations_that_are_none(tmp_path):
     folder = tmp_path / "dogs" / "old"
     folder.mkdir(parents=True)
     (folder / "a.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.5 0.5 0.1 0.1\n")
-    assert find_caption(folder / "a.jpg", tmp_path) == Caption("old", guessed=True)
+    assert find_caption(folder / "a.jpg", tmp_path) == Caption("old", guessed=True, meant=False)
     (folder / "a.caption").write_text("\ufeff\n a dog \n")
     assert find_caption(folder / "a.jpg", tmp_path) == Caption("a dog")
     (folder / "a.txt").write_text("0\t5e-1\t0.5\t2.5E-01\t.25\n")
@@ -227,7 +271,9 @@ def test_a_caption_that_is_not_utf_8_is_refused_by_name_and_one_with_a_mark_is_r
 )
 def test_without_a_caption_a_photo_gets_the_words_that_kohya_s_tools_take_from_its_folder(tmp_path, path, words):
     photo = tmp_path / "holiday" / path
-    assert find_caption(photo, tmp_path / "holiday") == Caption(words, guessed=True)
+    found = find_caption(photo, tmp_path / "holiday")
+    assert (found.text, found.guessed) == (words, True)
+    assert found.meant == path.startswith(("10_p3", "5_", "3_")), "a name in the form that kohya's tools read"
     assert find_caption(photo, tmp_path / "holiday", "my style") == Caption("my style")
 
 

@@ -139,7 +139,7 @@ def test_every_problem_is_named_at_once(tmp_path):
     with pytest.raises(SgaError) as caught:
         load_config(file=file)
     for part in (
-        "unknown key 'resolutoin': did you mean resolution?",
+        "resolutoin is unknown: did you mean resolution?",
         "resolution = 'big': write a whole number",
         "mode 'halves': use one of whole, split",
         "format 'bmp'",
@@ -147,7 +147,7 @@ def test_every_problem_is_named_at_once(tmp_path):
         "sizes = [[512, 512], [3]]: write a list of [WIDTH, HEIGHT]",
         "tau_up 0.5 of level meso",
         "iou = {'meso': 0.5}: write \"COARSER/FINER\" = NUMBER",
-        "overrides.\"x\": unknown key 'batch_size': it is set once",
+        'overrides."x": batch_size is unknown: it is set once',
         "overrides.\"x\": detector 'magic': use one of",
     ):
         assert part in str(caught.value), part

@@ -332,5 +332,5 @@ def test_levels_of_one_s_own_names_take_the_defaults_of_their_rank(tmp_path):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_detector_refuses_an_option_that_it_does_not_have(name):
-    with pytest.raises(SgaError, match=f"detector {name}: .*no option colour"):
+    with pytest.raises(SgaError, match=f"detector {name}: .*colour is unknown"):
         detector(name, colour="red")

@@ -21,28 +21,26 @@ sys.path.insert(0, sys.argv[1])
 import train_network
 from library import config_util
 
-args = train_network.setup_parser().parse_args(["--dataset_config", sys.argv[2]])
-generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
-def group_of(file):
-    blueprint = generator.generate(config_util.load_user_config(file), args)
+def read(file):
+    args = train_network.setup_parser().parse_args(["--dataset_config", file])
+    generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
+    blueprint = generator.generate(config_util.load_user_config(args.dataset_config), args)
     group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
     pickle.dumps([subset.custom_attributes for dataset in group.datasets for subset in dataset.subsets])
-    return group
+    return [
+        {
+            "path": info.absolute_path,
+            "bucket": info.bucket_reso,
+            "resized": info.resized_size,
+            "caption": info.caption,
+            "attributes": dataset.image_to_subset[key].custom_attributes,
+            "flips": dataset.image_to_subset[key].flip_aug,
+        }
+        for dataset in group.datasets
+        for key, info in dataset.image_data.items()
+    ]
 
-group = group_of(args.dataset_config)
-found = [
-    {
-        "path": info.absolute_path,
-        "bucket": info.bucket_reso,
-        "resized": info.resized_size,
-        "caption": info.caption,
-        "attributes": dataset.image_to_subset[key].custom_attributes,
-    }
-    for dataset in group.datasets
-    for key, info in dataset.image_data.items()
-]
-stock = [subset.custom_attributes for dataset in group_of(sys.argv[3]).datasets for subset in dataset.subsets]
-print("FOUND", json.dumps([found, stock]))
+print("FOUND", json.dumps([read(file) for file in sys.argv[2:]]))
 """
 
 
@@ -70,13 +68,14 @@ def test_sd_scripts_keeps_every_exported_size(tmp_path):
         READ_DATASET,
         str(CHECKOUT),
         str(out / "dataset.toml"),
+        str(out / "dataset_raw.toml"),
         str(out / "dataset_stock.toml"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))
-    read, stock = json.loads(line.removeprefix("FOUND "))
-    found = {entry["path"]: entry for entry in read}
+    slices, raw, stock = json.loads(line.removeprefix("FOUND "))
+    found = {entry["path"]: entry for entry in slices}
 
     assert found.keys() == exported.keys()
     for path, entry in found.items():
@@ -84,4 +83,12 @@ def test_sd_scripts_keeps_every_exported_size(tmp_path):
             assert entry["bucket"] == entry["resized"] == list(image.size), path
         assert entry["attributes"] == {"granularity": exported[path]["granularity"]}
         assert entry["caption"]
-    assert stock == [{"timestep_sampling": {"offset": offset}} for offset in (0.5, 0.0, -0.5)]
+    offsets = {entry["path"]: entry["attributes"]["timestep_sampling"]["offset"] for entry in stock}
+    shift = {"macro": 0.5, "meso": 0.0, "micro": -0.5}
+    assert offsets == {path: shift[row["granularity"]] for path, row in exported.items()}
+
+    assert len(raw) == 6 and all(entry["flips"] and entry["caption"] for entry in raw)
+    for entry in raw:
+        with Image.open(entry["path"]) as image:
+            assert entry["resized"] == list(image.size), "the copy has the size that the host would make"
+            assert all(0 <= side - bucket < 64 for side, bucket in zip(image.size, entry["bucket"], strict=True))

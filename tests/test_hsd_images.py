@@ -210,6 +210,12 @@ def test_larger_is_lanczos_and_equal_is_untouched():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (64, 3), (333, 77)])
 def test_the_png_writer_loses_nothing(size, monkeypatch):
+    for channels, mode in ((1, "L"), (4, "RGBA")):
+        pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+        with Image.open(io.BytesIO(encode_image(pixels, "png"))) as image:
+            assert image.mode == mode and np.array_equal(
+                np.asarray(image), pixels.squeeze(2) if mode == "L" else pixels
+            )
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     for deflate in {png._deflate, png._zlib}:
         monkeypatch.setattr(png, "_deflate", deflate)
@@ -231,7 +237,7 @@ def test_the_png_writer_compresses():
 
 def test_the_png_writer_refuses_other_pixels():
     with pytest.raises(ValueError, match="uint8 is wanted"):
-        png.encode_png(np.zeros((4, 4, 4), np.uint8))
+        png.encode_png(np.zeros((4, 4, 2), np.uint8))
 
 
 def test_the_hash_knows_a_photo_again_and_tells_others_apart():

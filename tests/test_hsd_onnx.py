@@ -24,9 +24,10 @@ NAMES = {0: "face", 1: "person"}
 SIDE, CELLS = 64, 84  # 8 x 8 + 4 x 4 + 2 x 2
 
 
-def detector(**options: object) -> Detector:
+def detector(kind: str = "onnx", masks: str = "", **options: object) -> Detector:
     named = {key.replace("__", "."): value for key, value in options.items()}
-    return make_detector(HsdConfig(detector="onnx", detector_options=named, mode="whole", device="cpu"), Path("photos"))
+    config = HsdConfig(detector=kind, detector_options=named, mode="whole", device="cpu", masks=masks)
+    return make_detector(config, Path("photos"))
 
 
 def whole(pixels: np.ndarray, source: str = "a/b.jpg") -> View:
@@ -262,7 +263,7 @@ def test_what_a_file_does_not_say_the_user_may(onnx_file, tmp_path):
         detector(model=path, classes=tmp_path / "classes.txt")
     with pytest.raises(SgaError, match=r"output \[1, 84, 7\].* cannot be rows; the layouts are anchors "):
         detector(model=path, classes=tmp_path / "classes.txt", layout="rows")
-    with pytest.raises(SgaError, match="layout = 'yolo': use one of anchors, objectness, rows"):
+    with pytest.raises(SgaError, match="layout = 'yolo': write one of anchors, objectness, rows"):
         detector(model=path, layout="yolo")
     model = detector(model=path, classes=tmp_path / "classes.txt", layout="objectness", labels="face,person")
     assert model.detect([whole(noise(SIDE, SIDE))], "micro") == [EXPECTED]
@@ -448,7 +449,7 @@ def test_onnx_names_what_is_wrong(onnx_file, tmp_path):
         ({"model": coco}, "knows none of face, head, hand, foot, eye for level micro: give labels.micro=CLASS"),
         ({"model": coco, "labels": "persom"}, "persom: no class of the model; its classes: person, bicycle"),
         ({"model__meso": coco}, "no model for micro"),
-        ({"model": coco, "modle": 1, "threshold": 7}, "threshold = 7: .*no option modle, use one of classes,"),
+        ({"model": coco, "modle": 1, "threshold": 7}, "threshold = 7: .*modle is unknown: did you mean model"),
     ):
         with pytest.raises(SgaError, match=words) as error:
             detector(**options)
@@ -554,3 +555,41 @@ def test_an_export_finds_the_very_boxes_that_ultralytics_finds(head, options, we
                 and np.abs(np.subtract(d.box.as_list(), box.as_list())).max() <= 1
                 for d in ours
             ), (label, score, box)
+
+
+@pytest.mark.parametrize("options", [{}, {"nms": True}])
+def test_masks_of_an_export_and_of_its_weights_are_those_that_ultralytics_draws(
+    options, weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("YOLO_AUTOINSTALL", "false")
+    import ultralytics
+
+    copy = tmp_path / "tiny.pt"
+    copy.write_bytes(weights("segment").read_bytes())
+    exported = ultralytics.YOLO(copy).export(format="onnx", imgsz=96, simplify=False, conf=0.3, iou=0.7, **options)
+    onnx_model = detector(model=exported, labels="*", threshold=0.5, masks="detector")
+    yolo_model = detector("yolo", model=str(copy), labels="*", threshold=0.5, imgsz=96, masks="detector")
+    assert all(
+        found.mask is None for found in detector(model=exported, labels="*").detect([whole(noise(9, 9))], "micro")[0]
+    )
+    compared = 0
+    for seed, size in enumerate(((96, 72), (200, 150), (61, 130))):
+        pixels = noise(*size, seed)
+        predict = ultralytics.YOLO(exported if options else copy).predict
+        told = {"imgsz": 96, "conf": 0.5, "iou": 0.7, "rect": False, "device": "cpu", "verbose": False}
+        (result,) = predict(pixels[..., ::-1].copy(), retina_masks=True, **told)
+        for model, least in ((onnx_model, 0.97), (yolo_model, 0.85)):  # the outlines of the second are in whole pixels
+            for found in model.detect([whole(pixels)], "micro")[0]:
+                boxes = result.boxes
+                near = np.abs(boxes.xyxy.numpy() - found.box.as_list()).max(1) <= 1
+                same = np.flatnonzero(near & (np.abs(boxes.conf.numpy() - found.score) < 1e-3))
+                if len(same) != 1:
+                    continue
+                box, mask = found.box, result.masks.data[int(same[0])].numpy() > 0
+                theirs, ours = mask[box.y0 : box.y1, box.x0 : box.x1], found.mask > 0
+                assert ours.shape == theirs.shape and set(np.unique(found.mask)) <= {0, 255}
+                if 20 < theirs.sum() < theirs.size - 20:
+                    compared += 1
+                    agreed = (ours == theirs).mean()
+                    assert agreed > least, (model, agreed, size, box)
+    assert compared > 10

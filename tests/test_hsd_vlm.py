@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import Box, HsdConfig, View
+from sga_kohya.hsd import Box, HsdConfig, LevelConfig, View
+from sga_kohya.hsd.captioners.vlm import sentence
 from sga_kohya.hsd.detect import UNANSWERED, Detection, Detector
-from sga_kohya.hsd.detectors.vlm.reply import BadReply, read_reply
+from sga_kohya.hsd.detectors.vlm.interview import BadReply
+from sga_kohya.hsd.detectors.vlm.reply import read_reply
 from sga_kohya.hsd.kits import make_detector
 from sga_kohya.hsd.out.summary import warnings
 from sga_kohya.hsd.run import run
@@ -209,7 +211,7 @@ def test_whatever_is_answered_only_this_photo_fails_and_in_one_line(answer, serv
     capsys.readouterr()
     assert detector.detect([view(seed=3)], "micro") == [[]] and detector.unanswered == {"photo3.jpg"}
     *waits, said = capsys.readouterr().err.splitlines()
-    assert said.startswith("warning: 'photo3.jpg': ") and said.endswith("(photo 1 that fails)") and len(said) < 1000
+    assert said.startswith("warning: 'photo3.jpg': ") and said.endswith("(number 1 that fails)") and len(said) < 1000
     assert said.isprintable() and all(line.startswith(f"warning: {server.url}/chat/completions: ") for line in waits)
     assert all(len(json.dumps(request["messages"][1:])) < 10_000 for request in server.requests)
     server.script = lambda number, body: json.dumps(FACE)
@@ -254,7 +256,7 @@ def test_a_pause_that_the_server_asks_for_is_capped_and_said(server, vlm, capsys
         (429, {"Retry-After": "99999"}, "slow down") if number < 2 else json.dumps(FACE)
     )
     detector, pauses = vlm(), []
-    detector._client._chat.ended.wait = pauses.append
+    detector._interview.client._chat.ended.wait = pauses.append
     assert detector.detect([view()], "micro")[0] and pauses == [60]
     assert "429 Too Many Requests: slow down; the next attempt is in 60 seconds" in capsys.readouterr().err
 
@@ -341,7 +343,7 @@ def test_options_are_checked_before_anything_is_sent(vlm, tmp_path):
     for options, words in (
         ({"endpoint": "localhost:8000"}, "endpoint = 'localhost:8000': write a URL"),
         ({"model": ""}, "no model: give the name"),
-        ({"coordinates": "yards", "attempts": 0}, "coordinates = 'yards': use one of relative, pixels; attempts = 0"),
+        ({"coordinates": "yards", "attempts": 0}, "coordinates = 'yards': write one of relative, pixels; attempts = 0"),
     ):
         with pytest.raises(SgaError, match=words):
             vlm(**options)
@@ -447,8 +449,8 @@ def test_a_model_of_transformers_is_asked_on_this_machine(llava_folder, tmp_path
     said: list[str] = []
     for _ in range(2):
         detector = make_detector(HsdConfig(detector="vlm", device="cpu", detector_options=options), tmp_path)
-        ask = detector._client.ask
-        detector._client.ask = lambda messages, ask=ask: said.append(ask(messages)) or said[-1]
+        ask = detector._interview.client.ask
+        detector._interview.client.ask = lambda messages, ask=ask: said.append(ask(messages)) or said[-1]
         assert detector.detect([view()], "micro") == [[]]
     assert "no usable reply in 2 attempts" in capsys.readouterr().err
     assert len(said) == 4 and said[:2] == said[2:] and all(said)
@@ -461,3 +463,17 @@ def test_what_a_model_of_transformers_says_is_read(llava_folder, tmp_path, monke
     options = {"model": str(llava_folder), "cache": str(tmp_path)}
     detector = make_detector(HsdConfig(detector="vlm", device="cpu", detector_options=options), tmp_path)
     assert detector.detect([view()], "micro")[0][0].box == Box(100, 100, 200, 200)
+
+
+def test_the_captioner_vlm_describes_slices_by_a_model_on_this_machine(llava_folder, tmp_path, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.fromarray(view(300, 300).pixels).save(photos / "a.png")
+    options = {"model": str(llava_folder), "cache": str(tmp_path / "replies"), "max_new_tokens": 4, "keep": "nothing"}
+    levels = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
+    run(photos, out, HsdConfig(levels, captioner="vlm", captioner_options=options, device="cpu"))
+    assert "vlm: at most 2 slices are described on this machine" in capsys.readouterr().err
+    kept = {sentence(file.read_text()) for file in (tmp_path / "replies").iterdir()}
+    said = {file.read_text().strip() for file in out.glob("1_*/*.txt")}
+    # Random weights say nothing of use; that it is they who speak is the test.
+    assert kept and kept <= said

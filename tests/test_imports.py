@@ -22,7 +22,7 @@ ALLOWED = {
     "hsd": {"errors", "kit", "version", "words"},
     "reference": BASE | {"equations", "tuples"},
     "partition": BASE | {"hsd"},
-    "evaluate": {"errors", "kit", "words", "hosts"},  # sd-scripts runs in processes of its own
+    "evaluate": BASE | {"hosts", "tuples"},  # sd-scripts runs in processes of its own
     "demo": BASE | {"hsd", "tuples", "reference"},
     "launch": BASE | {"hosts"},
     "__main__": BASE | {"hosts"},

@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from sga_kohya.equations import gram as grams
 from sga_kohya.equations.interference import flow_path
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts.measure import Enough, Latents, Seen
+from sga_kohya.hosts.sd_scripts.measure import Latents
 from sga_kohya.interference import charts, report, store, summary
 from sga_kohya.interference.points import Measurement, exact_space, output_space, pool, pooled_space, pull_back
 from sga_kohya.interference.summary import Level, Matrix
 from sga_kohya.kit.intervals import Interval
+from sga_kohya.training.look import Enough, Seen
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.step import SubBatch
 

@@ -1,6 +1,7 @@
 """What ships in presets/: consistent, complete, and given out whole."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,26 @@ import pytest
 import toml
 
 from sga_kohya import SgaConfig, SgaError
+from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.hosts.musubi.families import SCRIPTS as MUSUBI_SCRIPTS
 from sga_kohya.launch import SCRIPTS
 from sga_kohya.options import read_options
 from sga_kohya.presets import copy, door, find_preset, main, preset_files, title
 
 from . import make_presets
-from .make_presets import DATASETS, MUSUBI, MUSUBI_VARIANTS, PRESETS, VARIANTS
+from .make_presets import (
+    CARDS,
+    DATASETS,
+    MUSUBI,
+    MUSUBI_CARDS,
+    MUSUBI_VARIANTS,
+    PRESETS,
+    PROMPTS,
+    SPARE,
+    VARIANTS,
+    card_changes,
+    card_load,
+)
 
 CONFIGS = sorted(
     name
@@ -24,6 +38,10 @@ CONFIGS = sorted(
 )
 MUSUBI_FILES = sorted(name for name, path in preset_files().items() if path.parent == MUSUBI)
 MUSUBI_CONFIGS = [name for name in MUSUBI_FILES if not name.startswith("dataset")]
+CARD_PRESETS = {
+    f"{name}_{card}gb": (cards, card) for name, cards in (CARDS | MUSUBI_CARDS).items() for card in cards.sizes
+}
+STOCK = ("_raw", "_hsd")
 
 
 def options(name: str) -> dict:
@@ -33,7 +51,53 @@ def options(name: str) -> dict:
 def test_what_is_shipped_is_what_the_generator_writes():
     stale = [path.name for path, text in make_presets.files().items() if not path.exists() or path.read_text() != text]
     assert not stale, f"run python tests/make_presets.py: {stale}"
-    assert {path.name for path in PRESETS.glob("gui/*")} == {f"{name}.json" for name in CONFIGS}
+    assert {path.name for path in PRESETS.glob("gui/*")} == {f"{name}.json" for name in CONFIGS if not is_card(name)}
+
+
+def is_card(name: str) -> bool:
+    return name in CARD_PRESETS
+
+
+@pytest.mark.parametrize("name", sorted(CARD_PRESETS))
+def test_a_preset_for_a_card_is_its_base_with_less_and_shows_its_memory(name):
+    cards, card = CARD_PRESETS[name]
+    changes = card_changes(cards, card)
+    wanted = options(cards.base) | {key: value for key, value in changes.items() if value is not None}
+    wanted = {key: value for key, value in wanted.items() if changes.get(key, value) is not None}
+    assert options(name) == wanted | {"output_name": name}
+    load, text = card_load(cards, card), find_preset(name).read_text()
+    assert f"--resolution {load.side} --batch_size {load.batch}" in text and f"on a card of {card} GB" in title(
+        find_preset(name)
+    )
+    (told,) = re.findall(r"#   together +([\d.]+) GB, an estimate", text)
+    assert 0.3 * card < float(told) <= card - SPARE
+    assert f"each {load.batch} x 3 = {3 * load.batch} slices in 3 sub-batches of {load.batch}" in text
+    assert options(name).get("blocks_to_swap", 0) == load.swapped
+
+
+def test_every_family_has_a_preset_for_each_card():
+    bases = {cards.base for cards in (*CARDS.values(), *MUSUBI_CARDS.values())}
+    assert bases == {*make_presets.BASES, *make_presets.MUSUBI_BASES}
+    assert all(set(cards.sizes) == {12, 16, 24} for cards in (*CARDS.values(), *MUSUBI_CARDS.values()))
+
+
+@pytest.mark.parametrize("base", sorted({**make_presets.BASES, **make_presets.MUSUBI_BASES}))
+def test_every_base_has_the_five_arms_and_they_see_equally_many_pictures(base):
+    for arm in ARMS:
+        found, full = options(base if arm == "full" else f"{base}_{arm}"), options(base)
+        assert found["dataset_config"].endswith("_raw.toml") == (arm == "raw")
+        assert found["max_train_epochs"] == full["max_train_epochs"] * (3 if arm == "raw" else 1)
+        if not base.endswith(tuple(STOCK)) and found["sga"]:
+            assert (found["sga_tuples"], found["sga_modulation"]) == (ARMS[arm].tuples, ARMS[arm].modulation)
+        assert found["sga"] == (arm not in ("raw", "hsd"))
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *MUSUBI_CONFIGS])
+def test_a_preset_can_be_watched(name):
+    found = options(name)
+    prompts = find_preset(found["sample_prompts"]).read_text().splitlines()
+    assert found["sample_at_first"] and found["sample_every_n_epochs"] == found["save_every_n_epochs"]
+    assert sum(" --d " in line for line in prompts) == len([line for line in prompts if not line.startswith("#")]) > 3
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS | MUSUBI_VARIANTS))
@@ -51,7 +115,7 @@ def test_a_preset_is_complete_for_sga_and_names_its_door(name):
     text = find_preset(name).read_text()
     assert f"--config_file {name}.toml" in text and f"sga_kohya.doctor {name}.toml" in text
     config = SgaConfig.from_options(read_options(["--config_file", str(find_preset(name))]))
-    assert config.enabled == (not name.endswith("_baseline"))
+    assert config.enabled == (not name.endswith(STOCK))
     assert config.tuples == ("without_tuples" not in name) and config.modulation == ("without_modulation" not in name)
     assert config.timestep_shift == SgaConfig().timestep_shift and config.snr_gamma == SgaConfig().snr_gamma
     assert len(title(find_preset(name))) > 20
@@ -66,11 +130,15 @@ def test_a_preset_for_musubi_tuner_names_its_script_and_the_scripts_that_cache(n
     assert f"--config_file {name}.toml" in text
     assert f"{family}_cache_latents.py" in text and f"{family}_cache_text_encoder_outputs.py" in text
     config = SgaConfig.from_options(read_options(["--config_file", str(find_preset(name))]))
-    assert config == SgaConfig(enabled=not name.endswith("_baseline"))
+    parts = {"tuples": "without_tuples" not in name, "modulation": "without_modulation" not in name}
+    assert config == SgaConfig(enabled=not name.endswith(STOCK), **parts)
     settings, flux = options(name), options("flux_dora")
-    for key in ("network_dim", "network_alpha", "learning_rate", "optimizer_type", "max_train_epochs"):
+    for key in ("network_dim", "network_alpha", "learning_rate"):
         assert settings[key] == flux[key]
-    assert "carried over, not tried in it" in title(find_preset(name)) or name.endswith("_baseline")
+    if name in make_presets.MUSUBI_BASES:
+        assert settings["optimizer_type"] == flux["optimizer_type"]
+        assert settings["max_train_epochs"] == flux["max_train_epochs"]
+        assert "carried over, not tried in it" in title(find_preset(name))
 
 
 def test_the_tables_of_the_paper():
@@ -85,10 +153,12 @@ def test_the_tables_of_the_paper():
         assert (dataset["resolution"], dataset["batch_size"]) == (side, batch)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not is_card(name)])
 def test_the_gui_s_file_says_the_same(name):
     gui, config = json.loads(find_preset(f"{name}.json").read_text()), options(name)
-    words = dict(word.removeprefix("--").split("=") for word in gui["additional_parameters"].split())
+    pairs = (word.removeprefix("--").partition("=") for word in gui["additional_parameters"].split())
+    words = {key: value for key, _, value in pairs}
+    assert words["sample_at_first"] == "" and "your subject" in gui["sample_prompts"]
     ours = SgaConfig.from_options({key: value for key, value in words.items() if key.startswith("sga")})
     assert ours == SgaConfig.from_options({key: value for key, value in config.items() if key.startswith("sga")})
     assert gui["extra_accelerate_launch_args"] == "-m sga_kohya.launch"
@@ -101,7 +171,12 @@ def test_the_gui_s_file_says_the_same(name):
 def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
     main(["copy", "flux_dora", str(tmp_path / "new folder")])
     target = tmp_path / "new folder" / "flux_dora.toml"
-    assert target.read_text() == find_preset("flux_dora").read_text() and list(target.parent.iterdir()) == [target]
+    assert target.read_text() == find_preset("flux_dora").read_text()
+    prompts = target.with_name("sample_prompts.txt")
+    assert sorted(target.parent.iterdir()) == [target, prompts]
+    prompts.write_text("my own")
+    main(["copy", "flux_dora", str(target.parent), "--force"])
+    assert prompts.read_text() == "my own"
     out = capsys.readouterr().out
     assert f"accelerate launch -m sga_kohya.flux_train_network --config_file '{target}'" in out
     main(["copy", "dataset_sdxl.toml", str(tmp_path)])
@@ -141,4 +216,6 @@ def test_the_command_answers_without_torch():
 
 def test_readme_of_the_presets_names_them_all():
     text = (Path(PRESETS) / "README.md").read_text()
-    assert [name for name in [*CONFIGS, *DATASETS, *MUSUBI_FILES] if f"`{name}`" not in text] == []
+    bases = [*make_presets.BASES, *make_presets.MUSUBI_BASES, *CARDS, *MUSUBI_CARDS, *(path.name for path in PROMPTS)]
+    arms, cards = [f"NAME_{arm}" for arm in ARMS if arm != "full"], ["NAME_12gb", "NAME_16gb", "NAME_24gb"]
+    assert [name for name in (*bases, *arms, *cards, *DATASETS) if f"`{name}`" not in text] == []

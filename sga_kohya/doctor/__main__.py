@@ -102,7 +102,7 @@ def _ask_the_host(checkout: Checkout, script: str, words: Sequence[str], config:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.ExitStack() as stack:
         installation = None
         with findings.about("seams"):
-            installation = stack.enter_context(install_for(config, checkout))
+            installation = stack.enter_context(install_for(config, checkout, script))
             findings.ok("every place where SGA enters sd-scripts is as expected")
         if installation is None:
             return

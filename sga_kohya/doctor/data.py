@@ -7,6 +7,8 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.hosts.sd_scripts.build import build, check_bucket_steps
 from sga_kohya.hosts.sd_scripts.levels import Levels
+from sga_kohya.training.memory import table
+from sga_kohya.training.memory_report import memory_of
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.session import Session
 
@@ -27,6 +29,10 @@ def check_data(script: Path, args: argparse.Namespace, config: SgaConfig, sessio
         else:
             plan.append(line)
     findings.ok("\n".join(plan))
+    with findings.about("memory"):
+        memory = list(memory_of(dataset, Levels(args, config)))
+        if memory:
+            findings.ok("\n".join(table(memory)))
     return len(dataset)
 
 

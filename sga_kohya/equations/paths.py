@@ -65,7 +65,7 @@ class Path:
         return at_least_float32(x) + at_least_float32(displacement)
 
     def end(self, x: Tensor) -> Tensor:
-        """What to decode, from a sampler's last x."""
+        """What to decode, from a sampler's last x, (B, d, …) both."""
         return self.prior(x)
 
 
@@ -156,7 +156,7 @@ def as_it_came(tokens: Tensor, image: Tensor) -> Tensor:
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """float64 stays; anything narrower than float32 is widened."""
+    """Of any shape. float64 stays; anything narrower than float32 is widened."""
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 

@@ -1,4 +1,4 @@
-"""The command line: python -m sga_kohya.evaluate run|metrics|judge|human|report|checkpoints|ablation"""
+"""The command line: python -m sga_kohya.evaluate study|run|metrics|judge|human|report|grid|checkpoints"""
 
 import argparse
 import contextlib
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.evaluate import stages
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.kit.cli import run_command
 from sga_kohya.kit.files import only_writer
-from sga_kohya.kit.text import safe
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("plan", type=Path, metavar="PLAN", help="TOML, such as examples/evaluate/plan.toml")
         return added
 
+    _add_study(of_plan("study", "all of it: train the arms of [train], sample, measure, judge if asked, report"))
     run = of_plan("run", "make the images that are missing, by sd-scripts")
     run.add_argument("--sd_scripts", help="folder of the sd-scripts checkout")
     run.add_argument("--only", default="", metavar="VARIANT", help="of this variant alone")
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_human(of_plan("human", "serve the page on which people rank the images"))
     of_plan("report", "write report.html, report.md, results.csv and figures")
     _add_checkpoints(command("checkpoints", "pick the saved checkpoints nearest to multiples of N1"))
-    _add_ablation(command("ablation", "write the TOMLs of full, without tuples and without modulation, and their plan"))
+    _add_grid(command("grid", "lay out the sample images of trainings: prompts down, steps across"))
     return parser
 
 
@@ -64,32 +65,42 @@ def _add_checkpoints(checkpoints: argparse.ArgumentParser) -> None:
     checkpoints.add_argument("--tolerance_minutes", type=float, default=30.0, help="(default: %(default)s)")
 
 
-def _add_ablation(ablation: argparse.ArgumentParser) -> None:
-    ablation.add_argument("base", type=Path, metavar="BASE", help="the TOML of a training")
-    ablation.add_argument("--out", type=Path, default=Path("ablation"), help="folder (default: %(default)s)")
-    ablation.add_argument("--prompts", type=Path, help="a file with a prompt a line")
-    ablation.add_argument("--references", type=Path, help="folder of reference images")
-    ablation.add_argument("--door", default="flux_train_network", help="that trains them (default: %(default)s)")
+def _add_study(study: argparse.ArgumentParser) -> None:
+    study.add_argument("--sd_scripts", help="folder of the sd-scripts checkout")
+    study.add_argument(
+        "--print", action="store_true", help="only write the arms' TOMLs and print what trains them, for a queue"
+    )
 
 
-ELSEWHERE = "write another `out` into the plan"
+def _add_grid(grid: argparse.ArgumentParser) -> None:
+    grid.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output_dir of a training, or its `sample`")
+    grid.add_argument("--out", type=Path, default=Path("grid"), help="folder (default: %(default)s)")
+    grid.add_argument("--prompts", type=Path, help="the file of sample prompts, to have its words beside the pictures")
+    grid.add_argument("--size", type=int, default=256, help="pixels of a picture's longer side (default: %(default)s)")
+
+
+def study(args: argparse.Namespace) -> int:
+    plan = read_plan(args.plan)
+    from sga_kohya.evaluate.study import Study
+
+    work = Study(plan, find_checkout(args.sd_scripts))
+    if not args.print:
+        return work.run()
+    with only_writer(plan.out, stages.ELSEWHERE):
+        work.prepare()
+    for line in work.commands():
+        print(line)
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
     # Imports wait until the plan was read: some take seconds, and a plan's problems are found without them.
-    from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
-    from sga_kohya.evaluate.sample.images import PUT_THERE, folder_of, image_files, missing_images
+    from sga_kohya.evaluate.sample.images import PUT_THERE, image_files, missing_images
 
     plan = read_plan(args.plan)
-    samples = [variant for variant in plan.variants if not variant.images]
     made = 0
-    if samples:
-        with contextlib.ExitStack() as held:
-            # Each variant by itself: `--only` may sample another one on another GPU.
-            for folder in (folder_of(plan, v, d) for v in samples for d in plan.datasets if args.only in ("", v.name)):
-                held.enter_context(only_writer(folder, "sample another variant with --only"))
-                clear_leftovers(folder)
-            made = generate(plan, find_checkout(args.sd_scripts).root, only=args.only)
+    if any(not variant.images for variant in plan.variants):
+        made = stages.sample(plan, find_checkout(args.sd_scripts).root, args.only)
     missing = {v.name: [c for d in plan.datasets for c in missing_images(plan, v, d)] for v in plan.variants}
     total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)
     for variant in plan.variants:
@@ -104,43 +115,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def metrics(args: argparse.Namespace) -> int:
-    plan = read_plan(args.plan)
-    _need("transformers")
-    import torch
-
-    from sga_kohya.evaluate.measure.metrics import measure, metric_intervals
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with only_writer(plan.out / "embeddings", ELSEWHERE):
-        scores = measure(plan, device)
-    columns = {column: metric_intervals(plan, scores.values[column]) for column in scores.columns}
-    print(f"{'':24}  {''.join(f'{column:24}' for column in columns)}")
-    for place, label in enumerate(plan.labels.values()):
-        print(f"{label:24}  {''.join(f'{row[place]!s:24}' for row in columns.values())}")
-    for warning in scores.warnings:
-        print(f"warning: {safe(str(warning))}")
-    for cell, reference, bits in scores.near_copies:
-        where = f"{cell.dataset}/{cell.variant}/{cell.file}"
-        print(f"warning: {safe(where)} is nearly a copy of {safe(str(reference))} ({bits} of 64 bits differ)")
+    stages.measure(read_plan(args.plan), args.device or "")
     return 0
 
 
 def judge(args: argparse.Namespace) -> int:
-    plan = read_plan(args.plan)
-    from sga_kohya.evaluate.rate.judge import ballots_file
-    from sga_kohya.evaluate.rate.judge import judge as ask_all
-    from sga_kohya.evaluate.sample.images import all_images
-
-    files = all_images(plan)
-    with only_writer(ballots_file(plan).parent, ELSEWHERE):
-        verdict = ask_all(plan, files, only_estimate=args.estimate)
-    if verdict is not None:
-        print(
-            f"{len(verdict.ballots)} rankings, {verdict.failed} questions without a valid answer; {verdict.requests} "
-            f"requests, ${verdict.dollars:.2f} in all"
-        )
-        if verdict.lost:
-            print(f"warning: {verdict.lost} replies did not arrive whole: they may be charged, and count as estimated")
+    stages.ask_judge(read_plan(args.plan), args.estimate)
     return 0
 
 
@@ -152,7 +132,10 @@ def human(args: argparse.Namespace) -> int:
     from sga_kohya.evaluate.sample.images import all_images
 
     files = all_images(plan)
-    with only_writer(log_file(plan).parent, ELSEWHERE), Server(plan, files, args.host, args.port, args.name) as server:
+    with (
+        only_writer(log_file(plan).parent, stages.ELSEWHERE),
+        Server(plan, files, args.host, args.port, args.name) as server,
+    ):
         if args.host not in LOOPBACK:
             print(f"warning: --host {args.host}: any machine that reaches it can take part, and nothing is encrypted")
         log = server.study.log
@@ -169,11 +152,15 @@ def human(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    _need("matplotlib")
-    from sga_kohya.evaluate.report.report import write_report
+    with only_writer(plan.out, stages.ELSEWHERE):
+        print(stages.write_report(plan))
+    return 0
 
-    with only_writer(plan.out, ELSEWHERE):
-        print(write_report(plan))
+
+def grid(args: argparse.Namespace) -> int:
+    from sga_kohya.evaluate.report.progress import write_grid
+
+    print(*write_grid(args.runs, args.out, args.size, args.prompts), sep="\n")
     return 0
 
 
@@ -219,29 +206,7 @@ def _checkpoints_of(plan: Plan) -> int:
     return 2 if failed else 0
 
 
-def ablation(args: argparse.Namespace) -> int:
-    from sga_kohya.evaluate.plan.ablation import unequal, write_ablation
-
-    *tomls, plan = write_ablation(args.base, args.out, args.prompts, args.references, args.door)
-    if warning := unequal(args.base):
-        print(f"warning: {safe(str(warning))}")
-    print("train:")
-    for path in tomls:
-        print(f"  accelerate launch -m sga_kohya.{args.door} --config_file {path}")
-    print(f"then:\n  python -m sga_kohya.evaluate run {plan}")
-    if args.prompts is None or args.references is None:
-        print(f"first write prompts_file and references into {plan}")
-    return 0
-
-
-def _need(*modules: str) -> None:
-    from importlib.util import find_spec
-
-    if missing := [name for name in modules if find_spec(name) is None]:
-        raise SgaError(f"{' and '.join(missing)} is not installed: pip install 'sga-kohya[evaluate]'")
-
-
-COMMANDS = (run, metrics, judge, human, report, checkpoints, ablation)
+COMMANDS = (study, run, metrics, judge, human, report, grid, checkpoints)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,7 @@
 """What a host's package is called and where it lies: all that seams need to know of it."""
 
+import functools
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ class HostPackage:
         if self.root is None:
             return module.__name__.partition(".")[0] == self.package
         file = getattr(module, "__file__", None)
-        return file is not None and Path(file).resolve().is_relative_to(self.root)
+        return file is not None and _is_below(os.path.dirname(file), self.root)
 
     def put_first_on_path(self) -> str | None:
         """Let its package be imported from root. Returns what was added to sys.path, None where it was there before.
@@ -47,3 +49,9 @@ class HostPackage:
             sys.path.remove(folder)
         sys.path.insert(0, folder)
         return None if known else folder
+
+
+@functools.cache
+def _is_below(folder: str, root: Path) -> bool:
+    """Links resolved. Kept, because every seam asks it of some thousand modules, which lie in a few hundred folders."""
+    return Path(folder).resolve().is_relative_to(root)

@@ -1,11 +1,11 @@
 """What a host's own parser says of the keys of a TOML, which argparse itself lets pass unseen."""
 
 import argparse
-import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from sga_kohya.kit.hints import closest
 from sga_kohya.options import HOST, read_options
 
 
@@ -22,11 +22,9 @@ def wrong_settings(
     actions = {action.dest: action for action in parser._actions}
     for key, value in settings.items():
         if key not in actions:
-            close = difflib.get_close_matches(key, actions, n=1, cutoff=0.8)
-            yield (
-                "warning",
-                f"{key}: {host} knows no such key and ignores it" + (f"; did you mean {close[0]}?" if close else ""),
-            )
+            close = closest(key, actions, cutoff=0.8)
+            hint = f"; did you mean {close}?" if close else ""
+            yield "warning", f"{key}: {host} knows no such key and ignores it{hint}"
         elif not key.startswith("sga"):  # ours were read by SgaConfig
             reason = _wrong_value(actions[key], value)
             if reason:

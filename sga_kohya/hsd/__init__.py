@@ -1,5 +1,6 @@
 """Hierarchical Semantic Decomposition (Algorithm 1 of arXiv:2603.10785): photos in, kohya folders out."""
 
+from sga_kohya.hsd.captioners.captioner import Captioner, Slice, register_captioner
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection, Detector, View, register_detector
 from sga_kohya.hsd.detectors.options import Options
@@ -11,13 +12,16 @@ from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 __all__ = [
     "FILTERS",
     "Box",
+    "Captioner",
     "Detection",
     "Detector",
     "HsdConfig",
     "LevelConfig",
     "Options",
     "Photo",
+    "Slice",
     "View",
+    "register_captioner",
     "register_detector",
     "run",
 ]

@@ -10,18 +10,19 @@ from pathlib import Path
 from PIL import Image
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
-from sga_kohya.hsd.settings.layers import Layer, preset_names, with_absolute_paths
+from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
 from sga_kohya.kit.cli import run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
-    *("upscale_model", "drop_tags", "near_duplicates", "repeats", "batch_size"),
+    *("captioner", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats", "batch_size"),
 )
 """Options that are keys of a file, too."""
 
@@ -122,6 +123,14 @@ def _add_reading(add: Callable[..., object]) -> None:
         help="for photos without a .txt or .caption file "
         + _default("words of their folder, such as 'sks dog' of '10_sks dog', or of their name"),
     )
+    own = ", or your own function as package.module:function "
+    add("--captioner", metavar=_one_of(CAPTIONERS), help="what puts slices into words" + own + _default("inherit"))
+    add(
+        "--captioner_arg",
+        action="append",
+        metavar="KEY=VALUE",
+        help="option of the captioner; may be repeated " + _default("its own"),
+    )
     add(
         "--drop_tags",
         action=argparse.BooleanOptionalAction,
@@ -134,6 +143,9 @@ def _add_writing(add: Callable[..., object]) -> None:
     shortest = "shortest side of a slice in pixels; smaller photos are skipped " + _default(DEFAULTS.min_size)
     add("--min_size", type=int, metavar="PIXELS", help=shortest)
     add("--upscale_model", metavar="FILE", help="ESRGAN weights for crops that are too small " + _default("Lanczos"))
+    masks = "what counts in training: the photos' own transparency (alpha), what the detector draws, or masks in a "
+    masks += "folder, named as the photos "
+    add("--masks", metavar="{alpha,detector,FOLDER}", help=masks + _default("all of it"))
     add("--format", metavar=_one_of(FORMATS), help="of the slices " + _default(DEFAULTS.format))
     add("--repeats", type=int, metavar="N", help="num_repeats of every level " + _default(FINER.repeats))
     always = " and ".join(export.file for export in EXPORTS.values() if export.always)
@@ -165,8 +177,11 @@ def config_from(args: argparse.Namespace) -> HsdConfig:
         layer["export"] = [name.strip() for names in args.export for name in names.split(",")]
     if args.iou is not None:
         layer["iou"] = dict(map(parse_iou, args.iou))
-    if args.detector_arg is not None:
-        layer["detector_options"] = with_absolute_paths(dict(map(parse_option, args.detector_arg)), Path.cwd())
+    for name in NAMED:
+        given = getattr(args, f"{name}_arg")
+        if given is not None:
+            options = dict(parse_option(text, f"--{name}_arg") for text in given)
+            layer[f"{name}_options"] = with_absolute_paths(options, Path.cwd())
     return load_config(args.preset, args.config, layer)
 
 
@@ -194,11 +209,11 @@ def parse_iou(text: str) -> tuple[str, float]:
         raise SgaError(f"--iou {text}: write COARSER/FINER=IOU, such as meso/micro=0.7") from None
 
 
-def parse_option(text: str) -> tuple[str, object]:
-    """KEY=VALUE, the value as in TOML, else as text."""
+def parse_option(text: str, argument: str = "--detector_arg") -> tuple[str, object]:
+    """KEY=VALUE, the value as in TOML, else as text. argument: that it was given to."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise SgaError(f"--detector_arg {text}: write KEY=VALUE, such as confidence=0.4")
+        raise SgaError(f"{argument} {text}: write KEY=VALUE, such as threshold=0.4")
     try:
         return key, parse_toml(f"value = {value}", text)["value"]
     except SgaError:  # a path of Windows, in quotes too: C:\models\new.onnx
@@ -233,7 +248,7 @@ def _run(args: argparse.Namespace) -> int:
     if not result.tally.used:
         raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
-        print(next_command(result.out, config.export))
+        print(next_command(result.out, config))
     return 0
 
 

@@ -1,7 +1,7 @@
 """What a detector is, and the registry by which one's own plugs in."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -18,12 +18,15 @@ BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "box
 @dataclass(frozen=True)
 class Detection:
     """A box in pixels of the view it was found in, its score in [0, 1], the level it was sought for, and `label`: the
-    class or phrase it was found as, "" where the detector knows none."""
+    class or phrase it was found as, "" where the detector knows none. mask: (height, width) uint8 of the box, 255 where
+    the thing itself is; None where the detector draws none, or nobody wants it.
+    """
 
     box: Box
     score: float
     level: str
     label: str = ""
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ UNANSWERED = "the detector gave no answer, the next run asks again"
 class Detector(Protocol):
     """Detect of Algorithm 1, batched.
 
+    One that can draw masks also has `draws_masks`, whether it does in this run; see `Options.masks`.
     One that can fail at a single photo also has `unanswered`, the set of those photos' sources: they are counted and
     named, and not finished.
     """

@@ -1,51 +1,67 @@
-"""What the photos of one sub-folder are cut with: their settings, detector and upscaler, and a digest of all of it."""
+"""What the photos of one sub-folder are cut and captioned with, and digests of all of it."""
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd.captioners.captioner import Captioner, source_of
+from sga_kohya.hsd.captioners.captioning import Captioning, make_captioning
 from sga_kohya.hsd.detect import DETECTORS, Detector
 from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.masks.sources import DETECTOR
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
 from sga_kohya.hsd.settings.config import RUN_WIDE, HsdConfig
 from sga_kohya.hsd.settings.config_file import to_layer
 
-ELSEWHERE = ("device", "caption", "overrides", *RUN_WIDE)
+CAPTION_SETTINGS = ("captioner", "drop_tags")
+"""With the levels' `caption_prefix`: they change captions alone, for which nothing is cut again."""
+ELSEWHERE = ("device", "caption", "overrides", *CAPTION_SETTINGS, *RUN_WIDE)
 """Settings that change no slice, or that its caption or its near-duplicates show."""
 
 HOW = ("api_key_env", "cache", "max_calls", "parallel", "timeout")
-"""Options of detectors that say how it is asked, not what: a folder of kept replies grows without changing a slice."""
+"""Options that say how a model is asked, not what: a folder of kept replies grows without changing a slice."""
+CAPTION_FORMAT = 1
+"""Raise it when the same settings give other captions than before: earlier ones are then written anew."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kit:
-    """digest: of everything but the photo itself that its slices depend on."""
+    """digest: of everything but the photo itself that its slices depend on; captions_digest: the same of captions."""
 
     config: HsdConfig
     detector: Detector
     upscaler: Upscaler
+    captioning: Captioning
     digest: str
+    captions_digest: str
 
 
 def make_kits(config: HsdConfig, photos: Path) -> dict[str, Kit]:
-    """By the names of the overrides, "" for the rest. Equal detectors and upscalers are made once.
+    """By the names of the overrides, "" for the rest. Equal detectors, upscalers and captioners are made once.
 
-    Raises SgaError for what a detector or an upscaler cannot use, before any photo is read.
+    Raises SgaError for what one of them cannot use, before any photo is read.
     """
     detectors: dict[str, Detector] = {}
     upscalers: dict[Path | None, Upscaler] = {}
+    captioners: dict[str, Captioner] = {}
     kits: dict[str, Kit] = {}
     for name in ("", *config.overrides):
         own = config.of(name)
         # Levels and mode too: some detectors make ready for each level that they will be asked for.
-        key = _json([own.detector, own.detector_options, own.device, [level.name for level in own.levels], own.mode])
+        levels = [level.name for level in own.levels]
+        key = _json([own.detector, own.detector_options, own.device, levels, own.mode])
         if key not in detectors:
             detectors[key] = make_detector(own, photos)
         if own.upscale_model not in upscalers:
             upscalers[own.upscale_model] = make_upscaler(own)
-        kits[name] = Kit(own, detectors[key], upscalers[own.upscale_model], settings_digest(own))
+        words = _json([own.captioner, own.captioner_options, own.device, levels])
+        captioning = make_captioning(own, captioners.get(words), photos)
+        captioners[words] = captioning.captioner
+        parts = detectors[key], upscalers[own.upscale_model], captioning
+        kits[name] = Kit(own, *parts, settings_digest(own), captions_digest(own))
     return kits
 
 
@@ -54,17 +70,44 @@ def make_detector(config: HsdConfig, photos: Path) -> Detector:
     levels = [level.name for level in config.levels]
     # A whole photo is one crop of the coarsest level, which nobody looks for.
     detected = levels if config.mode == "split" else levels[1:]
-    options = Options(config.detector, config.detector_options, levels, detected, config.device)
-    return DETECTORS[config.detector](options, photos)
+    masks = config.masks == DETECTOR
+    options = Options(config.detector, config.detector_options, levels, detected, config.device, masks=masks)
+    detector = DETECTORS[config.detector](options, photos)
+    if masks and not getattr(detector, "draws_masks", False):
+        raise SgaError(
+            f"masks detector: detector {config.detector} draws none with these options: use onnx or yolo with a "
+            "segmentation model (-seg), or give a folder of masks"
+        )
+    return detector
 
 
 def settings_digest(config: HsdConfig) -> str:
     """A file that a setting names counts with its size and time, a folder with those of all files in it."""
-    options = {key: value for key, value in config.detector_options.items() if key not in HOW}
+    options = _what(config.detector_options)
     layer = {key: value for key, value in to_layer(config).items() if key not in ELSEWHERE}
     layer["detector"] = {"name": config.detector, **options}
-    named = (Path(text) for text in _texts([str(config.upscale_model or ""), options]))
-    return digest(_json([layer, [_state(path) for path in named]]).encode())
+    layer["level"] = {
+        name: {key: value for key, value in table.items() if key != "caption_prefix"}
+        for name, table in layer["level"].items()
+    }
+    return digest(_json([layer, _states([str(config.upscale_model or ""), options])]).encode())
+
+
+def captions_digest(config: HsdConfig) -> str:
+    """Of what captions depend on, without the photo's own; files as in `settings_digest`, one's own function's too."""
+    options = _what(config.captioner_options)
+    prefixes = {level.name: level.caption_prefix for level in config.levels}
+    settings = [CAPTION_FORMAT, config.captioner, options, config.drop_tags, prefixes]
+    return digest(_json([settings, _states([source_of(config.captioner) or "", options])]).encode())
+
+
+def _what(options: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in options.items() if key not in HOW}
+
+
+def _states(settings: object) -> list[list[tuple[str, int, int]]]:
+    """Of every file and folder that settings name."""
+    return [_state(Path(text)) for text in _texts(settings)]
 
 
 def _texts(value: object) -> Iterator[str]:

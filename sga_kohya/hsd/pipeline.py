@@ -13,30 +13,39 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from sga_kohya.hsd.captioners.captioning import FAILED, NOTES, Captioned
 from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
-from sga_kohya.hsd.detect import UNANSWERED, Detection
+from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
+from sga_kohya.hsd.masks.slices import Drawing, slice_mask, without_masked_out
+from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
     UNREADABLE_CAPTION,
+    UNREADABLE_MASK,
     Row,
+    caption_file,
     lost_row,
+    mask_file,
     region_rows,
 )
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.strips import strip, tile
-from sga_kohya.hsd.photos.captions import CaptionEvidence, UnreadableCaption, find_caption, slice_caption
+from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, decode_slice, encode_image
 from sga_kohya.hsd.photos.photo import Photo
+from sga_kohya.hsd.photos.png import encode_png
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -45,12 +54,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Work:
-    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made."""
+    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made.
+
+    crops: what is to be cut; without them, new rows with files are those whose captions alone are made anew.
+    """
 
     photo: Photo
     rows: list[Row]
     crops: Sequence[Crop] = ()
-    captions: Sequence[str] = ()
     new: bool = True
 
 
@@ -60,9 +71,11 @@ class Pipeline:
     Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
     """
 
-    def __init__(self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit]) -> None:
+    def __init__(
+        self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit], masks: Masks
+    ) -> None:
         """kits: by their names in `config.overrides`, "" for the rest."""
-        self.photos, self.folder, self.config, self.kits = photos, folder, config, kits
+        self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -92,16 +105,21 @@ class Pipeline:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
             inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
+            inputs.append(self.masks.state(source))
             photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
                 first = finished[0]
                 return replace(photo, size=first.source_size, phash=first.phash, notes=first.notes, finished=finished)
             pixels, notes = decode_image(data)
-            size, notes = (pixels.shape[1], pixels.shape[0]), (*photo.caption.notes, *notes)
-            return replace(photo, pixels=pixels, size=size, notes=notes, phash=perceptual_hash(pixels))
+            size = pixels.shape[1], pixels.shape[0]
+            mask, said = self.masks.of(source, data, size)
+            notes = (*photo.caption.notes, *notes, *said)
+            return replace(photo, pixels=pixels, mask=mask, size=size, notes=notes, phash=perceptual_hash(pixels))
         except UnreadableCaption as error:
             return replace(photo, problem=f"{UNREADABLE_CAPTION}: {error}")
+        except UnreadableMask as error:
+            return replace(photo, problem=f"{UNREADABLE_MASK}: {error}")
         except OSError as error:
             # Without the path, which the row has, and which must not depend on where PHOTOS lies.
             problem = f"{UNREADABLE}: {error.strerror or error}"
@@ -149,9 +167,13 @@ class Pipeline:
         for kit in {id(photo.kit): photo.kit for photo in photos}.values():
             ours = [photo for photo in photos if photo.kit is kit]
             views = [(photo.source, photo.pixels) for photo in ours if photo.pixels is not None]
-            found = decompose(views, kit.detector, kit.config)
+            drawing = Drawing(kit.detector)
+            found = decompose(views, drawing, kit.config)
+            if self.masks.kind == DETECTOR:
+                ours = [_drawn(photo, drawing) for photo in ours]
             works |= {
-                photo.source: self._with_regions(photo, regions) for photo, regions in zip(ours, found, strict=True)
+                photo.source: self._with_regions(photo, without_masked_out(regions, photo.mask))
+                for photo, regions in zip(ours, found, strict=True)
             }
         for photo in photos:
             self._settled(works[photo.source])
@@ -167,7 +189,7 @@ class Pipeline:
         reason = reason_against(photo, self._comparing if photo.finished else self._filters)
         if photo.finished and not reason:
             if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
-                return Work(photo, list(photo.finished), new=False)
+                return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
             reason = reason_against(photo, self._filters)
@@ -175,62 +197,119 @@ class Pipeline:
             return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
 
+    def _finished_work(self, photo: Photo) -> Work:
+        """Nothing to do, or captions alone, where what they are made with has changed."""
+        rows = list(photo.finished)
+        if all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
+            return Work(photo, rows, new=False)
+        own = photo.origin.guessed_caption
+        return Work(photo, [replace(row, guessed_caption=own) for row in rows])
+
     def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:
         kit = photo.kit
         if photo.source in getattr(kit.detector, "unanswered", ()):
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         crops = [crop for region in regions for crop in region.crops]
-        captions = crop_captions(photo, regions)
         rows = [
             row
             if row.file is None
             else replace(
                 row,
-                caption_sha256=digest(caption_bytes(caption)),
                 upscaler=kit.upscaler.name if row.upscaled else None,
                 super_resolved=row.upscaled and kit.config.upscale_model is not None,
             )
-            for row, caption in zip(
-                region_rows(regions, photo.origin, kit.config, kit.detector.name), captions, strict=True
-            )
+            for row in region_rows(regions, photo.origin, kit.config, kit.detector.name)
         ]
-        return Work(photo, rows, crops, captions)
+        return Work(photo, rows, crops)
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
-        """Cuts, resizes, encodes and writes the kept crops of one photo. Returns its rows and whether they are new."""
-        rows, tiles = [], defaultdict(list)
-        kit = work.photo.kit
-        if not work.crops or work.photo.pixels is None:
-            return work.rows, work.new
-        for crop, row, caption in zip(work.crops, work.rows, work.captions, strict=True):
+        """Cuts, captions, encodes and writes what is new of one photo. Returns its rows and whether they are new."""
+        if work.crops and work.photo.pixels is not None:
+            return self._cut(work.photo, work.photo.pixels, work.rows, work.crops), True
+        if work.new and any(row.file for row in work.rows):
+            return self._captioned(work.photo, work.rows, self._read_slice, {}), True
+        return work.rows, work.new
+
+    def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
+        kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
+        pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
+        files = self._files(photo, kept, pictures)
+        tiles = defaultdict(list)
+        for row in rows:
             if row.file:
-                pixels = render(work.photo.pixels, crop, kit.upscaler.enlarge)
-                row = self.folder.write_slice(row, encode_image(pixels, kit.config.format), caption)
-                tiles[str(row.group)].append(tile(pixels))
-            rows.append(row)
-        strips = {group: strip(pictures) for group, pictures in tiles.items()}
+                tiles[str(row.group)].append(tile(pictures[row.file]))
+        strips = {group: strip(parts) for group, parts in tiles.items()}
+        rows = [_recorded(row, row.file, files, strips) if row.file else row for row in rows]
+        rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         for group, picture in strips.items():
             self.folder.write_strip(group, picture)
-        digests = {group: digest(picture) for group, picture in strips.items()}
-        return [replace(row, strip_sha256=digests[str(row.group)]) if row.file else row for row in rows], work.new
+        return rows
 
+    def _files(self, photo: Photo, kept: Mapping[str, Crop], pictures: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """What is written of the crops beside captions. All by file."""
+        files = {}
+        for file, crop in kept.items():
+            picture = pictures[file]
+            if self.masks.beside:
+                files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
+            elif photo.mask is not None:
+                picture = np.dstack([picture, slice_mask(photo.mask, crop)])
+            files[file] = encode_image(picture, photo.kit.config.format)
+        return files
 
-def crop_captions(photo: Photo, regions: Sequence[Region]) -> list[str]:
-    """A caption for each crop, kept or not, from the photo's own and what was detected anywhere in it."""
-    config = photo.kit.config
-    prefixes = {level.name: level.caption_prefix for level in config.levels}
-    own = [Detection(region.crops[0].box, 1.0, config.coarsest.name, region.crops[0].label) for region in regions]
-    seen = [*own, *(detection for region in regions for detection in region.seen)]
-    return [
-        slice_caption(
-            photo.caption.text,
-            CaptionEvidence(crop.box, region.crops[0].box, seen),
-            prefixes[crop.level],
-            config.drop_tags,
+    def _captioned(
+        self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
+    ) -> list[Row]:
+        """Rows whose captions are made and written, with the slices and masks that `files` has.
+
+        A caption that the user has edited is not asked for.
+        """
+        edited = {row.file for row in rows if row.file and self.folder.edited(caption_file(row.file))}
+        asked = [row if row.file not in edited else replace(row, file=None) for row in rows]
+        made = dict(
+            zip(
+                (row.file for row in asked if row.file),
+                photo.kit.captioning.of(asked, photo.caption, read),
+                strict=True,
+            )
         )
-        for region in regions
-        for crop in region.crops
-    ]
+        said = {caption.note for caption in made.values()}
+        notes = [note for note in rows[0].notes if note not in NOTES] + [note for note in NOTES if note in said]
+        done = "" if FAILED in said else photo.kit.captions_digest
+        return [self._written(replace(row, notes=notes, captioned=done), made, files) for row in rows]
+
+    def _written(self, row: Row, captions: Mapping[str, Captioned], files: Mapping[str, bytes]) -> Row:
+        """captions: by slice; a slice whose caption stays has none."""
+        if row.file is None:
+            return row
+        file = caption_file(row.file)
+        contents = {name: files[name] for name in (row.file, mask_file(row.file)) if name in files}
+        if row.file not in captions:
+            self.folder.write_slice(row.file, contents)
+            return replace(row, caption_sha256=self.folder.as_written(file))
+        contents[file] = caption_bytes(captions[row.file].text)
+        self.folder.write_slice(row.file, contents)
+        return replace(row, caption_sha256=digest(contents[file]))
+
+    def _read_slice(self, row: Row) -> np.ndarray:
+        return decode_slice((self.folder.path / str(row.file)).read_bytes())
+
+
+def _recorded(row: Row, file: str, files: Mapping[str, bytes], strips: Mapping[str, bytes]) -> Row:
+    """A row with what there is to say of the slice's files."""
+    mask = files.get(mask_file(file))
+    return replace(
+        row,
+        sha256=digest(files[file]),
+        bytes=len(files[file]),
+        mask_sha256=None if mask is None else digest(mask),
+        strip_sha256=digest(strips[str(row.group)]),
+    )
+
+
+def _drawn(photo: Photo, drawing: Drawing) -> Photo:
+    mask = drawing.of(photo.source)
+    return replace(photo, mask=mask) if mask is not None else replace(photo, notes=(*photo.notes, NOT_DRAWN))
 
 
 def bounded_map(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator[R]:

@@ -1,8 +1,10 @@
 """A whole run, from a folder of photos to a folder that can be trained on."""
 
 import os
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,11 +14,14 @@ import cv2
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.kits import make_kits
+from sga_kohya.hsd.captioners.captioner import Captioner
+from sga_kohya.hsd.kits import Kit, make_kits
+from sga_kohya.hsd.masks.sources import find_masks
 from sga_kohya.hsd.out.dataset import dataset_of
+from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
-from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file
+from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT, write_report
@@ -40,9 +45,10 @@ REMEDY = "give another OUT"
 class Result:
     """out: absolute. foreign: files of other origin in the level folders, FOLDER/FILE.
 
-    edited: captions and slices that were kept because the user has edited them. unmatched: overrides for folders
+    edited: captions, slices and masks that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
-    stay. swept: what became of files that are made no more; None in a preview.
+    stay. swept: what became of files that are made no more; None in a preview. raw: what became of the photos' copies;
+    None where only some photos were taken.
     """
 
     out: Path
@@ -53,6 +59,7 @@ class Result:
     found: Found
     unopened: list[str]
     swept: Swept | None = None
+    raw: RawResult | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -76,15 +83,24 @@ def run(
     sources = sorted(path.relative_to(photos).as_posix() for path in found.images)
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
+    masks = find_masks(config.masks, photos, sources)
     kits = make_kits(config, photos)
+    for told in captioning_costs(kits, config, sample(sources, only)):
+        print(told, file=sys.stderr)
     with only_writer(out, REMEDY):
-        folder = OutputFolder(out, [level.folder for level in config.levels])
-        pipeline = Pipeline(photos, folder, config, kits)
+        folders = [level.folder for level in config.levels]
+        folder = OutputFolder(out, [*folders, *(map(mask_folder, folders) if masks.beside else ())])
+        pipeline = Pipeline(photos, folder, config, kits, masks)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
+        raw = write_raw(photos, out, config, workers, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
     unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
-    return Result(out, tally, folder.foreign, edited, unmatched, found, pipeline.unopened, swept)
+    foreign = folder.foreign
+    if raw:
+        swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
+        foreign = [*foreign, *raw.foreign]
+    return Result(out, tally, foreign, edited, unmatched, found, pipeline.unopened, swept, raw)
 
 
 def _stream(
@@ -177,13 +193,27 @@ def sample(sources: Sequence[str], count: int | None) -> list[str]:
     return [sources[i * len(sources) // count] for i in range(count)]
 
 
+def captioning_costs(kits: Mapping[str, Kit], config: HsdConfig, sources: Sequence[str]) -> Iterator[str]:
+    """What captioners say of so many slices as these photos can give, before the first is cut."""
+    photos = Counter(config.override_of(source) for source in sources)
+    slices: Counter[Captioner] = Counter()
+    for name, kit in kits.items():
+        finer = sum(level.max_slices for level in kit.config.finer)
+        slices[kit.captioning.captioner] += photos[name] * kit.config.coarsest.max_slices * (1 + finer)
+    for captioner, count in slices.items():
+        if count and hasattr(captioner, "cost"):
+            yield captioner.cost(count)
+
+
 def edited_files(folder: OutputFolder, rows: Sequence[Row]) -> Iterator[str]:
-    """Slices (told by their length) and captions that the user has edited."""
+    """Slices (told by their length), masks and captions that the user has edited."""
     for row in rows:
         if row.file and folder.resized(row):
             yield row.file
         if row.file and folder.edited(caption_file(row.file), row.caption_sha256):
             yield caption_file(row.file)
+        if row.file and row.mask_sha256 and folder.edited(mask_file(row.file), row.mask_sha256):
+            yield mask_file(row.file)
 
 
 def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
@@ -196,6 +226,7 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
         str(out).encode()
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
-    names = [*(level.folder for level in config.levels), STRIPS, PREVIEW]
+    folders = [level.folder for level in config.levels]
+    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

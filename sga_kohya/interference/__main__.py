@@ -86,8 +86,9 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
     check({key: value for key, value in options.items() if key != "resume"}, config)
     out = args.out or args.weights.with_name(f"{args.weights.stem}_interference")
     # Only now, because these import torch: what words and files alone get wrong was said at once.
-    from sga_kohya.hosts.sd_scripts.measure import Enough, Look, install_look
+    from sga_kohya.hosts.sd_scripts.measure import install_look
     from sga_kohya.interference import report, store
+    from sga_kohya.training.look import Enough
 
     facts = {"config": str(args.config), "weights": args.weights.name, "weights_sha256": sha256(args.weights)[:16]}
     facts |= {"dataset": str(options.get("dataset_config") or options.get("train_data_dir"))}
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace, further: list[str]) -> None:
         if measured.done < measured.total:
             with (
                 tempfile.TemporaryDirectory() as folder,
-                install_look(config, checkout, Look(measured.level, measured.observe)),
+                install_look(config, checkout, script.name, measured.level, measured.observe),
             ):
                 sys.argv = [str(script), *_arguments(options, args, further, Path(folder), measured)]
                 with contextlib.suppress(Enough):

@@ -23,7 +23,8 @@ from sga_kohya.equations.interference import (
     residuals,
     squared_distances,
 )
-from sga_kohya.hosts.sd_scripts.measure import Enough, Latents, Seen, cached_latents
+from sga_kohya.hosts.sd_scripts.measure import Latents, cached_latents
+from sga_kohya.training.look import Enough, Seen
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.gradients import Gradients, gram_of, label_of, trained
 from sga_kohya.tuples.probe import Probe
@@ -222,8 +223,11 @@ class Measurement:
 
 
 def pull_back(holder: "TupleAccelerator", prediction: Tensor, output: Tensor) -> Gradients:
-    """J^T output for the trained parameters. A loop of backward passes, because checkpointing and fused attention know
-    no others; the graph stays. In float16 the loss scale keeps small gradients from vanishing, and is taken out."""
+    """J^T output for the trained parameters, each of its shape. prediction, output: (B, C, ...).
+
+    A loop of backward passes, because checkpointing and fused attention know no others; the graph stays. In float16 the
+    loss scale keeps small gradients from vanishing, and is taken out.
+    """
     parameters = trained(holder)
     scale = holder.scaler.get_scale() if holder.scaler is not None else 1.0
     while True:

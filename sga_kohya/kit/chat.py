@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.kit.fields import is_number
 from sga_kohya.kit.sockets import BoundedReader
+from sga_kohya.kit.values import is_number
 
 LARGEST_REPLY = 4 << 20  # bytes, headers included
 LONGEST_PAUSE = 60.0

@@ -67,6 +67,12 @@ def lines_of(text: str) -> list[str]:
     return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
 
 
+def duration(seconds: float) -> str:
+    """Hours and minutes, for people."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
 def safe(name: str) -> str:
     """A file's name, or a text that holds one, for a terminal or a page: one line, in the order in which it is read.
 

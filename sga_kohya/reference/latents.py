@@ -14,7 +14,8 @@ from sga_kohya.errors import SgaError
 class PooledPixels:
     """Latents without a VAE: images averaged over factor x factor pixels, times two to be of about unit variance.
 
-    Of every codec: pixels in [-1, 1]; factor: pixels that a latent pixel's side covers; channels: of latents.
+    Of every codec: images (B, 3, H, W) in [-1, 1], latents (B, channels, H / factor, W / factor).
+    factor: pixels that a latent pixel's side covers; channels: of latents.
     """
 
     def __init__(self, factor: int):

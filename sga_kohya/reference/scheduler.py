@@ -44,7 +44,7 @@ class PathScheduler(FlowMatchEulerDiscreteScheduler):
         self.path = PATHS[path]
 
     def prior(self, noise: Tensor) -> Tensor:
-        """Where sampling starts, for Gaussian noise."""
+        """Where sampling starts, for Gaussian noise of the latents' shape, (B, C, H, W) or packed (B, tokens, C)."""
         return as_it_came(self.path.prior(tokens_of(noise)), noise)
 
     def step(
@@ -56,7 +56,10 @@ class PathScheduler(FlowMatchEulerDiscreteScheduler):
         return_dict: bool = True,
         **kwargs: Any,
     ) -> FlowMatchEulerDiscreteSchedulerOutput | tuple[Tensor]:
-        """One step along the path; the last one ends at what is to be decoded. Other arguments are not used."""
+        """One step along the path, of samples as in `prior`; the last one ends at what is to be decoded.
+
+        Other arguments are not used.
+        """
         if self.step_index is None:
             self._init_step_index(timestep)
         index = self.step_index

@@ -18,10 +18,10 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss. real, fake: its scores of photos and of reconstructions."""
+    """The discriminator's loss. real, fake: its scores of photos and of reconstructions, (B, 1, h, w)."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def adversarial(fake: Tensor) -> Tensor:
-    """The decoder's loss: it wants its reconstructions scored as photos."""
+    """The decoder's loss: it wants its reconstructions scored as photos. fake: (B, 1, h, w)."""
     return -torch.mean(fake)

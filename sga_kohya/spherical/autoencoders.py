@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The other way round."""
+        """(B, channels, h, w) to (B, 3, h * factor, w * factor)."""
         raise NotImplementedError
 
     def decoding(self) -> nn.ModuleList:

@@ -145,7 +145,7 @@ class DecoderTrainer:
         return text
 
     def step(self, model: Any, judge: Any, optimizers: Sequence[Any], photos: Tensor) -> dict[str, float]:
-        """One update of the decoder, then one of the discriminator."""
+        """One update of the decoder, then one of the discriminator. images: (B, 3, H, W) in [-1, 1]."""
         options, accelerator = self.options, self.accelerator
         with torch.no_grad():
             latents = self.autoencoder.encode(photos)

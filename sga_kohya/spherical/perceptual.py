@@ -16,7 +16,7 @@ DINO = "facebook/dinov2-small"
 
 
 def rmse(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean square difference of pixels in [-1, 1]."""
+    """Root mean square difference of pixels in [-1, 1], (B, 3, H, W) both; returns (B,)."""
     return (a - b).square().mean(dim=(1, 2, 3)).sqrt()
 
 

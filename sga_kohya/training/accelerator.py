@@ -3,14 +3,17 @@
 Resuming, time budgets and statistics happen here, because the accelerator is what every host's loop tells of its steps.
 """
 
+import functools
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.text import duration
 from sga_kohya.training import probe
 from sga_kohya.training.dataset import RunDataset
+from sga_kohya.training.pace import SAID_AFTER, Pace
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.randomness import Place
@@ -28,6 +31,7 @@ class HostAccelerator(TupleAccelerator):
         self.loop = self.session.training_loop()
         self.session.accelerator = self
         self.after_step = self._after_step
+        self.pace = Pace()
         probe.attach(self, self.session, self.loop.args)
 
     def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
@@ -72,6 +76,7 @@ class HostAccelerator(TupleAccelerator):
         super().present(sub_batch, place, ends_epoch)
         self.loop.restore()
         self.session.monitor.count(sub_batch, self.session.data().planner.batch_sizes[sub_batch.dataset])
+        self.pace.count(len(sub_batch.keys))
 
     def init_trackers(self, *args: Any, **kwargs: Any) -> None:
         super().init_trackers(*args, **kwargs)
@@ -100,4 +105,24 @@ class HostAccelerator(TupleAccelerator):
             if self.stopped:
                 session.monitor.finish(self.cursor.step)
                 session.last_epoch = self.loop.epoch()
+        self._say_time()
         session.monitor.after_step(self.cursor, self.num_processes)
+
+    @functools.cached_property
+    def _pictures_a_step(self) -> float:
+        """Of this process, in the mean of an epoch."""
+        updates = -(-len(self.dataset) // self.dataset.tuples_per_update)
+        return sum(map(len, self.dataset.planner.groups)) / max(updates, 1) / self.num_processes
+
+    def _say_time(self) -> None:
+        """How long the run still takes: in the bar, and once in words."""
+        self.pace.after_step(self.cursor.seconds)
+        steps = max(0, self.loop.args.max_train_steps - self.cursor.step)
+        seconds = self.pace.left(steps * self._pictures_a_step)
+        if seconds is None:
+            return
+        if self.session.config.stop_at_hours is not None:
+            seconds = max(0.0, min(seconds, 3600 * self.session.config.stop_at_hours - self.cursor.seconds))
+        self.session.monitor.left = duration(seconds)
+        if self.pace.steps == SAID_AFTER:
+            self.print(f"\nsga_kohya: about {duration(seconds)} of training to go, by the first {SAID_AFTER} steps")

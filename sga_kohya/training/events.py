@@ -4,10 +4,12 @@ A host's wrappers only translate between its functions and these; what SGA does 
 which parts hear is that of `parts.parts_of`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from sga_kohya.equations.interference import GaussianPath, flow_path
 from sga_kohya.tuples.step import SubBatch
 
 
@@ -27,7 +29,7 @@ class Draw:
 
     sub_batch: None outside a training step. scale: s of sigmoid(s * z) where the host's mode has one. offsets: (B,),
     the host's own shifts of the logit, which win where they are not 0. low, high: the range that the host keeps sigma
-    in. fixed: the host takes no other noise levels than those it has drawn.
+    in. weighted: granularities weight this model's loss and do not move its noise levels.
     """
 
     sub_batch: SubBatch | None
@@ -35,7 +37,7 @@ class Draw:
     offsets: Tensor | None = None
     low: float = 0.0
     high: float = 1.0
-    fixed: bool = False
+    weighted: bool = False
 
 
 @dataclass
@@ -45,7 +47,8 @@ class Noised:
     latents, noise, x: (B, C, …). sigma: (B,), in [0, 1], of a U-Net its share of the timesteps. target: what the host
     will compare with, None where no part asks. sign: 1 where the model predicts noise - latents, -1 where latents -
     noise. offset: what the host adds to the prediction and to a target of its own making, None for nothing. velocity:
-    (B, C, …), float32, what a path puts in the target's place.
+    (B, C, …), float32, what a path puts in the target's place. path: what x is made of at a noise level, and what the
+    model predicts there, None where the loss compares something else.
     """
 
     draw: Draw
@@ -57,6 +60,7 @@ class Noised:
     sign: int = 1
     offset: Tensor | None = None
     velocity: Tensor | None = None
+    path: Callable[[Tensor], GaussianPath] | None = flow_path
 
     @property
     def sub_batch(self) -> SubBatch | None:

@@ -4,6 +4,7 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
+from sga_kohya.training.memory import Load, Model
 from sga_kohya.tuples.step import Slice
 
 Size = tuple[int, int]
@@ -28,6 +29,12 @@ class Levels(Protocol):
 
     def snr_weights(self, label: str | None) -> Tensor:
         """The weight of a granularity's loss at each timestep of a U-Net, (1000,). For snr_gamma only."""
+
+    def memory(self, batch: int, side: int, frames: int = 1) -> tuple[Model, Load] | None:
+        """What is trained, and how, of the largest sub-batch there is; None where nobody knows the model's numbers.
+
+        side: of the square of its pictures' area, in pixels. frames: of a clip.
+        """
 
     def advice(self) -> list[str]:
         """What looks wrong in the host's own settings, a sentence each."""

@@ -73,7 +73,7 @@ class Modulation(Part):
 
         On the CPU, so that asking whether there is any Delta does not wait for the GPU.
         """
-        if draw.sub_batch is None or draw.fixed or draw.high <= draw.low:
+        if draw.sub_batch is None or draw.weighted or draw.high <= draw.low:
             return None
         delta = torch.tensor([self.config.delta(label) for label in draw.sub_batch.granularities])
         if self.config.timestep_shift_form == UPSTREAM:

@@ -30,6 +30,8 @@ class Monitor(Part):
         self._trackers: list[str] = []
         self._before = 0.0  # seconds of training at the last step
         self._noted: dict[str, float] = {}
+        self.left = ""
+        """How long the run still takes, as the bar shows it."""
 
     @property
     def watched(self) -> bool:
@@ -96,6 +98,7 @@ class Monitor(Part):
 
         def with_figures(*args: Any, **values: Any) -> None:
             ours = {label: f"{loss:.4f}" for label, loss in self.meter.smooth.items()}
+            ours |= {"left": self.left} if self.left else {}
             set_postfix(*args, **{**values, **ours})
 
         bar.set_postfix = with_figures

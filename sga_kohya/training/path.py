@@ -65,7 +65,7 @@ class SampledWalk:
         return (shown, *args[1:]), kwargs
 
     def follow(self, image: Tensor) -> Tensor:
-        """The path's image for the loop's."""
+        """The path's image for the loop's, (B, tokens, C) or (B, C, H, W)."""
         tokens = tokens_of(image)
         if self.seen is None or self.x is None:
             self.x = self.path.prior(tokens)
@@ -78,6 +78,6 @@ class SampledWalk:
         return as_it_came(self.x, image)
 
     def end(self, image: Tensor) -> Tensor:
-        """What to decode, for the loop's result."""
+        """What to decode, for the loop's result, of its shape."""
         self.follow(image)
         return image if self.x is None else as_it_came(self.path.end(self.x), image)

@@ -10,6 +10,8 @@ from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.host import Levels, size_of
+from sga_kohya.training.memory import sentence
+from sga_kohya.training.memory_report import memory_of, too_much
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
 from sga_kohya.tuples.step import Group, Slice
@@ -25,8 +27,11 @@ def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
     groups = dataset.planner.groups
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
+    memory = list(memory_of(dataset, levels))
     lines += [*_slices(groups, config, levels), *_steps(dataset), *dataset.notes()]
-    lines += [f"  warning: {safe(text)}" for text in (*_warnings(dataset, config), *levels.advice())]
+    lines += [f"  memory    {sentence(memory)}"] if memory else []
+    warnings = (*_warnings(dataset, config), *levels.advice(), *too_much(memory))
+    lines += [f"  warning: {safe(text)}" for text in warnings]
     return "\n".join([*lines, ""])
 
 

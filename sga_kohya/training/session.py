@@ -113,7 +113,7 @@ class Session:
         return batch
 
     def compared(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """What the loss is taken of; a loss without a batch of its own stays as it is."""
+        """What the loss is taken of, (B, C, …) each; a loss without a batch of its own stays as it is."""
         batch = self.batch
         if batch is not None:
             if batch.sub_batch is not None:
@@ -123,7 +123,7 @@ class Session:
         return prediction, target
 
     def weighed(self, loss: Tensor) -> Tensor:
-        """The loss of the batch in hand, which is then let go."""
+        """The loss of the batch in hand, (B, …) or already a number. The batch is then let go."""
         batch, self.batch = self.batch, None
         sub_batch = self.current
         if sub_batch is not None:

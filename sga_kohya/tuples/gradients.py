@@ -40,7 +40,10 @@ def all_labels(accelerator: Accelerator, labels: Sequence[str]) -> list[str]:
 
 
 def averaged(accelerator: Accelerator, parameters: Sequence[Tensor], gradients: Gradients | None) -> Gradients:
-    """The mean over processes. A parameter has a gradient if it has one on any process, and None counts as zero."""
+    """The mean over processes, each of its parameter's shape.
+
+    A parameter has a gradient if it has one on any process, and None counts as zero.
+    """
     own: Gradients = gradients or [None] * len(parameters)
     if accelerator.num_processes == 1:
         return own
@@ -76,7 +79,7 @@ def products(rows: Sequence[Tensor]) -> Tensor:
 
 
 def take(parameters: Sequence[Tensor]) -> Gradients:
-    """The gradients, which the parameters then no longer have."""
+    """The gradients, each of its parameter's shape, which the parameters then no longer have."""
     gradients = [parameter.grad for parameter in parameters]
     put(parameters, [None] * len(parameters))
     return gradients

@@ -9,6 +9,7 @@ import pytest
 import toml
 from safetensors import safe_open
 
+from sga_kohya.evaluate.report.progress import find_blocks
 from sga_kohya.presets import door, find_preset, preset_files
 
 from ..make_presets import DATASETS, PRESETS
@@ -90,7 +91,9 @@ def test_a_preset_trains_on_a_tiny_model(run_host, tiny_models, tmp_path, name):
     paths = {
         key: value for key, value in tiny.items() if isinstance(value, Path) or key in ("clip_l", "t5xxl", "clip_g")
     }
+    (tmp_path / "prompts.txt").write_text("a cat --w 64 --h 64 --s 1 --d 1\n")
     length = {"max_train_epochs": 1, "max_data_loader_n_workers": 1, "save_every_n_epochs": 1}
+    length |= {"sample_prompts": tmp_path / "prompts.txt", "sample_every_n_epochs": 1}
     more = {"mixed_precision": "no", "save_precision": "float", "output_name": "tiny", **length, **paths}
     words = [f"--{key}={value}" for key, value in more.items()]
     output = run_host(DOOR[name], "sga", ["--config_file", str(find_preset(name)), *words]).output
@@ -108,3 +111,5 @@ def test_a_preset_trains_on_a_tiny_model(run_host, tiny_models, tmp_path, name):
         assert all(key.startswith("lora_unet") for key in shapes)
     assert metadata["ss_sga_tuples"] == metadata["ss_sga_modulation"] == "true"
     assert metadata["ss_network_module"] == preset["network_module"]
+    (block,) = find_blocks(tmp_path)
+    assert (block.label, block.moments) == ("tiny", ["000000", "e000001"]), "the grid knows the host's own samples"

@@ -50,7 +50,7 @@ class Backbone:
         }
 
     def images(self, files: Sequence[Path], cache: Path) -> dict[Path, np.ndarray]:
-        """{file: its embedding}. cache: an .npz of embeddings by the hash of the file, saved after every 32 batches."""
+        """{file: its embedding, (features,)}. cache: an .npz by the hash of the file, saved after every 32 batches."""
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         known = _read_cache(cache)
         missing = {digest: file for digest, file in zip(digests, files, strict=True) if digest not in known}

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.kit.pictures import is_picture
 
-ROLES = ("baseline", "sga", "full", "without_tuples", "without_modulation")
+ROLES = ("baseline", "sga", *ARMS)
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,34 @@ class Cell:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A domain: its prompts, its reference images, and N1, the reference GPU time in hours where it is known."""
+    """A domain: its prompts, its reference images, and N1, the reference GPU time in hours where it is known.
+
+    slices: what H-SD has made of its photos, for a plan with [train].
+    """
 
     name: str
     prompts: tuple[str, ...]
     references: tuple[Path, ...]
     n1_hours: float | None = None
+    slices: Path = Path()
+
+
+@dataclass(frozen=True)
+class Training:
+    """What makes a plan's variants: one training for each arm and dataset, each the base TOML with little changed.
+
+    base, text, settings: the TOML, as it is written and as it is read. door: such as flux_train_network. arms: names of
+    ARMS. launch: the words in front of the door's. budgets: multiples of N1 at which all are compared; where there are
+    none, each is compared at its end.
+    """
+
+    base: Path
+    text: str
+    settings: Mapping[str, Any]
+    door: str
+    arms: tuple[str, ...]
+    launch: tuple[str, ...]
+    budgets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +71,8 @@ class Variant:
 
     images: a folder or a path with {prompt} and {seed}, for images that are there already. weights: a file to sample
     with. run: the output_dir of a training, from which the checkpoint nearest to budget * N1 is taken. With none of
-    them the variant is the base model itself. role and budget say which numbers of the paper it stands beside.
+    them the variant is the base model itself. role and budget (0: at its end, whenever that was) say which numbers of
+    the paper it stands beside. arm: of [train], where one makes it.
     """
 
     name: str
@@ -60,6 +84,7 @@ class Variant:
     run: str | Mapping[str, str] = ""
     output_name: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    arm: str = ""
 
     def path(self, template: str, dataset: str) -> str:
         """The template `images`, `weights` or `run` for one dataset; empty where there is none."""
@@ -136,6 +161,7 @@ class Plan:
     metrics: Metrics = Metrics()
     judge: Judge | None = None
     human: Human = Human()
+    train: Training | None = None
 
     @cached_property
     def variant_names(self) -> tuple[str, ...]:
@@ -151,6 +177,21 @@ class Plan:
         if self.judge is None:
             raise SgaError("the plan has no [judge]: write one with url, model, price_input, price_output and budget")
         return self.judge
+
+    @property
+    def training(self) -> Training:
+        """[train], for whoever trains. Raises SgaError where the plan has none."""
+        if self.train is None:
+            raise SgaError("the plan has no [train]: write one with base, and `slices` in each dataset")
+        return self.train
+
+    def arm_toml(self, dataset: str, arm: str) -> Path:
+        """What an arm is trained with."""
+        return self.out / "arms" / dataset / f"{arm}.toml"
+
+    def model(self, dataset: str, arm: str) -> Path:
+        """What an arm's training leaves at its end."""
+        return self.out / "models" / dataset / arm / f"{dataset}-{arm}.safetensors"
 
     def dataset(self, name: str) -> Dataset:
         return next(dataset for dataset in self.datasets if dataset.name == name)

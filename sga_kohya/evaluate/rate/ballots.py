@@ -39,7 +39,7 @@ class Ballot:
     seconds: float | None = None
 
     def by_variant(self, names: Sequence[str], dimension: str = "overall") -> np.ndarray:
-        """The ranks in the order of `names`."""
+        """The ranks in the order of `names`, (variants,)."""
         return np.array([self.ranks[dimension][self.order.index(name)] for name in names])
 
     def to_json(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any, TypeGuard
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Judge
 from sga_kohya.kit.chat import Chat, ChatRefused, Reply, Service, read_reply
-from sga_kohya.kit.fields import is_number
 from sga_kohya.kit.files import move, part_of
+from sga_kohya.kit.values import is_number
 
 REPLY_TOKENS = 250  # of a ranking in four dimensions, as estimated beforehand
 _LOST = ".lost-"

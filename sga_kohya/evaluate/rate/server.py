@@ -20,8 +20,8 @@ from sga_kohya.evaluate.rate.judge import some_references
 from sga_kohya.evaluate.rate.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.evaluate.rate.study import CONSENT, Item, Log, candidates, check
 from sga_kohya.evaluate.sample.images import load, png, same_size
-from sga_kohya.kit.fields import is_number
 from sga_kohya.kit.page import render
+from sga_kohya.kit.values import is_number
 
 RATER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_SESSIONS = 4096

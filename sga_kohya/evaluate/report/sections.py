@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sga_kohya.evaluate.measure.metrics import Scores, metric_difference, metric_intervals
 from sga_kohya.evaluate.plan import paper
+from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked, Raters, Reliability
 from sga_kohya.evaluate.rate.ballots import LETTERS
@@ -49,7 +50,9 @@ def share(interval: Interval | None) -> str:
 
 def setup(plan: Plan) -> Section:
     datasets = [[d.name, str(len(d.prompts)), str(len(d.references))] for d in plan.datasets]
-    variants = [[v.label, v.name, v.role or "-", f"{v.budget:g} N1" if v.role else "-"] for v in plan.variants]
+    variants = [
+        [v.label, v.name, v.role or "-", f"{v.budget:g} N1" if v.role and v.budget else "-"] for v in plan.variants
+    ]
     sentences = [
         f"{len(plan.variants)} variants, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds a prompt. Means are "
         "taken over pairs, then seeds, prompts and datasets; variants are compared on the same prompts and seeds.",
@@ -75,6 +78,7 @@ def metrics_section(plan: Plan, scores: Scores) -> Section:
         for place, label in enumerate(plan.labels.values())
     ]
     tables = [Grid("Mean over datasets", ["Variant", *scores.columns], rows), *table_1(plan, scores, by_column)]
+    tables += arms_table(plan, scores)
     models = "; ".join(f"{entry['column']}: {entry['model']} ({entry['class']})" for entry in scores.backbones)
     sentences = [f"Higher is better. {models}. A difference whose interval holds 0 is none that these data show."]
     warnings = list(scores.warnings)
@@ -97,23 +101,54 @@ def metrics_section(plan: Plan, scores: Scores) -> Section:
 def table_1(plan: Plan, scores: Scores, by_column: dict[str, list[Interval]]) -> Iterator[Grid]:
     """Baseline against SGA for each budget that has both, with the paper's figures if the plan asks for them."""
     published = paper.METRICS.get(plan.paper, {})
-    for budget in sorted({v.budget for v in plan.variants if v.role in ("baseline", "sga")}):
-        pair = plan.variant("baseline", budget), plan.variant("sga", budget)
-        names = [variant.name for variant in pair if variant]
-        if len(names) < len(pair):
-            continue
+    for title, baseline, sga in _pairs(plan):
         header = ["Metric", "Baseline", "SGA", "SGA - baseline"]
         header += ["Paper: baseline", "Paper: SGA"] if published else []
         rows = []
         for column in scores.columns:
-            own = [str(by_column[column][plan.variant_names.index(name)]) for name in names]
-            difference = metric_difference(plan, scores.values[column], names[1], names[0])
-            # An interval that shows as zero has no direction.
-            clear = difference.excludes(0) and max(abs(difference.low), abs(difference.high)) >= 0.0005
-            arrow = (" ↑" if difference.low > 0 else " ↓") if clear else ""
+            own = [str(by_column[column][plan.variant_names.index(name)]) for name in (baseline, sga)]
             beside = [f"{x:.3f}" for x in published[column]] if column in published else ["-", "-"]
-            rows.append([column, *own, signed(difference) + arrow, *(beside if published else [])])
-        yield Grid(f"Baseline and SGA at {budget:g} N1", header, rows)
+            difference = _difference(plan, scores, column, sga, baseline)
+            rows.append([column, *own, difference, *(beside if published else [])])
+        yield Grid(title, header, rows)
+
+
+def _pairs(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """What is written above a table, and the names of a baseline and of what stands against it."""
+    for budget in sorted({variant.budget for variant in plan.variants}):
+        for title, *wanted in (("Baseline and SGA", "baseline", "sga"), (_RAW_AND_FULL, "raw", "full")):
+            found = [variant.name for role in wanted if (variant := plan.variant(role, budget))]
+            if len(found) == len(wanted):
+                yield title + _at(budget), found[0], found[1]
+
+
+def _at(budget: float) -> str:
+    return f" at {budget:g} N1" if budget else ""
+
+
+_RAW_AND_FULL = "Raw photos, the paper's baseline, and full SGA"
+
+
+def arms_table(plan: Plan, scores: Scores) -> Iterator[Grid]:
+    """What each arm lacks: the whole method less the arm, where the plan has the whole one and others."""
+    for budget in sorted({variant.budget for variant in plan.variants}):
+        full = plan.variant("full", budget)
+        others = [variant for role in ARMS if role != "full" and (variant := plan.variant(role, budget))]
+        if full is None or not others:
+            continue
+        rows = [
+            [other.label, *(_difference(plan, scores, column, full.name, other.name) for column in scores.columns)]
+            for other in others
+        ]
+        yield Grid(f"{full.label} less each other arm", ["Arm", *scores.columns], rows)
+
+
+def _difference(plan: Plan, scores: Scores, column: str, first: str, second: str) -> str:
+    """With an arrow where the interval has a direction."""
+    difference = metric_difference(plan, scores.values[column], first, second)
+    # An interval that shows as zero has none.
+    clear = difference.excludes(0) and max(abs(difference.low), abs(difference.high)) >= 0.0005
+    return signed(difference) + ((" ↑" if difference.low > 0 else " ↓") if clear else "")
 
 
 def ranking_section(plan: Plan, name: str, title: str, ranked: Ranked, sentences: Sequence[str]) -> Section:
@@ -181,7 +216,8 @@ def human_sentences(raters: Raters) -> list[str]:
 
 def efficiency(plan: Plan, results: dict[str, Ranked]) -> Section | None:
     """Section 4.4.1: SGA at 1.0 N1 against the baseline at 1.5 N1."""
-    sga, baseline = plan.variant("sga", 1.0), plan.variant("baseline", 1.5)
+    sga = plan.variant("sga", 1.0) or plan.variant("full", 1.0)
+    baseline = plan.variant("baseline", 1.5) or plan.variant("raw", 1.5)
     if sga is None or baseline is None or not results:
         return None
     left, right = plan.variant_names.index(sga.name), plan.variant_names.index(baseline.name)

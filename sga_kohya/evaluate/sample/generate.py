@@ -4,26 +4,22 @@ Every image appears under its final name whole, with the size and the pixels sd-
 metadata. Images of other settings or other weights than now asked for are made anew.
 """
 
-import collections
 import hashlib
 import json
 import os
-import queue
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, cast
 
 from PIL import Image
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Cell, Dataset, Plan, Variant
+from sga_kohya.evaluate.process import Process
 from sga_kohya.evaluate.sample.images import folder_of, missing_images, weights_of
 from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.hosts.sd_scripts.samplers import (
@@ -72,7 +68,9 @@ def generate(plan: Plan, checkout: Path, command: Sequence[str] | None = None, o
 
 def sampling_of(plan: Plan, variant: Variant, dataset: Dataset) -> Sampling:
     """The plan's sampling with the names filled in. `config` is relative to the plan."""
-    config = plan.sampling.config.replace("{dataset}", dataset.name).replace("{variant}", variant.name)
+    # What is compared with the arms, such as the base model, is sampled as they are.
+    named = variant.arm or (plan.train.arms[0] if plan.train else variant.name)
+    config = plan.sampling.config.replace("{dataset}", dataset.name).replace("{variant}", named)
     return replace(plan.sampling, config=str(plan.folder / config) if config else "")
 
 
@@ -128,14 +126,14 @@ def _run_script(task: Task, folder: Path, cells: Sequence[Cell], command: Sequen
         (work / "images").mkdir()
         words = arguments_of(task.sampling, task.variant.arguments, task.weights, jobs, work)
         bar = tqdm(total=len(jobs), desc=f"{task.dataset.name} {task.variant.name}", unit="image")
-        with bar, _Process([*command, *words], work) as process:
+        with bar, Process([*command, *words]) as process:
             for job, path in _images(process, task.sampling, jobs, work):
                 move(path, folder / cells[job.number].file)
                 bar.update()
     return process.tail()
 
 
-def _images(process: "_Process", sampling: Sampling, jobs: Sequence[Job], work: Path) -> Iterator[tuple[Job, Path]]:
+def _images(process: Process, sampling: Sampling, jobs: Sequence[Job], work: Path) -> Iterator[tuple[Job, Path]]:
     """Each job with its image, as they come; fewer than asked for when the script fails. Whoever takes one moves it."""
     script = find_script(sampling.script)
     if script.protocol == "interactive":
@@ -156,73 +154,6 @@ def _images(process: "_Process", sampling: Sampling, jobs: Sequence[Job], work: 
         if script.names_jobs:
             yield from finished(sampling, jobs, work)[:-1]  # the last one may not be whole yet
     yield from finished(sampling, jobs, work)
-
-
-class _Process:
-    """A script of sd-scripts, its output read as it comes."""
-
-    def __init__(self, command: Sequence[str], work: Path) -> None:
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            encoding="utf-8",
-            errors="replace",
-        )
-        # Pipes were asked for, so both are there.
-        self.said, self.heard = cast(IO[str], self.process.stdout), cast(IO[str], self.process.stdin)
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        self.last: collections.deque[str] = collections.deque(maxlen=25)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def __enter__(self) -> "_Process":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-    def _read(self) -> None:
-        for line in self.said:
-            self.last.append(line.rstrip())
-            self.lines.put(line)
-        self.lines.put(None)
-
-    def say(self, line: str) -> None:
-        try:
-            self.heard.write(f"{line}\n")
-            self.heard.flush()
-        except OSError:
-            pass  # it has ended; the next wait says so
-
-    def wait_for(self, words: str) -> bool:
-        """Whether these words came before the script ended."""
-        while (line := self.lines.get()) is not None:
-            if words in line:
-                return True
-        return False
-
-    def runs(self, seconds: float) -> bool:
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
-
-    def wait(self) -> None:
-        self.process.wait()
-
-    def tail(self) -> str:
-        return "\n".join(self.last)
 
 
 def move(source: Path, target: Path) -> None:

@@ -4,15 +4,18 @@ import argparse
 import inspect
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.hosts.memory import question
 from sga_kohya.hosts.musubi import noise
 from sga_kohya.hosts.musubi.families import Family
 from sga_kohya.training.events import Run
+from sga_kohya.training.memory import Load, Model
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 from sga_kohya.words import TIMESTEP_SHIFT
@@ -28,6 +31,9 @@ class Levels:
 
     def advice(self) -> list[str]:
         return []
+
+    def memory(self, batch: int, side: int, frames: int = 1) -> tuple[Model, Load] | None:
+        return question(self.family.name, self.args, Path(str(self.args.dit)), Load(batch, side, frames=frames))
 
     def noise_levels(self, label: str | None, bucket: tuple[int, int], count: int) -> Tensor:
         """As the base method draws them and our parts move them. The random state is left as it was."""

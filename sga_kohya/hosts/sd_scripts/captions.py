@@ -33,11 +33,13 @@ def caption_problems(folder: Folder) -> Iterator[str]:
 
 def prompt_problems(options: Mapping[str, Any]) -> Iterator[str]:
     """A file of sample prompts is read when the first samples are made, which may be hours later."""
-    path = Path(str(options.get("sample_prompts") or ""))
-    if not path.is_file():
+    if not options.get("sample_prompts"):
         return
-    text = _as_host(path)
-    if text is None:
+    path = Path(str(options["sample_prompts"]))
+    text = _as_host(path) if path.is_file() else ""
+    if not path.is_file():
+        yield f"--sample_prompts {path}: {path.absolute()} does not exist; correct the path, or leave the option out"
+    elif text is None:
         yield f"--sample_prompts {_names([path])}: not UTF-8, which stops sd-scripts. {_AS_UTF_8}"
     elif text.startswith(_MARK) and path.suffix != ".txt":
         yield f"--sample_prompts {_names([path])}: a byte order mark in front stops sd-scripts. {_AS_UTF_8} without BOM"

@@ -7,12 +7,15 @@ from sga_kohya.hosts.seam import Installation, Seam, install
 from sga_kohya.training.session import Session
 
 
-def install_for(config: SgaConfig, checkout: Checkout) -> Installation:
-    """Install what the settings ask for; with all of SGA off, only what reads the host's options."""
+def install_for(config: SgaConfig, checkout: Checkout, script: str = "") -> Installation:
+    """Install what the settings ask for; with all of SGA off, only what reads the host's options.
+
+    script: the one of families.SCRIPTS that will run, "" where any may.
+    """
     seams: list[Seam] = [arguments.SEAM, settings.SEAM]
     expected: set[str] = set()
     if config.active:
-        seams += [dataset.SEAM, started.CLASS_SEAM, started.SEAM, *noise.SEAMS, loss.LOSS, *saved.SEAMS]
+        seams += [dataset.SEAM, started.CLASS_SEAM, started.SEAM, *noise.seams_of(script), loss.LOSS, *saved.SEAMS]
         expected |= {"dataset", "accelerator"}
     if config.plans_tuples:
         seams += [split.SEAM]

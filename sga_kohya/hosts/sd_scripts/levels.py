@@ -5,6 +5,7 @@ import functools
 import inspect
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.weights import min_snr_weight
+from sga_kohya.hosts.memory import question
 from sga_kohya.hosts.sd_scripts import noise
 from sga_kohya.hosts.sd_scripts.advice import advice
-from sga_kohya.hosts.sd_scripts.families import family_of
+from sga_kohya.hosts.sd_scripts.families import SD, SDXL, family_of
 from sga_kohya.hosts.sd_scripts.loss import snr
 from sga_kohya.training.events import Run
+from sga_kohya.training.memory import Load, Model
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 from sga_kohya.words import LINEAR
@@ -34,9 +37,15 @@ class Levels:
     def advice(self) -> list[str]:
         return list(advice(vars(self.args)))
 
+    def memory(self, batch: int, side: int, frames: int = 1) -> tuple[Model, Load] | None:
+        cached = getattr(self.args, "cache_text_encoder_outputs", None)  # an option that SD's scripts lack
+        family = SDXL if self.family is SD and cached is not None else self.family
+        load = Load(batch, side, frames=frames, encoders=not cached)
+        return question(family.name, self.args, Path(str(self.args.pretrained_model_name_or_path)), load)
+
     def noise_levels(self, label: str | None, bucket: tuple[int, int], count: int) -> Tensor:
         """As the host draws them and our parts move them. The random state is left as it was."""
-        seam = next(seam for seam in noise.SEAMS if seam.target.startswith(f"{self.family.sampler}."))
+        [seam] = noise.seams_of(self.family.scripts[0])
         original = inspect.unwrap(getattr(import_module(self.family.sampler), seam.target.rpartition(".")[2]))
         session = Session(replace(self.config, path=LINEAR))  # whose points need channels; levels are the same
         session.started(Run(self.modulation))

@@ -1,88 +1,35 @@
-"""Seams for a run of the host that only looks: noise levels are set, predictions handed out, and nothing is trained.
+"""A run of sd-scripts that only looks (training/look.py): its seams, its data as they are, and all of its latents."""
 
-The host loads models, adapter and data and calls its model as when it trains. Where it would draw noise levels, ours
-are used; where it would compute the loss, `observe` gets the prediction with its graph; backward passes and optimizer
-steps of the host do nothing. `Enough` ends the run.
-"""
-
-import argparse
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.equations.interference import GaussianPath, diffusion_path, flow_path
 from sga_kohya.errors import SgaError
-from sga_kohya.hosts.sd_scripts import arguments, dataset, started
+from sga_kohya.hosts.sd_scripts import arguments, dataset, loss, noise, started
 from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.hosts.sd_scripts.dataset import HostDatasetGroup
-from sga_kohya.hosts.seam import Installation, Seam, install
+from sga_kohya.hosts.seam import Installation, install
 from sga_kohya.training.events import Part, Run
+from sga_kohya.training.look import Look, Seen
 from sga_kohya.training.monitor import Monitor
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.step import SubBatch
 
 
-class Enough(Exception):
-    """Everything is measured. Not an error."""
-
-
-@dataclass
-class Seen:
-    """One batch. latents, noise, x, prediction: (B, C, ...), as in x = mean z + std eps; path: per sample, on the CPU.
-
-    prediction: what `path` predicts, float32, with the graph that leads to the trained parameters.
-    """
-
-    sub_batch: SubBatch
-    latents: Tensor
-    noise: Tensor
-    x: Tensor
-    path: GaussianPath
-    prediction: Tensor
-
-
-@dataclass
-class Look:
-    """What is asked of the run. level(): the noise level of the batch in hand, in (0, 1]. observe: gets each batch."""
-
-    level: Callable[[], float]
-    observe: Callable[[Session, Seen], None]
-    waiting: dict[str, Any] = field(default_factory=dict)  # what the noise seam knows, for the loss seam
-
-
-def install_look(config: SgaConfig, checkout: Checkout, look: Look) -> Installation:
-    """Install all seams of a measuring run."""
-    seams = [arguments.SEAM, dataset.SEAM, started.CLASS_SEAM, started.SEAM]
-    target, name = "library.flux_train_utils", "get_noisy_model_input_and_timesteps"
-    flux = ("args", "noise_scheduler", "latents", "noise", "device", "dtype")
-    seams += [
-        Seam("noise levels", f"{target}.{name}", flux, lambda original, session: _flux(original, session, look)),
-        Seam(
-            "SD3 noise levels",
-            f"library.sd3_train_utils.{name}",
-            ("args", "latents", "noise", "device", "dtype"),
-            lambda original, session: _sd3(original, session, look),
-        ),
-        Seam(
-            "U-Net noise levels",
-            "library.train_util.get_noise_noisy_latents_and_timesteps",
-            ("args", "noise_scheduler", "latents"),
-            lambda original, session: _unet(original, session, look),
-        ),
-        Seam(
-            "loss",
-            "library.train_util.conditional_loss",
-            ("model_pred", "target"),
-            lambda original, session: _loss(original, session, look),
-        ),
-    ]
+def install_look(
+    config: SgaConfig,
+    checkout: Checkout,
+    script: str,
+    level: Callable[[], float],
+    observe: Callable[[Session, Seen], None],
+) -> Installation:
+    """Install all seams of a measuring run. script: as in install_for. level, observe: see Look."""
+    seams = [arguments.SEAM, dataset.SEAM, started.CLASS_SEAM, started.SEAM, *noise.seams_of(script), loss.LOSS]
     session = Session(config, parts=[Monitor()])
-    session.parts.append(PlainData(session))
+    session.parts += [PlainData(session), Look(session, level, observe)]
     return install(seams, session, checkout.package)
 
 
@@ -103,92 +50,6 @@ class PlainData(Part):
         for subset in (subset for kept in _data(self.session).keepers for subset in kept.subsets):
             subset.flip_aug = subset.color_aug = subset.random_crop = False
             subset.caption_dropout_rate = subset.caption_tag_dropout_rate = 0.0
-
-
-def _flux(original: Callable, session: Session, look: Look) -> Callable:
-    """FLUX's form: Chroma, Anima and HunyuanImage as well."""
-
-    @functools.wraps(original)
-    def get_noisy_model_input_and_timesteps(
-        args: argparse.Namespace, noise_scheduler: Any, latents: Tensor, noise: Tensor, device: Any, dtype: Any, *_: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if getattr(args, "model_prediction_type", "raw") != "raw":
-            raise SgaError(f"model_prediction_type={args.model_prediction_type} is not measured: train and look at raw")
-        noisy, sigmas = _linear(look, session, latents, noise)
-        timesteps = sigmas.flatten() * noise_scheduler.config.num_train_timesteps
-        return noisy.to(dtype), timesteps.to(dtype), sigmas
-
-    return get_noisy_model_input_and_timesteps
-
-
-def _sd3(original: Callable, session: Session, look: Look) -> Callable:
-    @functools.wraps(original)
-    def get_noisy_model_input_and_timesteps(
-        args: argparse.Namespace, latents: Tensor, noise: Tensor, device: Any, dtype: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        noisy, sigmas = _linear(look, session, latents, noise)
-        # SD3's trainer turns the velocity into clean latents, x - sigma v, before the loss.
-        look.waiting["velocity"] = lambda clean: (noisy - clean) / sigmas
-        return noisy.to(dtype), (sigmas.flatten() * 1000).to(dtype), sigmas
-
-    return get_noisy_model_input_and_timesteps
-
-
-def _linear(look: Look, session: Session, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    level = torch.full((len(latents),), look.level())
-    sigmas = level.to(latents.device).view(-1, *[1] * (latents.ndim - 1))
-    noisy = (1 - sigmas) * latents + sigmas * noise
-    look.waiting = {"latents": latents, "noise": noise, "x": noisy, "path": flow_path(level)}
-    session.fire("noised")
-    return noisy, sigmas
-
-
-def _unet(original: Callable, session: Session, look: Look) -> Callable:
-    @functools.wraps(original)
-    def get_noise_noisy_latents_and_timesteps(
-        args: argparse.Namespace, noise_scheduler: Any, latents: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        count = noise_scheduler.config.num_train_timesteps
-        timestep = min(round(look.level() * count), count - 1)
-        timesteps = torch.full((len(latents),), timestep, device=latents.device, dtype=torch.long)
-        noise = torch.randn_like(latents)
-        path = diffusion_path(noise_scheduler.alphas_cumprod[timesteps.cpu()].cpu().float(), args.v_parameterization)
-        shape = (-1, *[1] * (latents.ndim - 1))
-        noisy = path.mean.to(latents).view(shape) * latents + path.std.to(latents).view(shape) * noise
-        look.waiting = {"latents": latents, "noise": noise, "x": noisy, "path": path}
-        session.fire("noised")
-        return noise, noisy, timesteps
-
-    return get_noise_noisy_latents_and_timesteps
-
-
-def _loss(original: Callable, session: Session, look: Look) -> Callable:
-    @functools.wraps(original)
-    def conditional_loss(model_pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        loss = original(model_pred, target, *args, **kwargs)
-        current = session.current
-        if current is None:
-            return loss
-        if not look.waiting:
-            raise SgaError("this script draws its noise levels in a way that is not measured: FLUX, SD3 and U-Nets are")
-        _train_nothing(session)
-        found, look.waiting = look.waiting, {}
-        prediction = found.pop("velocity", lambda value: value)(model_pred)
-        parts = {name: value.detach().float() if name != "path" else value for name, value in found.items()}
-        look.observe(session, Seen(current, prediction=prediction, **parts))
-        return loss.detach()
-
-    return conditional_loss
-
-
-def _train_nothing(session: Session) -> None:
-    """From now on the host's backward passes and optimizer steps do nothing."""
-    holder = session.accelerator
-    if holder is None:
-        return
-    holder.backward = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    for optimizer in holder._optimizers:
-        optimizer.step = lambda *args, **kwargs: None
 
 
 def cached_latents(session: Session, current: SubBatch, like: Tensor) -> "Latents":

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sga_kohya.hosts.sd_scripts.families import NORMAL_MODES
+from sga_kohya.equations.interference import GaussianPath, diffusion_path, flow_path
+from sga_kohya.hosts.sd_scripts.families import FAMILIES, NORMAL_MODES
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.events import Draw, Noised
 from sga_kohya.training.session import Session
@@ -43,7 +44,9 @@ def _replace_flux(original: Callable, session: Session, sign: int = 1) -> Callab
         noisy, timesteps, sigmas = original(args, noise_scheduler, latents, noise, device, precision, *more, **options)
         target = sign * (noise - latents) if session.listens("compared") else None
         sigma = sigmas.flatten()
-        batch = session.noised(Noised(draw, latents, noise, noisy, sigma, target, sign))
+        raw = getattr(args, "model_prediction_type", "raw") == "raw"
+        batch = Noised(draw, latents, noise, noisy, sigma, target, sign, path=flow_path if raw else None)
+        batch = session.noised(batch)
         if not moves:
             return noisy, timesteps, sigmas
         if batch.sigma is not sigma:
@@ -88,16 +91,27 @@ def _replace_sd3(original: Callable, session: Session) -> Callable:
 
 
 def _replace_unet(original: Callable, session: Session) -> Callable:
-    """A U-Net's noise levels are only told: its modulation is a weight, see loss.py."""
+    """A U-Net's modulation is a weight, see loss.py. Noise levels are shares of its timesteps, to whole ones."""
 
     @functools.wraps(original)
     def get_noise_noisy_latents_and_timesteps(
         args: argparse.Namespace, noise_scheduler: Any, latents: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         noise, noisy, timesteps = original(args, noise_scheduler, latents)
-        sigma = timesteps / noise_scheduler.config.num_train_timesteps
-        session.noised(Noised(Draw(session.current, fixed=True), latents, noise, noisy, sigma))
-        return noise, noisy, timesteps
+        count = noise_scheduler.config.num_train_timesteps
+        sigma = timesteps / count
+
+        def steps(sigma: Tensor) -> Tensor:
+            return (sigma * count).round().long().clamp(max=count - 1)
+
+        def path(sigma: Tensor) -> GaussianPath:
+            return diffusion_path(noise_scheduler.alphas_cumprod.cpu()[steps(sigma.cpu())], args.v_parameterization)
+
+        draw = Draw(session.current, weighted=True)
+        batch = session.noised(Noised(draw, latents, noise, noisy, sigma, path=path))
+        if batch.sigma is sigma:
+            return noise, noisy, timesteps
+        return batch.noise, _own(batch.x, noisy.dtype), steps(batch.sigma)
 
     return get_noise_noisy_latents_and_timesteps
 
@@ -127,3 +141,9 @@ UNET = Seam(
     _replace_unet,
 )
 SEAMS = (FLUX, LUMINA, SD3, UNET)
+
+
+def seams_of(script: str) -> list[Seam]:
+    """Those of the family that a script trains, so that other families' models are not imported; "": all."""
+    samplers = [f"{family.sampler}." for family in FAMILIES if script in family.scripts]
+    return [seam for seam in SEAMS if not samplers or seam.target.startswith(tuple(samplers))]

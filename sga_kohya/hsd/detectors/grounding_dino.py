@@ -12,6 +12,7 @@ from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
+from sga_kohya.kit.values import number, text
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ class GroundingDinoDetector:
     ) -> None:
         """labels: phrases by level. text_threshold: how sure a word must be to belong to what a box is called."""
         classes = ("AutoProcessor", "AutoModelForZeroShotObjectDetection")
-        self._processor, loaded = load_pretrained(classes, model, self.name, "dino")
+        self._processor, loaded = load_pretrained(classes, model, f"detector {self.name}", "dino")
         self._device = torch_device(device)
         self._model = loaded.eval().float().to(self._device)
         self._labels, self._thresholds, self._text_threshold = labels, thresholds, text_threshold
@@ -80,7 +81,7 @@ def closest(found: str, phrases: Sequence[str]) -> str:
 
 
 def create(options: Options, photos: Path) -> GroundingDinoDetector:
-    model, labels, thresholds = options.text("model", DEFAULT_MODEL), phrases(options), options.thresholds(0.3)
-    text_threshold = options.number("text_threshold", 0.25, 0, 1)
+    model, labels, thresholds = options.read("model", text, DEFAULT_MODEL), phrases(options), options.thresholds(0.3)
+    text_threshold = options.read("text_threshold", number(0, 1), 0.25)
     options.finish()
     return GroundingDinoDetector(model, labels, thresholds, text_threshold, options.device)

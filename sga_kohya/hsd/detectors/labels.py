@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.detectors.options import Options, words
+from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.kit.values import names
 
 PHRASES = {
     "macro": ("person", "animal", "whole object"),
@@ -29,7 +30,7 @@ def by_rank(defaults: Mapping[str, Sequence[str]], level: str, levels: Sequence[
 
 def phrases(options: Options) -> dict[str, tuple[str, ...]]:
     """The option `labels` of an open vocabulary."""
-    return options.per_level("labels", words, lambda level: by_rank(PHRASES, level, options.levels))
+    return options.per_level("labels", names, lambda level: by_rank(PHRASES, level, options.levels))
 
 
 class ClassChoice:
@@ -37,7 +38,7 @@ class ClassChoice:
 
     def __init__(self, options: Options) -> None:
         self.detector, self.levels = options.detector, options.levels
-        self.given = options.per_level("labels", words, lambda level: ())
+        self.given = options.per_level("labels", names, lambda level: ())
 
     def of(self, level: str, classes: Sequence[str], only_this_level: bool = False) -> frozenset[str]:
         """The classes that make a slice of `level`, spelled as the model spells them.

@@ -46,6 +46,18 @@ class Stretch:
         zoom = np.array([self.source[0] / self.inner[0], self.source[1] / self.inner[1]] * 2)
         return (boxes - np.array(self.offset * 2)) * zoom
 
+    def undo_map(self, values: np.ndarray, box: Box) -> np.ndarray:
+        """(h, w) of something seen all over the target, at any size, to (height, width) of a box of the source."""
+        matrix = np.zeros((2, 3))
+        for axis, start in enumerate((box.x0, box.y0)):
+            # Centres of pixels lie at halves, on both sides.
+            grain = values.shape[1 - axis] / self.target[axis]
+            zoom = self.inner[axis] / self.source[axis] * grain
+            matrix[axis, axis] = zoom
+            matrix[axis, 2] = (start + 0.5) * zoom + self.offset[axis] * grain - 0.5
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(values, matrix, box.size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
 
 @dataclass(frozen=True)
 class Letterbox(Stretch):

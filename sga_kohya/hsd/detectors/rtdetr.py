@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sga_kohya.hsd.detect import View
-from sga_kohya.hsd.detectors.classes import ClassDetector, Found
+from sga_kohya.hsd.detectors.classes import ClassDetector, Thing
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.transformer import each_view, load_pretrained, target_sizes
 from sga_kohya.hsd.devices import torch_device
+from sga_kohya.kit.values import text
 
 if TYPE_CHECKING:
     import torch
@@ -22,19 +23,21 @@ DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 
 
 class RtDetrModel:
+    draws_masks = False
+
     def __init__(self, path: str, threshold: float, device: str) -> None:
         classes = ("AutoImageProcessor", "AutoModelForObjectDetection")
-        self._processor, model = load_pretrained(classes, path, "rtdetr", "dino")
+        self._processor, model = load_pretrained(classes, path, "detector rtdetr", "dino")
         self._device, self._threshold = torch_device(device), threshold
         self._model = model.eval().float().to(self._device)
         self._names = {int(number): name for number, name in model.config.id2label.items()}
         self.classes: Sequence[str] = list(self._names.values())
 
-    def predict(self, views: Sequence[View]) -> list[list[Found]]:
+    def predict(self, views: Sequence[View]) -> list[list[Thing]]:
         answers = each_view(views, self._preprocess, self._answer, self._device)
         return [
             [
-                (corners, score, self._names[number])
+                Thing(corners, score, self._names[number])
                 for corners, score, number in zip(*(a[k].tolist() for k in ("boxes", "scores", "labels")), strict=True)
             ]
             for a in answers
@@ -50,7 +53,7 @@ class RtDetrModel:
 
 
 def create(options: Options, photos: Path) -> ClassDetector:
-    models = options.per_level("model", str, lambda level: DEFAULT_MODEL)
+    models = options.per_level("model", text, lambda level: DEFAULT_MODEL)
     thresholds, choice = options.thresholds(0.5), ClassChoice(options)
     options.finish()
     models = {level: models[level] for level in options.detected}

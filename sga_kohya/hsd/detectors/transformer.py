@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_pretrained(auto_classes: Sequence[str], model: str, detector: str, extra: str) -> list[Any]:
-    """What transformers.CLASS.from_pretrained(model) returns, for each class. Raises SgaError in one line.
+def load_pretrained(auto_classes: Sequence[str], model: str, who: str, extra: str) -> list[Any]:
+    """What transformers.CLASS.from_pretrained(model) returns, for each class. who: of messages.
+
+    Raises SgaError in one line.
 
     Models keep the precision they were saved in: float32 would take twice the memory of most.
     """
-    transformers = library("transformers", extra, f"detector {detector}")
+    transformers = library("transformers", extra, who)
     try:
         options = {name: {"torch_dtype": "auto"} if name.startswith("AutoModel") else {} for name in auto_classes}
         return [getattr(transformers, name).from_pretrained(model, **given) for name, given in options.items()]
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise SgaError(f"detector {detector}: cannot load model {model}: {reason}") from error
+        raise SgaError(f"{who}: cannot load model {model}: {reason}") from error
 
 
 def each_view(

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from sga_kohya.hsd.masks.sources import NONE, are_beside
 from sga_kohya.hsd.out.exports.export import Dataset, Level
+from sga_kohya.hsd.out.manifest import mask_folder
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.words import DEFAULT_SHIFTS
@@ -14,9 +16,16 @@ def dataset_of(config: HsdConfig, out: Path, tally: Tally) -> Dataset:
     """out: absolute."""
     everywhere = [(own, level) for own in config.everywhere for level in own.levels]
     offsets = noise_offsets([level.name for level in config.levels])
+    beside = are_beside(config.masks)
     levels = (
         Level(
-            level.name, out / level.folder, level.repeats, offsets[level.name], Counter(tally.levels[level.name].sizes)
+            level.name,
+            out / level.folder,
+            level.repeats,
+            offsets[level.name],
+            Counter(tally.levels[level.name].sizes),
+            masks=out / mask_folder(level.folder) if beside else None,
+            alpha=config.masks != NONE and not beside,
         )
         for level in config.levels
     )

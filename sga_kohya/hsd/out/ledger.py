@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file
+from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file
 from sga_kohya.kit.files import whole_file
 
 JOURNAL = "sga_manifest.partial.jsonl"
@@ -128,6 +128,8 @@ def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
         if isinstance(file, str) and is_plain(file):
             files[file] = str(row.get("sha256") or "")
             files[caption_file(file)] = str(row.get("caption_sha256") or "")
+            if row.get("mask_sha256"):
+                files[mask_file(file)] = str(row["mask_sha256"])
             strip = strip_file(str(row.get("group")))
             if is_plain(strip):
                 files[strip] = str(row.get("strip_sha256") or "")

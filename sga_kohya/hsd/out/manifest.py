@@ -15,6 +15,9 @@ MANIFEST = MANIFEST_NAME
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
 UNREADABLE_CAPTION = "unreadable caption"
+UNREADABLE_MASK = "unreadable mask"
+MASKS = "masks_"
+"""In front of a level's folder: that of its masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +27,12 @@ class Row:
     parent: the file of the group's coarsest slice, None for that slice itself and where it was discarded. box: source
     pixels, upright. score, detector: None for a whole photo. label: what the detector took it for. scale: output over
     source pixels. upscaler: what enlarged it. super_resolved: that was a model. sha256, bytes: of the file.
-    caption_sha256: of the caption as written here, so that one edited later is known. source: below PHOTOS. inputs:
+    caption_sha256: of the caption as written here, so that one edited later is known. captioned: digest of what it
+    depends on beside `inputs`, "" where a captioner failed. seen: what was detected in the group's region and has a
+    name: name and box; in the first row of the group. source: below PHOTOS. inputs:
     digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
-    its perceptual hash, hexadecimal, "" for a blank one. strip_sha256: of the group's picture in the report. notes:
+    its perceptual hash, hexadecimal, "" for a blank one. mask_sha256: of its mask, None where it has none of its own.
+    strip_sha256: of the group's picture in the report. notes:
     what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
     reason: None for a slice, "kind: details" for a discard. A photo that a
     filter left out has one row, without group.
@@ -49,7 +55,10 @@ class Row:
     sha256: str | None = None
     bytes: int | None = None
     caption_sha256: str | None = None
+    mask_sha256: str | None = None
     strip_sha256: str | None = None
+    captioned: str = ""
+    seen: Sequence[tuple[str, Sequence[int]]] = ()
     source: str
     source_sha256: str | None
     source_size: Size | None = None
@@ -103,10 +112,15 @@ def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, de
                 scale=None if crop.scale is None else round(crop.scale, 4),
                 upscaled=crop.kept and crop.scale is not None and crop.scale > 1,
                 size=crop.size,
+                seen=_named(region) if i == 0 else (),
                 reason=crop.reason,
             )
             rows.append(row)
     return rows
+
+
+def _named(region: Region) -> list[tuple[str, list[int]]]:
+    return [(found.label, [int(edge) for edge in found.box.as_list()]) for found in region.seen if found.label]
 
 
 def lost_row(origin: Origin, reason: str, config: HsdConfig) -> Row:
@@ -118,6 +132,17 @@ def caption_file(file: str) -> str:
     """The caption beside a slice, as sd-scripts looks for it."""
     # Not pathlib, which takes six times as long: a rerun asks a dozen times a photo.
     return posixpath.splitext(file)[0] + ".txt"
+
+
+def mask_file(file: str) -> str:
+    """The mask of a slice: a file of its name, in a folder beside its own that no trainer takes for images."""
+    folder, _, name = file.partition("/")
+    return f"{mask_folder(folder)}/{posixpath.splitext(name)[0]}.png"
+
+
+def mask_folder(folder: str) -> str:
+    """Of the masks of the slices in a folder."""
+    return f"{MASKS}{folder}"
 
 
 def _file_names(region: Region, root: str, number: int, config: HsdConfig) -> list[str | None]:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.out.exports.export import quoted
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.sealed import is_untouched, resealed
+from sga_kohya.words import RAW_TOML
 
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
@@ -25,7 +27,7 @@ def move(old: str, new: str) -> tuple[Path, dict[str, int]]:
     if folder is None:
         raise SgaError(f"no {MANIFEST} in {new} or {old}: give the folder where the data set was made, and its new one")
     changed = {}
-    for file in sorted({export.file for export in EXPORTS.values()}):
+    for file in sorted({*(export.file for export in EXPORTS.values()), RAW_TOML, RAW_MUSUBI_TOML}):
         if (folder / file).is_file():
             changed[file] = _rewrite(folder / file, _mover(old, new))
     if not any(changed.values()):

@@ -4,14 +4,15 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.exports import EXPORTS, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.exports.export import HEADER
 from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
-from sga_kohya.hsd.out.manifest import Row, caption_file
+from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
@@ -19,6 +20,7 @@ from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.kit.files import part_of, sha256, write_whole
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import set_edited_aside
+from sga_kohya.words import RAW_TOML
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class OutputFolder:
     """
 
     def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
-        """path: absolute; created when missing. level_folders: names of the folders that slices go to."""
+        """path: absolute; created when missing. level_folders: names of the folders that slices and masks go to."""
         self.path = path
-        exports = ((export.file, HEADER) for export in EXPORTS.values())
-        for name, marker in (*exports, (CONFIG_TOML, CONFIG_HEADER), (REPORT, REPORT_MARK)):
+        datasets = (*(export.file for export in EXPORTS.values()), RAW_TOML, RAW_MUSUBI_TOML)
+        own_files = {**dict.fromkeys(datasets, HEADER), CONFIG_TOML: CONFIG_HEADER, REPORT: REPORT_MARK}
+        for name, marker in own_files.items():
             own = path / name
             if own.exists() and marker not in own.read_text(encoding="utf-8", errors="replace"):
                 raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
@@ -63,7 +66,7 @@ class OutputFolder:
         others = sorted(file for file in present if file not in owned and file not in caches)
         self.taken = {Path(file).stem for file in others}
         """Stems of files that no run here has made."""
-        self.foreign = [file for file in others if not file.startswith(f"{STRIPS}/")]
+        self.foreign = [file for file in others if not file.startswith((f"{STRIPS}/", MASKS))]
         """Those files in the level folders."""
         self._other_caches = caches_by_stem(path)
         for picture in filter(is_picture, map(Path, self.foreign)):
@@ -82,11 +85,16 @@ class OutputFolder:
             return False
         return sha256(path) not in {*self.ledger.written[file].split(), written}
 
+    def as_written(self, file: str) -> str:
+        """The digest that an earlier run wrote a file with, the last one where there are several."""
+        return self.ledger.written[file].split()[-1]
+
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
         if row.file is None:
             return True
-        files = (caption_file(row.file), strip_file(str(row.group)))
+        files = [caption_file(row.file), strip_file(str(row.group))]
+        files += [mask_file(row.file)] if row.mask_sha256 else []
         if not all((self.path / file).is_file() for file in (row.file, *files)):
             return False
         return not self.resized(row) or self.edited(row.file)
@@ -95,21 +103,19 @@ class OutputFolder:
         """Whether the file of a kept slice has another length than the one written."""
         return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
-    def write_slice(self, row: Row, image: bytes, caption: str) -> Row:
-        """Writes what changed and returns the row with what there is to say of the files.
+    def write_slice(self, slice_file: str, contents: Mapping[str, bytes]) -> None:
+        """Writes what changed of a slice: contents of its image, its mask and its caption, or of some of them, by file.
 
-        Where neither changed, both stay untouched, and so do the trainers' caches of them. A slice or a caption that
-        the user has edited stays as it is.
+        What has not changed stays untouched, and so do the trainers' caches where nothing has. What the user has edited
+        stays as it is.
         """
-        assert row.file is not None
-        changed = self._changed({row.file: image, caption_file(row.file): caption_bytes(caption)})
+        changed = self._changed(contents)
         self.ledger.announce({name: digest(data) for name, data in changed.items()})
         if changed:
             # Before the files: a kill in between must not leave a new file with an old cache.
-            self._purge_caches(row.file)
+            self._purge_caches(slice_file)
         for name, data in changed.items():
             write_whole(self.path / name, data)
-        return replace(row, sha256=digest(image), bytes=len(image))
 
     def write_strip(self, group: str, image: bytes) -> None:
         """The report's picture of a group."""
@@ -145,8 +151,9 @@ class OutputFolder:
         """
         stale = sorted(file for file in self._stale if (self.path / file).is_file())
         edited = {file for file in stale if self.edited(file)}
-        # A slice that stays keeps its caption, without which it would be trained on other words.
-        left = edited | ({caption_file(file) for file in edited if is_picture(Path(file))} & set(stale))
+        # A slice that stays keeps its caption and its mask, without which it would be trained on other words, or whole.
+        slices = [file for file in edited if is_picture(Path(file))]
+        left = edited | ({beside(file) for file in slices for beside in (caption_file, mask_file)} & set(stale))
         for file in stale:
             if file not in left:
                 self._purge_caches(file)

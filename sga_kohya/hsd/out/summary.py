@@ -1,11 +1,12 @@
 """What a run made, for a person to read: a table, warnings with what to do, the next command."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.masks.sources import NONE
 from sga_kohya.hsd.out.exports import wanted
-from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, UNREADABLE_CAPTION
+from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import Found
@@ -13,6 +14,7 @@ from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.pictures import RAW, is_picture
 from sga_kohya.kit.text import safe
+from sga_kohya.words import RAW_TOML
 
 MANY = 0.5
 """Share of a level's slices above which their loss or smallness is worth a warning."""
@@ -29,6 +31,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
         *_groups(tally),
         *_drops(tally),
         *_swept(result),
+        *_raw(result),
         f"look     {safe(str(result.out / REPORT))}",
     ]
     notes = list(warnings(result, config))
@@ -37,11 +40,11 @@ def summarise(result: Result, config: HsdConfig) -> str:
     return "\n".join(lines)
 
 
-def next_command(out: Path, asked: Collection[str] = ()) -> str:
-    """What to run next, with each trainer that has a file here. asked: exports by name."""
-    lines = ["", "next:"]
-    for export in wanted(asked):
-        lines += [f"with {export.trainer}:", *(f"  {command}" for command in export.use(out / export.file))]
+def next_command(out: Path, config: HsdConfig) -> str:
+    """What to run next, with each trainer that has a file here."""
+    lines, masked = ["", "next:"], config.masks != NONE
+    for export in wanted(config.export):
+        lines += [f"with {export.trainer}:", *(f"  {command}" for command in export.use(out / export.file, masked))]
         if export.loses:
             lines.append(f"  gets {export.gets}; loses {export.loses}")
     return "\n".join(lines)
@@ -82,6 +85,7 @@ def _lost(tally: Tally) -> Iterator[str]:
     for kind, count in sorted(tally.lost.items()):
         advice = {
             NEAR_DUPLICATE: "; --near_duplicates -1 keeps them",
+            UNREADABLE_MASK: "; give each photo a mask of its own shape",
             UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
@@ -103,8 +107,9 @@ def _guessed(tally: Tally) -> Iterator[str]:
 def _left_alone(result: Result) -> Iterator[str]:
     """What the user has changed in OUT, and photos that were out of reach."""
     captions = [file for file in result.edited if file.endswith(".txt")]
-    slices = [file for file in result.edited if not file.endswith(".txt")]
-    for kind, files in (("captions", captions), ("slices", slices)):
+    masks = [file for file in result.edited if file.startswith(MASKS)]
+    slices = [file for file in result.edited if file not in (*captions, *masks)]
+    for kind, files in (("captions", captions), ("masks", masks), ("slices", slices)):
         if files:
             yield f"{len(files)} {kind} were edited here and stay as they are, such as {files[0]}"
     if result.unopened:
@@ -115,6 +120,9 @@ def _left_alone(result: Result) -> Iterator[str]:
     if result.swept and result.swept.left:
         left = result.swept.left
         yield f"{len(left)} files are made no more, but stay because they were changed here: {_some(left)}"
+    if result.raw and result.raw.missing:
+        missing = result.raw.missing
+        yield f"{len(missing)} photos could not be read again and are missing in {RAW_TOML}: {_some(missing)}"
     for place in result.swept.aside if result.swept else ():
         yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
 
@@ -183,6 +191,11 @@ def _groups(tally: Tally) -> Iterator[str]:
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
         yield f"removed  {result.swept.removed} files that earlier runs made and this one does not"
+
+
+def _raw(result: Result) -> Iterator[str]:
+    if result.raw and result.raw.count:
+        yield f"raw      {result.raw.count} whole photos in {RAW_TOML}, for the baseline that trains without slices"
 
 
 def _drops(tally: Tally) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Box, intersection
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.photos.label_lines import is_label_line
-from sga_kohya.hsd.photos.tags import is_tag_list, plain_tag, with_prefix, without
+from sga_kohya.hsd.photos.tags import first_words, is_tag_list, plain_tag, with_prefix, with_words, without
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 
 SIDECARS = (".txt", ".caption")
@@ -50,6 +50,10 @@ PART = 0.5
 """Share of its region below which a slice is a part of it, framed otherwise."""
 
 
+KEEPS = ("caption", "trigger", "nothing")
+"""What of a photo's own caption may stand in front of a captioner's words."""
+
+
 class UnreadableCaption(SgaError):
     """A caption file whose words cannot be known: its name and why."""
 
@@ -77,16 +81,48 @@ class CaptionEvidence:
         return intersection(self.crop, self.region) < PART * self.region.area
 
 
-def slice_caption(caption: str, evidence: CaptionEvidence, prefix: str = "", drop_tags: bool = True) -> str:
+@dataclass(frozen=True)
+class Words:
+    """What a captioner makes of a slice's caption.
+
+    said: in its words, a line. keep: one of KEEPS. trigger: the words to stand in front, whatever the photo's caption
+    has there; "" for those of the caption. label: what the detector took the slice for.
+    """
+
+    said: str = ""
+    keep: str = "caption"
+    trigger: str = ""
+    label: str = ""
+
+    def front_of(self, line: str) -> str:
+        """What stays of a line of the photo's caption."""
+        if self.keep == "caption" and (not self.trigger or line.startswith(self.trigger)):
+            return line
+        if self.keep == "caption":
+            return with_words(self.trigger, line)
+        return "" if self.keep == "nothing" else self.trigger or first_words(line)
+
+
+NO_WORDS = Words()
+"""Of the photo's caption all stays, and nothing is added."""
+
+
+def slice_caption(
+    caption: str, evidence: CaptionEvidence, prefix: str = "", drop_tags: bool = True, words: Words = NO_WORDS
+) -> str:
     """The caption of one slice: each line of the photo's, less tags of what it does not show, with the level's prefix.
 
     Only a line of comma-separated tags loses any; prose stays as it is. What stays in place, and where the prefix goes:
-    see `without` and `with_prefix`.
+    see `without` and `with_prefix`. words: of a captioner, to stand behind what they keep of it.
     """
-    lines = lines_of(caption) or [NOTHING_KNOWN]
+    lines = lines_of(caption)
     if drop_tags:
         lines = [without(line, lambda tag: _drops(tag, evidence)) if is_tag_list(line) else line for line in lines]
-    return "\n".join(with_prefix(line, prefix) for line in lines)
+    fronts = [words.front_of(line) for line in lines or [""]]
+    if words.keep != "caption":  # lines that differed in what is not kept
+        fronts = list(dict.fromkeys(fronts))
+    written = [with_words(front, words.said, prefix) for front in fronts]
+    return "\n".join(filter(None, written)) or with_prefix(words.label or NOTHING_KNOWN, prefix)
 
 
 def _drops(tag: str, evidence: CaptionEvidence) -> bool:
@@ -108,10 +144,14 @@ def _singular(word: str) -> str:
 
 @dataclass(frozen=True)
 class Caption:
-    """What a photo trains on. text: a line, or several. guessed: nobody has written it, it is words of a name."""
+    """What a photo trains on. text: a line, or several. guessed: nobody has written it, it is words of a name.
+
+    meant: somebody wants it there, as in a folder that is named for kohya's tools; not so in other names.
+    """
 
     text: str
     guessed: bool = False
+    meant: bool = True
 
     @property
     def notes(self) -> Sequence[str]:
@@ -127,7 +167,11 @@ def find_caption(photo: Path, folder: Path, default: str = "") -> Caption:
     sub-folder, its name, `folder`'s name; else "photo". Raises UnreadableCaption.
     """
     written = read_sidecar(photo) or "\n".join(lines_of(default))
-    return Caption(written) if written else Caption(_from_names(photo, folder), guessed=True)
+    if written:
+        return Caption(written)
+    folders = [path.name for path in photo.relative_to(folder).parents][:-1]  # from its own outwards
+    kohya = _kohya_words([*folders, folder.resolve().name])
+    return Caption(kohya or _words_of_names(photo, folder, folders), guessed=True, meant=bool(kohya))
 
 
 def read_sidecar(photo: Path) -> str:
@@ -151,14 +195,19 @@ def _read_lines(sidecar: Path) -> list[str]:
         raise OSError(error.errno, f"{sidecar.name}: {error.strerror}") from None
 
 
-def _from_names(photo: Path, folder: Path) -> str:
-    folders = [path.name for path in photo.relative_to(folder).parents][:-1]  # from its own outwards
-    for name in (*folders, folder.resolve().name):
+def _kohya_words(folders: Sequence[str]) -> str:
+    """Of the first folder that is named for kohya's tools; "" where none is."""
+    for name in folders:
         # As sd-scripts reads --train_data_dir: everything behind the repeats is the class, with a trigger word or not.
         repeats, _, words = name.partition("_")
         # 2024_05_03 is a date; what is not safe to show is no line of UTF-8 either.
         if repeats.isdecimal() and any(map(str.isalpha, words)) and words == safe(words):
             return words.strip()
+    return ""
+
+
+def _words_of_names(photo: Path, folder: Path, folders: Sequence[str]) -> str:
+    """folders: names, from the photo's own outwards."""
     return _words(folders[0] if folders else "") or _words(photo.stem) or _words(folder.resolve().name) or NOTHING_KNOWN
 
 

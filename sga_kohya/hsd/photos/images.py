@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -30,7 +30,8 @@ PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {},
     "jpg": {},
-    "webp": {"format": "WEBP", "quality": 95},
+    # exact: what lies below transparency is trained on where masks are not asked for.
+    "webp": {"format": "WEBP", "quality": 95, "exact": True},
 }
 """File extension to Pillow's options; PNG is written by `png`, JPEG by OpenCV: the same size a third faster."""
 
@@ -137,10 +138,32 @@ def decode_image(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     Where the rest is nearly white, it lies on grey. Returns (H, W, 3) RGB uint8 and what a user should know was
     changed. Raises UnreadableImage for anything that Pillow cannot read or refuses as a decompression bomb.
     """
+    with _opened(data) as image:
+        notes = [f"first of {getattr(image, 'n_frames', 1)} frames"] if _is_animated(image) else []
+        return _to_srgb(_upright(image, notes), notes), tuple(notes)
+
+
+def decode_alpha(data: bytes) -> np.ndarray | None:
+    """How opaque the first frame is, upright: (H, W) uint8; None where all of it is. Raises as `decode_image`."""
+    with _opened(data) as image:
+        upright = _upright(image, [])
+        if not upright.has_transparency_data:
+            return None
+        alpha = np.asarray(upright.convert("RGBA").getchannel("A"))
+        return alpha if alpha.min() < 255 else None
+
+
+def decode_slice(data: bytes) -> np.ndarray:
+    """(H, W, 3) RGB uint8 of a slice as trainers read it: what lies below its transparency is its picture."""
+    with _opened(data) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            notes = [f"first of {getattr(image, 'n_frames', 1)} frames"] if _is_animated(image) else []
-            return _to_srgb(_upright(image, notes), notes), tuple(notes)
+            yield image
     except (UnidentifiedImageError, ImportError):  # ultralytics, once imported, makes Pillow ask for its own plugin
         raise UnreadableImage(
             "Pillow cannot identify it: damaged, or of a format that needs a plugin "
@@ -247,7 +270,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """To (width, height); the same pixels when that is their size already.
+    """(H, W, 3) uint8 to (width, height); the same pixels when that is their size already.
 
     Smaller: blurred against aliasing and sampled by bicubic interpolation, or averaged where the factor is 2 or more;
     above 50 dB PSNR of Pillow's Lanczos on photos, at a tenth of its time. Larger: Lanczos.
@@ -267,7 +290,7 @@ def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """A small copy of (width, height) to look at or to hash: not every pixel of a large picture counts, for speed."""
+    """A small copy, (H, W, 3) to (width, height), to look at or to hash. For speed not every pixel counts."""
     height, width = pixels.shape[:2]
     step = max(1, min(width // size[0], height // size[1]) // 2)
     sampled = cv2.resize(pixels, (width // step, height // step), interpolation=cv2.INTER_NEAREST)
@@ -275,7 +298,8 @@ def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def encode_image(pixels: np.ndarray, extension: str) -> bytes:
-    """The bytes of a file of that extension (a key of FORMATS), without metadata."""
+    """The bytes of a file of that extension (a key of FORMATS), without metadata. pixels: (H, W, 3), or with an alpha
+    channel (H, W, 4), which JPEG cannot hold."""
     if extension == "png":
         return encode_png(pixels)
     if extension == "jpg":

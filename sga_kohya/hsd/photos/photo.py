@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sga_kohya.hsd.captioners.captioner import INHERIT
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.out.manifest import Origin, Row
@@ -17,7 +18,8 @@ class Photo:
 
     finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
     problem: the rows of an earlier run of a file that cannot be opened now. pixels: (H, W, 3) RGB uint8, None also with
-    a problem. size: their width and height. problem: why it cannot be read, "kind: details".
+    a problem. mask: (H, W) uint8, None where all of the photo counts. size: width and height. problem: why it cannot be
+    read, "kind: details".
     """
 
     source: str
@@ -30,6 +32,7 @@ class Photo:
     phash: str | None = None
     notes: Sequence[str] = ()
     pixels: np.ndarray | None = None
+    mask: np.ndarray | None = None
     problem: str = ""
     finished: Sequence[Row] = ()
 
@@ -43,5 +46,5 @@ class Photo:
             inputs=self.inputs,
             phash=self.phash,
             notes=self.notes,
-            guessed_caption=self.caption.text if self.caption.guessed else "",
+            guessed_caption=self.caption.text if self.caption.guessed and self.kit.config.captioner == INHERIT else "",
         )

@@ -97,6 +97,41 @@ def with_prefix(line: str, prefix: str) -> str:
     return f"{words} " + re.sub(r"^(A|An|The)(?= )", lambda article: article.group().lower(), line)
 
 
+def first_words(line: str) -> str:
+    """The trigger word, as far as a line tells: what FIXED protects, with it; else the first of tags; "" of prose."""
+    if FIXED in line:
+        return f"{line.partition(FIXED)[0].rstrip()} {FIXED}".lstrip()
+    return split_tags(line.lstrip(COMMAS + " "))[0].strip() if is_tags(line) else ""
+
+
+def with_words(front: str, words: str, prefix: str = "") -> str:
+    """A line that has `front` first and other words behind it, with a level's prefix between them.
+
+    Of tags those that the front has already are left out. What a second FIXED in the front protects stays last. "" of
+    nothing.
+    """
+    if not (front and words):
+        return with_prefix(front or words, prefix) if front or words else ""
+    if is_tags(words):
+        known = {plain_tag(tag) for tag in split_tags(front.replace(FIXED, ","))}
+        words = "".join(tag for tag in split_tags(words) if plain_tag(tag) not in known).lstrip(COMMAS + " ")
+        return with_prefix(_behind(front, words), prefix)
+    if FIXED in front:
+        return with_prefix(_behind(front, words), prefix)
+    return _behind(front, with_prefix(words, prefix))
+
+
+def _behind(front: str, words: str) -> str:
+    """Both, with what fits between them."""
+    fixed, *rest = front.split(FIXED, 2)
+    if len(rest) == 2:
+        return FIXED.join([fixed, f"{_behind(rest[0].rstrip(), words)} ", rest[1]])
+    front, between = front.rstrip(COMMAS + " "), ", " if words else ""
+    if not front.strip() or front.endswith((*".!?。", FIXED)):
+        between = " "
+    return f"{front}{between}{words}".rstrip()
+
+
 def plain_tag(tag: str) -> str:
     """Without weight, brackets and underscores: "(red_shoes:1.2)" is "red shoes"."""
     bare = re.sub(r"[\\()\[\]{}]", "", tag).strip(COMMAS + " ")

@@ -38,7 +38,7 @@ def make_upscaler(config: HsdConfig) -> Upscaler:
 
 
 class Lanczos:
-    """Smooth, without any detail of its own."""
+    """Smooth, without any detail of its own. Of every enlarger: pixels (H, W, 3) RGB uint8, size (width, height)."""
 
     name = "lanczos"
 

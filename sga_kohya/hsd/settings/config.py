@@ -7,9 +7,11 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT, is_captioner
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS, target_sizes
 from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE, is_masks
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.kit.hints import did_you_mean
@@ -77,7 +79,7 @@ DEFAULT_LEVELS = (LevelConfig("macro", tau_up=1.0), LevelConfig("meso"), LevelCo
 MODES = ("whole", "split")
 REGIONS = 4
 """Regions per photo in split mode where the coarsest level does not say."""
-RUN_WIDE = ("batch_size", "export", "near_duplicates")
+RUN_WIDE = ("batch_size", "export", "near_duplicates", "masks")
 """Settings of the whole run, which no sub-folder can have for itself."""
 
 
@@ -91,8 +93,10 @@ class HsdConfig:
     all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1] above which two boxes of one level are the
     same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
     the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
-    upscale_model: ESRGAN weights, None for Lanczos. caption: text for photos without a caption file, which otherwise
-    train on words of their folder or name. drop_tags: leave out tags of what a slice does not show. batch_size: for
+    upscale_model: ESRGAN weights, None for Lanczos. masks: what counts in training: NONE, ALPHA, DETECTOR, or a folder
+    of pictures named as the photos. caption: text for photos without a caption file, which otherwise train on words of
+    their folder or name. captioner: registered, or package.module:function. captioner_options:
+    checked by the captioner itself. drop_tags: leave out tags of what a slice does not show. batch_size: for
     dataset.toml. export: further trainers to write a file for. overrides: sub-folder of PHOTOS, with '/', to the
     settings of the photos below it.
     """
@@ -108,7 +112,10 @@ class HsdConfig:
     min_size: int = 256
     format: str = "png"
     upscale_model: Path | None = None
+    masks: str = NONE
     caption: str = ""
+    captioner: str = INHERIT
+    captioner_options: Mapping[str, object] = field(default_factory=dict)
     drop_tags: bool = True
     batch_size: int = 1
     export: tuple[str, ...] = ()
@@ -171,6 +178,9 @@ class HsdConfig:
             yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
         if self.detector not in DETECTORS:
             yield f"detector {self.detector!r}: use one of {', '.join(sorted(DETECTORS))}"
+        if not is_captioner(self.captioner):
+            known = ", ".join(sorted(CAPTIONERS))
+            yield f"captioner {self.captioner!r}: use one of {known}, or package.module:function for one of your own"
         if not 0 < self.duplicate_overlap <= 1:
             yield f"duplicate_overlap {self.duplicate_overlap}: use a number above 0, at most 1"
         if not -1 <= self.near_duplicates <= 64:
@@ -181,6 +191,10 @@ class HsdConfig:
             yield f"min_size {self.min_size}: use a multiple of {BUCKET_STEPS}"
         if self.format not in FORMATS:
             yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
+        if not is_masks(self.masks):
+            yield f"masks {self.masks!r}: no such folder; use {ALPHA}, {DETECTOR}, or a folder of masks"
+        if self.masks == ALPHA and self.format == "jpg":
+            yield f"masks {ALPHA!r}: a JPEG holds no transparency, use format png or webp"
         if any("\ud800" <= character <= "\udfff" for character in self.caption):
             yield f"caption {self.caption!a}: not UTF-8, which captions have to be: type it again in a UTF-8 terminal"
         if self.batch_size < 1:

@@ -17,6 +17,7 @@ from sga_kohya.hsd.settings.layers import (
     FINER_ONLY,
     SHARED,
     Layer,
+    absolute,
     level_names,
     merge,
     read_file,
@@ -28,7 +29,7 @@ from sga_kohya.kit.sealed import sealed
 CONFIG_TOML = "hsd_config.toml"
 PLAIN = (
     *("mode", "detector", "detector_options", "device", "duplicate_overlap", "near_duplicates", "min_size", "format"),
-    *("caption", "drop_tags", "batch_size"),
+    *("masks", "caption", "captioner", "captioner_options", "drop_tags", "batch_size"),
 )
 """Keys of a layer that are fields of an HsdConfig as they are."""
 HEADER = "# What this folder was made with. To make it again: python -m sga_kohya.hsd PHOTOS OUT --config THIS_FILE\n"
@@ -119,7 +120,9 @@ def to_layer(config: HsdConfig) -> Layer:
         "export": list(config.export),
         "device": config.device,
         "upscale_model": str(config.upscale_model.resolve()) if config.upscale_model else "",
+        "masks": absolute(config.masks),
         "detector": {"name": config.detector, **config.detector_options},
+        "captioner": {"name": config.captioner, **config.captioner_options},
         "iou": {f"{coarser}/{finer}": value for (coarser, finer), value in config.iou_thresholds.items()},
         "level": {level.name: _level_layer(level) for level in config.levels},
     }

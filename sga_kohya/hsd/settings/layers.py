@@ -1,37 +1,76 @@
 """Layers of settings: tables as read from files, checked key by key and merged, later over earlier."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
+from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.hints import did_you_mean
 from sga_kohya.kit.toml_file import read_toml
+from sga_kohya.kit.values import Reader, boolean, listed, mapping, number, reads, text, whole
 
 Layer = dict[str, Any]
 """As TOML has them; `checked` lets nothing in whose kind is not the one in KEYS."""
 
+
+@reads("write a list of [WIDTH, HEIGHT]")
+def sizes(value: object) -> list[list[int]]:
+    """TOML's form, as Layers keep it."""
+    pairs = listed(listed(whole(1)))(value)
+    return [[width, height] for width, height in pairs]
+
+
+@reads('write "COARSER/FINER" = NUMBER, such as "meso/micro" = 0.7')
+def iou(value: object) -> dict[str, float]:
+    pairs = {name: number()(threshold) for name, threshold in mapping(value).items()}
+    if not all(name.count("/") == 1 for name in pairs):
+        raise ValueError
+    return pairs
+
+
+@reads('write a list of names, such as ["macro", "micro"]')
+def level_list(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError
+    return value
+
+
+@reads('write a list of trainers, such as ["simpletuner"]')
+def trainers(value: object) -> list[str]:
+    return level_list(value)
+
+
 PRESETS = Path(__file__).parent / "presets"
 
-SHARED: dict[str, type] = {"resolution": int, "tau_down": float, "tau_up": float, "max_slices": int, "repeats": int}
+SHARED: dict[str, Reader[Any]] = {
+    **dict.fromkeys(("resolution", "max_slices", "repeats"), whole()),
+    **dict.fromkeys(("tau_down", "tau_up"), number()),
+}
 """Keys that stand for all levels at the top of a file, and for one level in its table."""
 FINER_ONLY = ("tau_up", "max_slices")
 """Shared keys that do not reach the coarsest level: it is not enlarged, and a photo is one region."""
-LEVEL_KEYS: dict[str, type] = {**SHARED, "sizes": list, "caption_prefix": str}
-KEYS: dict[str, type] = {
+LEVEL_KEYS: dict[str, Reader[Any]] = {**SHARED, "sizes": sizes, "caption_prefix": text}
+KEYS: dict[str, Reader[Any]] = {
     **SHARED,
-    **dict.fromkeys(("extends", "mode", "detector", "device", "format", "caption", "upscale_model"), str),
-    **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), int),
-    **dict.fromkeys(("detector_options", "iou", "level", "overrides"), dict),
-    "duplicate_overlap": float,
-    "drop_tags": bool,
-    **dict.fromkeys(("levels", "export"), list),
+    **dict.fromkeys(
+        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks"), text
+    ),
+    **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), whole()),
+    **dict.fromkeys(("detector_options", "captioner_options", "level", "overrides"), mapping),
+    "iou": iou,
+    "duplicate_overlap": number(),
+    "drop_tags": boolean,
+    "levels": level_list,
+    "export": trainers,
 }
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
-PATH_OPTIONS = ("annotations", "classes", "model")
-"""Options of detectors that may name a file or folder."""
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
+NAMED = ("detector", "captioner")
+"""Keys that name one of several, which has options of its own: in a table with its name, or in NAME_options."""
+PATH_OPTIONS = ("annotations", "classes", "model", "tags")
+"""Options of those that may name a file or folder."""
 
 
 def preset_names() -> list[str]:
@@ -56,7 +95,7 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
     except SgaError as error:
         problems.append(str(error))
         return {}
-    layer = checked(raw, KEYS, f"{path.name}: ", path.parent, problems)
+    layer = checked(raw, KEYS, path.name, path.parent, problems)
     parent = str(layer.pop("extends", ""))
     if not parent:
         return layer
@@ -65,39 +104,42 @@ def read_file(path: Path, problems: list[str], below: Sequence[Path] = ()) -> La
     return merge(read_file(path.parent / parent, problems, (*below, path)), layer)
 
 
-def checked(table: Mapping[str, Any], keys: Mapping[str, type], where: str, folder: Path, problems: list[str]) -> Layer:
-    """The entries of a file with a known key and a value of its type; the others become problems.
+def checked(given: object, readers: Mapping[str, Reader[Any]], where: str, folder: Path, problems: list[str]) -> Layer:
+    """The entries of a table that can be read; what is wrong with the others goes to `problems`.
 
-    where: in front of them. folder: what paths are relative to.
+    where: the table's name in front of them. folder: what paths are relative to.
     """
-    good: Layer = {}
-    for key, value in _with_plain_detector(table).items():
-        if key not in keys:
-            hint = "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, keys)
-            problems.append(f"{where}unknown key {key!r}: {hint}")
-        elif wanted := _mismatch(key, value, keys[key]):
-            problems.append(f"{where}{key} = {value!r}: write {wanted}")
-        elif key == "detector_options":
-            good[key] = with_absolute_paths(dict(value), folder)
-        elif key == "upscale_model":
-            good[key] = str(folder / str(value)) if value else ""
-        elif key in ("level", "overrides"):
-            inner = LEVEL_KEYS if key == "level" else OVERRIDE_KEYS
+    fields = Fields(_with_plain_names(given), where, problems)
+    good = fields.given(readers)
+    fields.refuse_unknown(_where_it_belongs)
+    for key in NAMED:
+        if f"{key}_options" in good:
+            good[f"{key}_options"] = with_absolute_paths(good[f"{key}_options"], folder)
+    if good.get("upscale_model"):
+        good["upscale_model"] = str(folder / good["upscale_model"])
+    if "masks" in good:
+        good["masks"] = absolute(good["masks"], folder)
+    for key, inner in (("level", LEVEL_KEYS), ("overrides", OVERRIDE_KEYS)):
+        if key in good:
             good[key] = {
-                name.strip("/"): checked(entry, inner, f'{where}{key}."{name}": ', folder, problems)
-                for name, entry in dict(value).items()
-                if _is_a(entry, dict)
+                name.strip("/"): checked(entry, inner, f'{where}: {key}."{name}"', folder, problems)
+                for name, entry in good[key].items()
             }
-            problems += [
-                f"{where}{key}.{n} = {e!r}: write a table" for n, e in dict(value).items() if not _is_a(e, dict)
-            ]
-        else:
-            good[key] = value
     return good
 
 
+def _where_it_belongs(key: str, known: set[str]) -> str:
+    return "it is set once, for all photos" if key in RUN_WIDE else did_you_mean(key, known)
+
+
+def absolute(masks: str, folder: Path | None = None) -> str:
+    """The setting `masks`, with a folder's path absolute where there is one. folder: what it is relative to."""
+    place = (folder or Path.cwd()) / Path(masks).expanduser()
+    return masks if masks in (NONE, ALPHA, DETECTOR) else str(place.resolve())
+
+
 def with_absolute_paths(options: Mapping[str, Any], folder: Path) -> Layer:
-    """Options of a detector in which files and folders that are given relative to `folder` are absolute.
+    """Options of a detector or captioner in which files and folders that are given relative to `folder` are absolute.
 
     Whatever is not there stays as it is: a model may be a name on the hub.
     """
@@ -127,11 +169,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Layer:
     for name, table in tables_of(over, "level").items():
         tables[name] = {**tables.get(name, {}), **table}
     merged["level"] = tables
-    if over.get("detector", base.get("detector")) == base.get("detector"):
+    for key in NAMED:
         # The options of another detector would only be refused.
-        merged["detector_options"] = {**tables_of(base, "detector_options"), **tables_of(over, "detector_options")}
-    else:
-        merged["detector_options"] = tables_of(over, "detector_options")
+        kept = tables_of(base, f"{key}_options") if over.get(key, base.get(key)) == base.get(key) else {}
+        merged[f"{key}_options"] = {**kept, **tables_of(over, f"{key}_options")}
     overrides = dict(tables_of(base, "overrides"))
     for folder, table in tables_of(over, "overrides").items():
         overrides[folder] = merge(overrides.get(folder, {}), table)
@@ -148,37 +189,15 @@ def tables_of(layer: Mapping[str, Any], key: str) -> dict[str, Layer]:
     return tables
 
 
-def _mismatch(key: str, value: Any, kind: type) -> str:
-    """What to write instead of `value`, "" where it has the right form."""
-    if not _is_a(value, kind):
-        return WORDS[kind]
-    if key == "sizes" and not all(_is_a(size, list) and len(size) == 2 and _all_are(size, int) for size in list(value)):
-        return "a list of [WIDTH, HEIGHT]"
-    if key == "levels" and not _all_are(value, str):
-        return 'a list of names, such as ["macro", "micro"]'
-    if key == "export" and not _all_are(value, str):
-        return 'a list of trainers, such as ["simpletuner"]'
-    if key == "iou" and not all(name.count("/") == 1 and _is_a(iou, float) for name, iou in dict(value).items()):
-        return '"COARSER/FINER" = NUMBER, such as "meso/micro" = 0.7'
-    return ""
-
-
-def _all_are(values: Iterable[object], kind: type) -> bool:
-    return all(_is_a(value, kind) for value in values)
-
-
-def _with_plain_detector(table: Mapping[str, Any]) -> Layer:
-    """[detector] name = …, with options beside it, as `detector` and `detector_options`."""
-    plain = dict(table)
-    if isinstance(plain.get("detector"), dict):
-        options = dict(plain.pop("detector"))
-        if "name" in options:
-            plain["detector"] = options.pop("name")
-        plain["detector_options"] = options
+def _with_plain_names(given: object) -> object:
+    """[detector] name = …, with options beside it, as `detector` and `detector_options`; of all in NAMED."""
+    if not isinstance(given, Mapping):
+        return given
+    plain = dict(given)
+    for key in NAMED:
+        if isinstance(plain.get(key), Mapping):
+            options = dict(plain.pop(key))
+            if "name" in options:
+                plain[key] = options.pop("name")
+            plain[f"{key}_options"] = options
     return plain
-
-
-def _is_a(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)

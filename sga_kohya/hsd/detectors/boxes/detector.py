@@ -18,6 +18,7 @@ from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.photos.images import find_images
 from sga_kohya.kit.text import safe
+from sga_kohya.kit.values import existing, one_of
 
 SHOWN = 3
 """Names that stand for all."""
@@ -114,9 +115,9 @@ def _centred_in(corners: Sequence[float], view: View) -> bool:
 
 
 def create(options: Options, photos: Path) -> AnnotationDetector:
-    path, classes = options.path("annotations"), options.path("classes")
+    path, classes = options.read("annotations", existing), options.read("classes", existing)
     thresholds, choice = options.thresholds(0.0), ClassChoice(options)
-    drawn_on = options.choice("drawn_on", DRAWN_ON)
+    drawn_on = options.read("drawn_on", one_of(DRAWN_ON), DRAWN_ON[0])
     if path is None and not options.problems:
         options.problems.append("no annotations: give annotations=FOLDER with YOLO .txt files, or a COCO .json file")
     options.finish()

@@ -185,6 +185,13 @@ class Head:
         masks = [output for output in self.outputs.values() if output.ndim == 4]
         return masks[0].shape[1] if len(masks) == 1 and self.metadata.task in ("", "segment") else 0
 
+    @property
+    def prototypes(self) -> int | None:
+        """Position of the output that masks are mixed of, (N, e, h, w), None where there is none."""
+        outputs = list(self.outputs.values())
+        flat = [i for i, output in enumerate(outputs) if output.ndim == 4 and output.shape[1] == self.extra]
+        return flat[0] if flat else None
+
     def whole(self, column: int) -> bool:
         """Whether that column of the boxes holds whole numbers alone, as class numbers are and scores are not."""
         values = list(self.outputs.values())[self.position or 0][..., column]

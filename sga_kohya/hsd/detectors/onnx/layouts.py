@@ -5,6 +5,7 @@ A new one is a function pair and a line in LAYOUTS.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,8 +16,15 @@ from sga_kohya.hsd.detectors.onnx.export import Head
 NMS_IOU = 0.7
 """Of two boxes of one class that overlap more, the better is taken; ultralytics' own value."""
 
-Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Corners (n, 4) in pixels of the input, scores (n,), class numbers (n,)."""
+
+class Boxes(NamedTuple):
+    """corners: (n, 4) in pixels of the input. scores, numbers: (n,), of their classes. extra: (n, e), what stands
+    behind the classes, such as the coefficients of masks; None where nothing does."""
+
+    corners: np.ndarray
+    scores: np.ndarray
+    numbers: np.ndarray
+    extra: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def is_anchors(head: Head) -> bool:
 def read_anchors(picture: Picture, threshold: float) -> Boxes:
     output, classes = picture.boxes, picture.head.classes
     in_pixels(output[:4].T, picture.head)
-    return chosen(output[:4].T, output[4 : 4 + classes].T, threshold)
+    return chosen(output[:4].T, output[4 : 4 + classes].T, threshold, output[4 + classes :].T)
 
 
 # --- a row an anchor, with objectness: YOLOv5, YOLOv7 ---------------------------------------------------------------
@@ -76,7 +84,7 @@ def is_objectness(head: Head) -> bool:
 def read_objectness(picture: Picture, threshold: float) -> Boxes:
     output, classes = picture.boxes, picture.head.classes
     in_pixels(output[:, :4], picture.head)
-    return chosen(output[:, :4], output[:, 4:5] * output[:, 5 : 5 + classes], threshold)
+    return chosen(output[:, :4], output[:, 4:5] * output[:, 5 : 5 + classes], threshold, output[:, 5 + classes :])
 
 
 # --- boxes that the graph has chosen: YOLOv10 and 26 end to end, nms=True -------------------------------------------
@@ -89,7 +97,7 @@ def is_rows(head: Head) -> bool:
 def read_rows(picture: Picture, threshold: float) -> Boxes:
     output = picture.boxes
     hits = output[output[:, 4] > threshold]
-    return hits[:, :4], hits[:, 4], hits[:, 5]
+    return Boxes(hits[:, :4], hits[:, 4], hits[:, 5], hits[:, 6:])
 
 
 # --- RT-DETR: queries in shares of the picture ----------------------------------------------------------------------
@@ -104,7 +112,7 @@ def read_queries(picture: Picture, threshold: float) -> Boxes:
     output = picture.boxes
     numbers, best = output[:, 4:].argmax(1), output[:, 4:].max(1)
     hits = best > threshold
-    return in_shares(output[hits, :4], picture.head), best[hits], numbers[hits]
+    return Boxes(in_shares(output[hits, :4], picture.head), best[hits], numbers[hits])
 
 
 def is_chosen_queries(head: Head) -> bool:
@@ -114,7 +122,7 @@ def is_chosen_queries(head: Head) -> bool:
 def read_chosen_queries(picture: Picture, threshold: float) -> Boxes:
     output = picture.boxes
     hits = output[output[:, 4] > threshold]
-    return in_shares(hits[:, :4], picture.head), hits[:, 4], hits[:, 5]
+    return Boxes(in_shares(hits[:, :4], picture.head), hits[:, 4], hits[:, 5])
 
 
 # --- one list for the whole batch: YOLOv7 end to end ----------------------------------------------------------------
@@ -128,7 +136,7 @@ def read_list(picture: Picture, threshold: float) -> Boxes:
     """Rows of number in the batch, corners, class, score."""
     output = picture.outputs[0].astype(np.float32)
     hits = output[(output[:, 0] == picture.number) & (output[:, 6] > threshold)]
-    return hits[:, 1:5], hits[:, 6], hits[:, 5]
+    return Boxes(hits[:, 1:5], hits[:, 6], hits[:, 5])
 
 
 # --- four outputs, as EfficientNMS has them -------------------------------------------------------------------------
@@ -150,7 +158,7 @@ def read_counted(picture: Picture, threshold: float) -> Boxes:
     count, corners, scores, numbers = map(picture.named, COUNTED)
     scores = scores.astype(np.float32).reshape(-1)
     hits = (scores > threshold) & (np.arange(len(scores)) < int(count.reshape(-1)[0]))
-    return corners.astype(np.float32)[hits], scores[hits], numbers.reshape(-1)[hits]
+    return Boxes(corners.astype(np.float32)[hits], scores[hits], numbers.reshape(-1)[hits])
 
 
 LAYOUTS = (
@@ -224,16 +232,16 @@ def to_corners(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def chosen(centres: np.ndarray, scores: np.ndarray, threshold: float) -> Boxes:
+def chosen(centres: np.ndarray, scores: np.ndarray, threshold: float, extra: np.ndarray) -> Boxes:
     """The best class of each place above the threshold, without lesser ones of that class nearby.
 
-    centres: (A, 4), centre and size. scores: (A, C).
+    centres: (A, 4), centre and size. scores: (A, C). extra: (A, e).
     """
     numbers, best = scores.argmax(1), scores.max(1)
     hits = best > threshold
-    corners, best, numbers = to_corners(centres[hits]), best[hits], numbers[hits]
+    corners, best, numbers, extra = to_corners(centres[hits]), best[hits], numbers[hits], extra[hits]
     # Class by class: a face inside a head is no duplicate.
     rectangles = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     kept = cv2.dnn.NMSBoxesBatched(rectangles.tolist(), best.tolist(), numbers.tolist(), threshold, NMS_IOU)
     order = np.asarray(kept, dtype=int).reshape(-1)
-    return corners[order], best[order], numbers[order]
+    return Boxes(corners[order], best[order], numbers[order], extra[order])

@@ -1,31 +1,40 @@
 """The detector `onnx`: a view in, boxes out, by the layout that the file turns out to have."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import View
 from sga_kohya.hsd.detectors.class_names import read_classes
-from sga_kohya.hsd.detectors.classes import ClassDetector, Found
+from sga_kohya.hsd.detectors.classes import ClassDetector, Thing
 from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import GREY, Letterbox, Stretch, chunks
 from sga_kohya.hsd.detectors.onnx.export import Head, Metadata, read_input
 from sga_kohya.hsd.detectors.onnx.layouts import NAMES, Boxes, Picture, choose
-from sga_kohya.hsd.detectors.options import Options, existing, one_of
+from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.devices import ACCELERATOR_BATCH
 from sga_kohya.kit.extras import library
+from sga_kohya.kit.values import existing, one_of, whole
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
 class OnnxModel:
     def __init__(
-        self, path: str, threshold: float, imgsz: int, device: str, layout: str = "", classes: Path | None = None
+        self,
+        path: str,
+        threshold: float,
+        imgsz: int,
+        device: str,
+        layout: str = "",
+        classes: Path | None = None,
+        masks: bool = False,
     ) -> None:
-        """imgsz: side of the square input, for a model that accepts any; 0 for its own.
+        """imgsz: side of the square input, for a model that accepts any; 0 for its own. masks: whether they are wanted.
 
         layout, classes: what a file by another maker does not say of itself. One run on a grey picture shows the
         outputs, so that a model which cannot be read is refused before any photo is. Raises SgaError.
@@ -42,9 +51,12 @@ class OnnxModel:
         self._head = Head(metadata, len(self.classes), self._input.size, dict(zip(names, outputs, strict=True)))
         self._layout = choose(self._head, layout)
         self._fit = Stretch if self._layout.stretches else Letterbox
-        self._boxes(outputs, 0)
+        boxes = self._boxes(outputs, 0)
+        drawable = boxes.extra is not None and boxes.extra.shape[1] > 0
+        self._prototypes = self._head.prototypes if masks and drawable else None
+        self.draws_masks = self._prototypes is not None
 
-    def predict(self, views: Sequence[View]) -> list[list[Found]]:
+    def predict(self, views: Sequence[View]) -> list[list[Thing]]:
         found = []
         for chunk, real in chunks(views, self._batch):
             fits = [self._fit(view.size, self._input.size) for view in chunk]
@@ -64,15 +76,36 @@ class OnnxModel:
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise SgaError(f"detector onnx: {self._path} fails on a picture: {first_line(error)}") from error
 
-    def _found(self, outputs: Sequence[np.ndarray], number: int, fit: Stretch) -> list[Found]:
-        corners, scores, numbers = self._boxes(outputs, number)
-        placed = fit.undo(corners)
-        return [(tuple(placed[i]), float(scores[i]), self.classes[int(numbers[i])]) for i in range(len(scores))]
+    def _found(self, outputs: Sequence[np.ndarray], number: int, fit: Stretch) -> list[Thing]:
+        boxes = self._boxes(outputs, number)
+        placed = fit.undo(boxes.corners)
+        return [
+            Thing(
+                tuple(placed[i]),
+                float(boxes.scores[i]),
+                self.classes[int(boxes.numbers[i])],
+                self._drawing(boxes, i, outputs, number, fit),
+            )
+            for i in range(len(boxes.scores))
+        ]
+
+    def _drawing(
+        self, boxes: Boxes, i: int, outputs: Sequence[np.ndarray], number: int, fit: Stretch
+    ) -> Callable[[Box], np.ndarray] | None:
+        """What draws the i-th thing: the prototypes of its picture, mixed by its coefficients, above zero inside it."""
+        if self._prototypes is None or boxes.extra is None:
+            return None
+        prototypes, mix = outputs[self._prototypes][number].astype(np.float32), boxes.extra[i]
+
+        def draw(box: Box) -> np.ndarray:
+            return (fit.undo_map(np.tensordot(mix, prototypes, 1), box) > 0).astype(np.uint8) * 255
+
+        return draw
 
     def _boxes(self, outputs: Sequence[np.ndarray], number: int) -> Boxes:
         """Raises SgaError for what boxes cannot be: the file then is of another kind than it says."""
         boxes = self._layout.read(Picture(outputs, number, self._head), self._threshold)
-        _, scores, numbers = boxes
+        scores, numbers = boxes.scores, boxes.numbers
         if len(scores) and not scores.max() <= 1.001:
             raise self._misread(f"a score of {scores.max():g}, above 1")
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(self.classes)):
@@ -86,15 +119,15 @@ class OnnxModel:
         )
 
 
-def load(path: str, device: str) -> Any:
-    """An ONNX Runtime session. Raises SgaError in one line."""
-    runtime = library("onnxruntime", "onnx", "detector onnx")
-    providers = choose_providers(device, runtime.get_available_providers())
+def load(path: str, device: str, who: str = "detector onnx") -> Any:
+    """An ONNX Runtime session. who: wants it, for messages. Raises SgaError in one line."""
+    runtime = library("onnxruntime", "onnx", who)
+    providers = choose_providers(device, runtime.get_available_providers(), who)
     try:
         return runtime.InferenceSession(path, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         advice = ": it is made for TensorRT alone, export it again without that" if "TRT" in str(error) else ""
-        raise SgaError(f"detector onnx: cannot load {path}: {first_line(error)}{advice}") from error
+        raise SgaError(f"{who}: cannot load {path}: {first_line(error)}{advice}") from error
 
 
 def class_names(metadata: Metadata, file: Path | None) -> list[str]:
@@ -112,11 +145,11 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def choose_providers(device: str, available: Sequence[str]) -> list[object]:
+def choose_providers(device: str, available: Sequence[str], who: str = "detector onnx") -> list[object]:
     """ONNX Runtime's execution providers for "", cpu, cuda or cuda:1; always with the CPU behind."""
     kind, _, number = device.partition(":")
     if kind not in ("", *PROVIDERS) or (number and not number.isdigit()):
-        raise SgaError(f"device {device}: detector onnx runs on cpu, cuda or cuda:1")
+        raise SgaError(f"device {device}: {who} runs on cpu, cuda or cuda:1")
     if kind == "cuda" and PROVIDERS["cuda"] not in available:
         raise SgaError(f"device {device}: this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in its place")
     if kind == "cpu" or PROVIDERS["cuda"] not in available:
@@ -125,9 +158,9 @@ def choose_providers(device: str, available: Sequence[str]) -> list[object]:
 
 
 def create(options: Options, photos: Path) -> ClassDetector:
-    models, thresholds = options.model_files((".onnx",)), options.thresholds(0.3)
-    imgsz, choice = options.whole("imgsz", 0, 32), ClassChoice(options)
-    layouts = options.per_level("layout", lambda value: one_of(value, NAMES), lambda level: "")
+    models, thresholds = options.model_files(".onnx"), options.thresholds(0.3)
+    imgsz, choice = options.read("imgsz", whole(32), 0), ClassChoice(options)
+    layouts = options.per_level("layout", one_of(NAMES), lambda level: "")
     classes = options.per_level("classes", existing, lambda level: None)
     options.finish()
     own = {models[level]: (layouts[level], classes[level]) for level in reversed(options.levels) if level in models}
@@ -136,5 +169,5 @@ def create(options: Options, photos: Path) -> ClassDetector:
         models,
         thresholds,
         choice,
-        lambda path, threshold: OnnxModel(path, threshold, imgsz, options.device, *own[path]),
+        lambda path, threshold: OnnxModel(path, threshold, imgsz, options.device, *own[path], options.masks),
     )

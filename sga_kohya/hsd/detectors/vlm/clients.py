@@ -64,9 +64,10 @@ class LocalClient:
 
     parallel = 1
 
-    def __init__(self, model: str, device: str, max_new_tokens: int) -> None:
+    def __init__(self, model: str, device: str, max_new_tokens: int, who: str) -> None:
+        """who: wants it, for messages."""
         classes = ("AutoProcessor", "AutoModelForImageTextToText")
-        self._processor, loaded = load_pretrained(classes, model, "vlm", "vlm")
+        self._processor, loaded = load_pretrained(classes, model, who, "vlm")
         self._device, self.model, self._max_new_tokens = torch_device(device), model, max_new_tokens
         self._model = loaded.eval().to(self._device)
 

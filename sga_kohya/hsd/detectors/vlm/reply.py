@@ -8,6 +8,7 @@ from typing import Any
 
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.detectors.classes import Found
+from sga_kohya.hsd.detectors.vlm.interview import BadReply
 
 RELATIVE = 1000
 """Coordinates run from 0 to this in both directions, unless pixels are asked for."""
@@ -30,10 +31,6 @@ FORMAT = (
 )
 
 
-class BadReply(ValueError):
-    """A reply that cannot be used; the message says why, in words that the model is shown."""
-
-
 def question(labels: Sequence[str], units: Size | None) -> str:
     """units: width and height of the picture where boxes are wanted in its pixels, else None."""
     named = ", ".join(f'"{label}"' for label in labels)
@@ -44,11 +41,6 @@ def question(labels: Sequence[str], units: Size | None) -> str:
     )
     form = FORMAT.format(units=words)
     return f"Find every {named} in this picture, with a tight box around all of it. LABEL is one of these words. {form}"
-
-
-def complaint(error: BadReply) -> str:
-    """What is said to the model after a reply that cannot be used."""
-    return f"This cannot be used: {error}. Answer the same question again, with JSON only."
 
 
 def read_reply(text: str, labels: Sequence[str], extent: Size) -> list[Found]:

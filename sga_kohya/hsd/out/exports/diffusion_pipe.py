@@ -20,10 +20,14 @@ def _directory(level: Level) -> str:
     return f"""[[directory]]
 path = {quoted(level.folder)}
 num_repeats = {level.repeats}
-# Width, height, frames. One size an aspect ratio, from tall to wide: diffusion-pipe finds them by their place.
+{_masks(level)}# Width, height, frames. One size an aspect ratio, tall to wide: diffusion-pipe finds them by place.
 size_buckets = [
 {buckets}]
 """
+
+
+def _masks(level: Level) -> str:
+    return f"mask_path = {quoted(level.masks)}\n" if level.masks else ""
 
 
 def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:
@@ -34,7 +38,7 @@ def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:
     return [chosen[aspect] for aspect in sorted(chosen)]
 
 
-def _use(file: Path) -> list[str]:
+def _use(file: Path, masked: bool) -> list[str]:
     return [f"dataset = {quoted(file)} in its TOML; after cutting again, start it once with --regenerate_cache"]
 
 

@@ -43,7 +43,13 @@ enable_bucket = true
 bucket_no_upscale = true
 batch_size = {dataset.batch_size}
 caption_extension = ".txt"
-"""
+{_masks(dataset)}"""
+
+
+def _masks(dataset: Dataset) -> str:
+    if not any(level.masks or level.alpha for level in dataset.levels):
+        return ""
+    return "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n"
 
 
 def _level(level: Level, out: Path) -> str:
@@ -56,7 +62,7 @@ num_repeats = {level.repeats}
 """
 
 
-def _use(file: Path) -> list[str]:
+def _use(file: Path, masked: bool) -> list[str]:
     dataset = f"--dataset_config {shell_word(file)}"
     cache, model = "python src/musubi_tuner/flux_2_cache", "--model_version klein-base-9b"
     return [

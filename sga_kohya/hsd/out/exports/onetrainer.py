@@ -31,7 +31,7 @@ def _concept(level: Level) -> dict[str, object]:
     }
 
 
-def _use(file: Path) -> list[str]:
+def _use(file: Path, masked: bool) -> list[str]:
     return [f'"concept_file_name": {quoted(file)} in its configuration']
 
 

@@ -33,7 +33,17 @@ def subset(level: Level) -> str:
 image_dir = {quoted(level.folder)}
 num_repeats = {level.repeats}
 caption_extension = ".txt"
-"""
+{_masks(level)}"""
+
+
+def _masks(level: Level) -> str:
+    """Masks in the slices as a DreamBooth dataset takes them, those beside as a ControlNet dataset does."""
+    told = (
+        "# What is black in a mask, or transparent, does not count with masked_loss = true in the training settings.\n"
+    )
+    if level.masks:
+        return f"{told}conditioning_data_dir = {quoted(level.masks)}\n"
+    return f"{told}alpha_mask = true\n" if level.alpha else ""
 
 
 def absent(level: Level) -> str:
@@ -47,9 +57,9 @@ def _subset(level: Level) -> str:
     return f"{subset(level)}\n[datasets.subsets.custom_attributes]\ngranularity = {quoted(level.name)}\n"
 
 
-def _use(file: Path) -> list[str]:
-    train = "accelerate launch -m sga_kohya.flux_train_network --config_file your.toml"
-    return [f"{train} --dataset_config {shell_word(file)}"]
+def use(file: Path, masked: bool, script: str = "-m sga_kohya.flux_train_network") -> list[str]:
+    command = f"accelerate launch {script} --config_file your.toml --dataset_config {shell_word(file)}"
+    return [command + (" --masked_loss" if masked else "")]
 
 
 SD_SCRIPTS = Export(
@@ -57,7 +67,7 @@ SD_SCRIPTS = Export(
     trainer="kohya-ss sd-scripts, with this package",
     file="dataset.toml",
     write=dataset_toml,
-    use=_use,
+    use=use,
     gets="all of SGA",
     always=True,
 )

@@ -55,7 +55,7 @@ def _backend(level: Level, cache: Path) -> dict[str, object]:
     }
 
 
-def _use(file: Path) -> list[str]:
+def _use(file: Path, masked: bool) -> list[str]:
     return [f'"data_backend_config": {quoted(file)} in its config.json']
 
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from sga_kohya.hsd.out.exports.export import HEADER, Dataset, Export, Level
-from sga_kohya.hsd.out.exports.sd_scripts import absent, head, subset
-from sga_kohya.kit.cli import shell_word
+from sga_kohya.hsd.out.exports.sd_scripts import absent, head, subset, use
 from sga_kohya.kit.sealed import sealed
 
 
@@ -18,8 +17,8 @@ def _subset(level: Level) -> str:
     return f"{subset(level)}\n[datasets.subsets.custom_attributes.timestep_sampling]\noffset = {level.offset}\n"
 
 
-def _use(file: Path) -> list[str]:
-    return [f"accelerate launch flux_train_network.py --config_file your.toml --dataset_config {shell_word(file)}"]
+def _use(file: Path, masked: bool) -> list[str]:
+    return use(file, masked, "flux_train_network.py")
 
 
 STOCK = Export(

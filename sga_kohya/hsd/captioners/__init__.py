@@ -1,0 +1,1 @@
+"""What says in words what a slice shows: a module each."""

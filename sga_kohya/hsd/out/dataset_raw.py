@@ -1,0 +1,261 @@
+"""dataset_raw.toml: the photos themselves, which is what the paper's baseline trains on, with buckets and flips.
+
+Of each photo that gave slices a copy lies in OUT/photos_raw as a trainer sees it: upright, in sRGB, no larger than the
+resolution's area, with the caption of its coarsest slice. So a trainer's caches stay away from the photos, and those of
+formats and orientations that no trainer reads are in the comparison as well.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sga_kohya.hsd.cut.geometry import Size
+from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
+from sga_kohya.hsd.out.exports.export import HEADER, quoted
+from sga_kohya.hsd.out.exports.musubi import CACHE as MUSUBI_CACHE
+from sga_kohya.hsd.out.exports.musubi import caches_by_stem
+from sga_kohya.hsd.out.ledger import digest, is_plain, read_rows
+from sga_kohya.hsd.out.manifest import Row, caption_file
+from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize
+from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.files import sha256, write_whole
+from sga_kohya.kit.journal import Journal
+from sga_kohya.kit.journal import read_rows as read_journal
+from sga_kohya.kit.pictures import is_picture
+from sga_kohya.kit.sealed import sealed, set_edited_aside
+from sga_kohya.kit.text import read_text
+from sga_kohya.words import RAW_TOML
+
+RAW = "photos_raw"
+RAW_MUSUBI_TOML = "dataset_musubi_raw.toml"
+AT_ONCE = 4
+"""Photos for each thread that are begun and not yet written."""
+_JOURNAL = "sga_raw.jsonl"
+"""A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
+
+
+@dataclass(frozen=True)
+class RawPhoto:
+    """A photo that is in the comparison. file: of its copy, below OUT. made_from: digest of what decides its pixels."""
+
+    source: str
+    file: str
+    caption: str
+    made_from: str
+
+
+@dataclass(frozen=True)
+class RawResult:
+    """count: photos that can be trained on. missing: that can no longer be read. foreign: pictures made by others.
+
+    removed, left, aside: as in Swept.
+    """
+
+    count: int
+    missing: list[str]
+    foreign: list[str]
+    removed: int
+    left: list[str]
+    aside: list[Path]
+
+
+def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress: bool = False) -> RawResult:
+    """Bring OUT/photos_raw and its two TOMLs up to the manifest in `out`. photos, out: absolute.
+
+    What is as it should be stays untouched, with the trainers' caches of it; what no photo stands for any more goes,
+    unless someone has edited it.
+    """
+    wanted = list(_wanted(photos, out, config))
+    folder, missing = _RawFolder(out), set()
+    with closing(folder):
+        todo = [photo for photo in wanted if not folder.holds(photo)]
+        made = _pictures(photos, todo, config, workers)
+        for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
+            if data is None:
+                missing.add(photo.source)
+            else:
+                folder.write(photo, data)
+    kept = [photo for photo in wanted if photo.source not in missing]
+    removed, left = folder.sweep(kept)
+    texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
+    aside = [_write(out / name, text(config, out) if kept else None) for name, text in texts.items()]
+    return RawResult(len(kept), sorted(missing), folder.foreign(), removed, left, [place for place in aside if place])
+
+
+def largest(size: Size, resolution: int) -> Size:
+    """Of a photo's copy: its own size, or that of the same shape whose area is at most the square of resolution."""
+    width, height = size
+    factor = min(1.0, resolution / math.sqrt(width * height))
+    return max(1, int(width * factor)), max(1, int(height * factor))
+
+
+def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
+    by_source: dict[str, list[Row]] = {}
+    for row in read_rows(out):
+        if row.file:
+            by_source.setdefault(row.source, []).append(row)
+    for source, rows in by_source.items():
+        caption = _caption(photos, out, config, rows)
+        inputs = [rows[0].source_sha256, config.resolution, config.format]
+        file = f"{RAW}/{rows[0].root}.{config.format}"
+        yield RawPhoto(source, file, f"{caption}\n", digest(json.dumps(inputs).encode()))
+
+
+def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str:
+    """The words that its coarsest slice trains on; of a photo with several regions, the photo's own."""
+    whole = [row for row in rows if row.granularity == config.coarsest.name]
+    if len(whole) == 1 and len({row.group for row in rows}) == 1:
+        with suppress(OSError):
+            return read_text(out / caption_file(str(whole[0].file))).strip() or NOTHING_KNOWN
+    source = rows[0].source
+    return find_caption(photos / source, photos, config.of(config.override_of(source)).caption).text
+
+
+def _pictures(
+    photos: Path, todo: Sequence[RawPhoto], config: HsdConfig, workers: int
+) -> Iterator[tuple[RawPhoto, bytes | None]]:
+    """Each with its copy's bytes, in order; a few in memory at a time."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="raw") as pool:
+        for begin in range(0, len(todo), AT_ONCE * workers):
+            some = todo[begin : begin + AT_ONCE * workers]
+            yield from zip(some, pool.map(lambda photo: _picture(photos / photo.source, config), some), strict=True)
+
+
+def _picture(path: Path, config: HsdConfig) -> bytes | None:
+    """The copy's bytes, None where the photo cannot be read now."""
+    try:
+        pixels, _ = decode_image(path.read_bytes())
+    except (OSError, UnreadableImage):
+        return None
+    return encode_image(resize(pixels, largest((pixels.shape[1], pixels.shape[0]), config.resolution)), config.format)
+
+
+class _RawFolder:
+    """OUT/photos_raw, of which the journal inside knows what was written here."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.path = out, out / RAW
+        rows, _ = read_journal(self.path / _JOURNAL)
+        self.written: dict[str, dict[str, str]] = {}
+        for row in rows:
+            if is_plain(str(row.get("file"))) and str(row["file"]).startswith(f"{RAW}/"):
+                self.written[row["file"]] = row
+        self.journal = Journal(self.path / _JOURNAL)
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def holds(self, photo: RawPhoto) -> bool:
+        """Whether the image is there from the same photo, and its caption says the same; or someone has edited them."""
+        image, caption = self.written.get(photo.file), self.written.get(caption_file(photo.file))
+        if image is None or caption is None or image.get("from") != photo.made_from:
+            return False
+        words = self.out / caption_file(photo.file)
+        same = words.is_file() and (words.read_bytes() == photo.caption.encode() or self.edited(caption["file"]))
+        return same and (self.out / photo.file).is_file()
+
+    def edited(self, file: str) -> bool:
+        path = self.out / file
+        return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
+
+    def write(self, photo: RawPhoto, image: bytes) -> None:
+        self._purge_caches(photo.file)
+        words = photo.caption.encode()
+        for file, data in ((photo.file, image), (caption_file(photo.file), words)):
+            row = {"file": file, "sha256": digest(data), "from": photo.made_from}
+            if not (file in self.written and self.edited(file)):
+                self.journal.append(row)
+                write_whole(self.out / file, data)
+                self.written[file] = row
+
+    def sweep(self, kept: list[RawPhoto]) -> tuple[int, list[str]]:
+        """Remove what is no longer wanted. Returns how many files went, and those that stay because they were edited.
+
+        The journal then says the same whatever the order of the work was.
+        """
+        wanted = {file for photo in kept for file in (photo.file, caption_file(photo.file))}
+        stale = [file for file in sorted(self.written.keys() - wanted) if (self.out / file).is_file()]
+        left = [file for file in stale if self.edited(file)]
+        for file in stale:
+            if file not in left:
+                self._purge_caches(file)
+                (self.out / file).unlink()
+        lines = [json.dumps(self.written[file]) for file in sorted({*wanted, *left} & self.written.keys())]
+        write_whole(self.path / _JOURNAL, "".join(f"{line}\n" for line in lines))
+        if not lines:
+            (self.path / _JOURNAL).unlink()
+            with suppress(OSError):  # not empty
+                self.path.rmdir()
+        return len(stale) - len(left), left
+
+    def foreign(self) -> list[str]:
+        """The pictures that lie there and that no run has made."""
+        found = sorted(f"{RAW}/{path.name}" for path in self.path.glob("*") if is_picture(path))
+        return [file for file in found if file not in self.written]
+
+    def _purge_caches(self, file: str) -> None:
+        stem = os.path.splitext(file)[0]
+        for cache in (*(self.out / RAW).glob(f"{Path(stem).name}_*.npz"), *caches_by_stem(self.out).get(stem, ())):
+            cache.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str | None) -> Path | None:
+    """Returns where the one before now lies, if someone has edited it."""
+    aside = set_edited_aside(path)
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_whole(path, text)
+    return aside
+
+
+def _dataset(config: HsdConfig, out: Path) -> str:
+    return sealed(
+        HEADER,
+        f"""
+# The photos that the slices of dataset.toml come from, for the arm called raw: the paper's baseline.
+[[datasets]]
+resolution = {config.resolution}
+batch_size = {config.batch_size}
+enable_bucket = true
+# No photo has a larger area: none is resized again.
+bucket_no_upscale = true
+bucket_reso_steps = {BUCKET_STEPS}
+min_bucket_reso = {BUCKET_STEPS}
+max_bucket_reso = {2 * config.resolution}
+
+[[datasets.subsets]]
+image_dir = {quoted(str(out / RAW))}
+num_repeats = 1
+caption_extension = ".txt"
+flip_aug = true
+""",
+    )
+
+
+def _musubi(config: HsdConfig, out: Path) -> str:
+    return sealed(
+        HEADER,
+        f"""
+# The photos that the slices of dataset_musubi.toml come from. musubi-tuner has no flips.
+[general]
+resolution = [{config.resolution}, {config.resolution}]
+enable_bucket = true
+bucket_no_upscale = true
+batch_size = {config.batch_size}
+caption_extension = ".txt"
+
+[[datasets]]
+image_directory = {quoted(str(out / RAW))}
+cache_directory = {quoted(str(out / MUSUBI_CACHE / RAW))}
+num_repeats = 1
+""",
+    )
