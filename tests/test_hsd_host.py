@@ -21,12 +21,16 @@ sys.path.insert(0, sys.argv[1])
 import train_network
 from library import config_util
 
-def read(file):
-    args = train_network.setup_parser().parse_args(["--dataset_config", file])
-    generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
-    blueprint = generator.generate(config_util.load_user_config(args.dataset_config), args)
+args = train_network.setup_parser().parse_args(["--dataset_config", sys.argv[2]])
+generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
+
+def group_of(file):
+    blueprint = generator.generate(config_util.load_user_config(file), args)
     group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
     pickle.dumps([subset.custom_attributes for dataset in group.datasets for subset in dataset.subsets])
+    return group
+
+def read(file):
     return [
         {
             "path": info.absolute_path,
@@ -36,11 +40,12 @@ def read(file):
             "attributes": dataset.image_to_subset[key].custom_attributes,
             "flips": dataset.image_to_subset[key].flip_aug,
         }
-        for dataset in group.datasets
+        for dataset in group_of(file).datasets
         for key, info in dataset.image_data.items()
     ]
 
-print("FOUND", json.dumps([read(file) for file in sys.argv[2:]]))
+stock = [subset.custom_attributes for dataset in group_of(sys.argv[4]).datasets for subset in dataset.subsets]
+print("FOUND", json.dumps([read(sys.argv[2]), read(sys.argv[3]), stock]))
 """
 
 
@@ -83,12 +88,10 @@ def test_sd_scripts_keeps_every_exported_size(tmp_path):
             assert entry["bucket"] == entry["resized"] == list(image.size), path
         assert entry["attributes"] == {"granularity": exported[path]["granularity"]}
         assert entry["caption"]
-    offsets = {entry["path"]: entry["attributes"]["timestep_sampling"]["offset"] for entry in stock}
-    shift = {"macro": 0.5, "meso": 0.0, "micro": -0.5}
-    assert offsets == {path: shift[row["granularity"]] for path, row in exported.items()}
 
     assert len(raw) == 6 and all(entry["flips"] and entry["caption"] for entry in raw)
     for entry in raw:
         with Image.open(entry["path"]) as image:
             assert entry["resized"] == list(image.size), "the copy has the size that the host would make"
             assert all(0 <= side - bucket < 64 for side, bucket in zip(image.size, entry["bucket"], strict=True))
+    assert stock == [{"timestep_sampling": {"offset": offset}} for offset in (0.5, 0.0, -0.5)]

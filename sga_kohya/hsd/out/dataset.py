@@ -24,8 +24,8 @@ def dataset_of(config: HsdConfig, out: Path, tally: Tally) -> Dataset:
             level.repeats,
             offsets[level.name],
             Counter(tally.levels[level.name].sizes),
-            masks=out / mask_folder(level.folder) if beside else None,
             alpha=config.masks != NONE and not beside,
+            masks=out / mask_folder(level.folder) if beside else None,
         )
         for level in config.levels
     )

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
+from sga_kohya.hsd.out.exports import caches_by_stem
 from sga_kohya.hsd.out.exports.export import HEADER, quoted
-from sga_kohya.hsd.out.exports.musubi import CACHE as MUSUBI_CACHE
-from sga_kohya.hsd.out.exports.musubi import caches_by_stem
+from sga_kohya.hsd.out.exports.musubi import CACHE
 from sga_kohya.hsd.out.ledger import digest, is_plain, read_rows
 from sga_kohya.hsd.out.manifest import Row, caption_file
 from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
@@ -76,14 +76,16 @@ def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress
     wanted = list(_wanted(photos, out, config))
     folder, missing = _RawFolder(out), set()
     with closing(folder):
-        todo = [photo for photo in wanted if not folder.holds(photo)]
+        todo = [photo for photo in wanted if not folder.has_picture(photo)]
         made = _pictures(photos, todo, config, workers)
         for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
             if data is None:
                 missing.add(photo.source)
             else:
                 folder.write(photo, data)
-    kept = [photo for photo in wanted if photo.source not in missing]
+        kept = [photo for photo in wanted if photo.source not in missing]
+        for photo in kept:
+            folder.write_words(photo)
     removed, left = folder.sweep(kept)
     texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
     aside = [_write(out / name, text(config, out) if kept else None) for name, text in texts.items()]
@@ -153,28 +155,32 @@ class _RawFolder:
     def close(self) -> None:
         self.journal.close()
 
-    def holds(self, photo: RawPhoto) -> bool:
-        """Whether the image is there from the same photo, and its caption says the same; or someone has edited them."""
-        image, caption = self.written.get(photo.file), self.written.get(caption_file(photo.file))
-        if image is None or caption is None or image.get("from") != photo.made_from:
-            return False
-        words = self.out / caption_file(photo.file)
-        same = words.is_file() and (words.read_bytes() == photo.caption.encode() or self.edited(caption["file"]))
-        return same and (self.out / photo.file).is_file()
+    def has_picture(self, photo: RawPhoto) -> bool:
+        """Whether it is there from the same photo, or from it and edited."""
+        return self.written.get(photo.file, {}).get("from") == photo.made_from and (self.out / photo.file).is_file()
 
     def edited(self, file: str) -> bool:
         path = self.out / file
         return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
 
     def write(self, photo: RawPhoto, image: bytes) -> None:
-        self._purge_caches(photo.file)
-        words = photo.caption.encode()
-        for file, data in ((photo.file, image), (caption_file(photo.file), words)):
-            row = {"file": file, "sha256": digest(data), "from": photo.made_from}
-            if not (file in self.written and self.edited(file)):
-                self.journal.append(row)
-                write_whole(self.out / file, data)
-                self.written[file] = row
+        self._write(photo.file, image, photo.made_from)
+
+    def write_words(self, photo: RawPhoto) -> None:
+        """Its caption, where it says something else. Trainers' caches hold what text encoders made of the words."""
+        file, words = caption_file(photo.file), photo.caption.encode()
+        if not (self.out / file).is_file() or (self.out / file).read_bytes() != words:
+            self._write(file, words, photo.made_from)
+
+    def _write(self, file: str, data: bytes, made_from: str) -> None:
+        """What someone has edited stays, and so do trainers' caches of it."""
+        if file in self.written and self.edited(file):
+            return
+        self._purge_caches(file)
+        row = {"file": file, "sha256": digest(data), "from": made_from}
+        self.journal.append(row)
+        write_whole(self.out / file, data)
+        self.written[file] = row
 
     def sweep(self, kept: list[RawPhoto]) -> tuple[int, list[str]]:
         """Remove what is no longer wanted. Returns how many files went, and those that stay because they were edited.
@@ -233,7 +239,7 @@ min_bucket_reso = {BUCKET_STEPS}
 max_bucket_reso = {2 * config.resolution}
 
 [[datasets.subsets]]
-image_dir = {quoted(str(out / RAW))}
+image_dir = {quoted(out / RAW)}
 num_repeats = 1
 caption_extension = ".txt"
 flip_aug = true
@@ -254,8 +260,8 @@ batch_size = {config.batch_size}
 caption_extension = ".txt"
 
 [[datasets]]
-image_directory = {quoted(str(out / RAW))}
-cache_directory = {quoted(str(out / MUSUBI_CACHE / RAW))}
+image_directory = {quoted(out / RAW)}
+cache_directory = {quoted(out / CACHE / RAW)}
 num_repeats = 1
 """,
     )

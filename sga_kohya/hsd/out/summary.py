@@ -42,9 +42,10 @@ def summarise(result: Result, config: HsdConfig) -> str:
 
 def next_command(out: Path, config: HsdConfig) -> str:
     """What to run next, with each trainer that has a file here."""
-    lines, masked = ["", "next:"], config.masks != NONE
+    lines = ["", "next:"]
     for export in wanted(config.export):
-        lines += [f"with {export.trainer}:", *(f"  {command}" for command in export.use(out / export.file, masked))]
+        commands = export.use(out / export.file, config.masks != NONE)
+        lines += [f"with {export.trainer}:", *(f"  {command}" for command in commands)]
         if export.loses:
             lines.append(f"  gets {export.gets}; loses {export.loses}")
     return "\n".join(lines)

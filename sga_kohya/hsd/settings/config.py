@@ -79,7 +79,7 @@ DEFAULT_LEVELS = (LevelConfig("macro", tau_up=1.0), LevelConfig("meso"), LevelCo
 MODES = ("whole", "split")
 REGIONS = 4
 """Regions per photo in split mode where the coarsest level does not say."""
-RUN_WIDE = ("batch_size", "export", "near_duplicates", "masks")
+RUN_WIDE = ("batch_size", "export", "masks", "near_duplicates")
 """Settings of the whole run, which no sub-folder can have for itself."""
 
 
@@ -95,10 +95,9 @@ class HsdConfig:
     the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
     upscale_model: ESRGAN weights, None for Lanczos. masks: what counts in training: NONE, ALPHA, DETECTOR, or a folder
     of pictures named as the photos. caption: text for photos without a caption file, which otherwise train on words of
-    their folder or name. captioner: registered, or package.module:function. captioner_options:
-    checked by the captioner itself. drop_tags: leave out tags of what a slice does not show. batch_size: for
-    dataset.toml. export: further trainers to write a file for. overrides: sub-folder of PHOTOS, with '/', to the
-    settings of the photos below it.
+    their folder or name. captioner: registered, or package.module:function. captioner_options: checked by the captioner
+    itself. drop_tags: leave out tags of what a slice does not show. batch_size: for dataset.toml. export: further
+    trainers to write a file for. overrides: sub-folder of PHOTOS, with '/', to the settings of the photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS

@@ -31,6 +31,11 @@ def iou(value: object) -> dict[str, float]:
     return pairs
 
 
+@reads('write a list of trainers, such as ["simpletuner"]')
+def trainers(value: object) -> list[str]:
+    return list(listed(text)(value))
+
+
 @reads('write a list of names, such as ["macro", "micro"]')
 def level_list(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):

@@ -23,17 +23,16 @@ Caches = Mapping[str, list[Path]]
 @dataclass(frozen=True)
 class Level:
     """One folder of slices. folder: absolute. sizes: (width, height) to the number of slices, empty where there are
-    none. offset: Delta of Eq. 29, added to the logit of the noise level. masks: folder of pictures that are black where
-    nothing counts. alpha: the same is in the slices' own transparency.
-    """
+    none. offset: Delta of Eq. 29, added to the logit of the noise level. alpha: whether the slices' transparency is
+    their mask. masks: the folder of the masks that lie beside them, None for none."""
 
     name: str
     folder: Path
     repeats: int
     offset: float
     sizes: Counter[Size]
-    masks: Path | None = None
     alpha: bool = False
+    masks: Path | None = None
 
     @cached_property
     def side(self) -> int:
@@ -65,9 +64,9 @@ class Dataset:
 class Export:
     """name: as --export has it. trainer: as people call it. file: in OUT. write: its whole text.
 
-    use: what to do with it, given its path and whether there are masks. gets, loses: a sentence each, of how SGA fares
-    there. caches: finds the trainer's caches in OUT, which go with what they were made of. cache_folder: in OUT, ""
-    where the trainer keeps them elsewhere. always: written without being asked for.
+    use: what to do with it, given its path and whether there are masks. gets, loses: a sentence each, of how SGA
+    fares there. caches: finds the trainer's caches in OUT, which go with what they were made of. cache_folder: in
+    OUT, "" where the trainer keeps them elsewhere. always: written without being asked for.
     """
 
     name: str

@@ -47,9 +47,8 @@ caption_extension = ".txt"
 
 
 def _masks(dataset: Dataset) -> str:
-    if not any(level.masks or level.alpha for level in dataset.levels):
-        return ""
-    return "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n"
+    masked = any(level.alpha or level.masks for level in dataset.levels)
+    return "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n" if masked else ""
 
 
 def _level(level: Level, out: Path) -> str:

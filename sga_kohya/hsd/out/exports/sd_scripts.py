@@ -7,6 +7,8 @@ from sga_kohya.hsd.out.exports.export import HEADER, Dataset, Export, Level, quo
 from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.sealed import sealed
 
+MASKED = " --masked_loss"
+
 
 def dataset_toml(dataset: Dataset) -> str:
     """Levels that have no slices are left out, with a comment."""
@@ -38,9 +40,7 @@ caption_extension = ".txt"
 
 def _masks(level: Level) -> str:
     """Masks in the slices as a DreamBooth dataset takes them, those beside as a ControlNet dataset does."""
-    told = (
-        "# What is black in a mask, or transparent, does not count with masked_loss = true in the training settings.\n"
-    )
+    told = "# What is black in a mask, or transparent, does not count with masked_loss in the training settings.\n"
     if level.masks:
         return f"{told}conditioning_data_dir = {quoted(level.masks)}\n"
     return f"{told}alpha_mask = true\n" if level.alpha else ""
@@ -57,9 +57,9 @@ def _subset(level: Level) -> str:
     return f"{subset(level)}\n[datasets.subsets.custom_attributes]\ngranularity = {quoted(level.name)}\n"
 
 
-def use(file: Path, masked: bool, script: str = "-m sga_kohya.flux_train_network") -> list[str]:
-    command = f"accelerate launch {script} --config_file your.toml --dataset_config {shell_word(file)}"
-    return [command + (" --masked_loss" if masked else "")]
+def _use(file: Path, masked: bool) -> list[str]:
+    train = "accelerate launch -m sga_kohya.flux_train_network --config_file your.toml"
+    return [f"{train} --dataset_config {shell_word(file)}" + MASKED * masked]
 
 
 SD_SCRIPTS = Export(

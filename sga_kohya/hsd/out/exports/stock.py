@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from sga_kohya.hsd.out.exports.export import HEADER, Dataset, Export, Level
-from sga_kohya.hsd.out.exports.sd_scripts import absent, head, subset, use
+from sga_kohya.hsd.out.exports.sd_scripts import MASKED, absent, head, subset
+from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.sealed import sealed
 
 
@@ -18,7 +19,8 @@ def _subset(level: Level) -> str:
 
 
 def _use(file: Path, masked: bool) -> list[str]:
-    return use(file, masked, "flux_train_network.py")
+    train = "accelerate launch flux_train_network.py --config_file your.toml"
+    return [f"{train} --dataset_config {shell_word(file)}" + MASKED * masked]
 
 
 STOCK = Export(
