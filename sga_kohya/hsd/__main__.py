@@ -252,5 +252,15 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _move(args: argparse.Namespace) -> int:
+    from sga_kohya.hsd.out.move import move
+
+    folder, changed = move(str(args.photos), str(args.out))
+    for name, count in changed.items():
+        print(f"{folder / name}: {count} paths")
+    print(f"they name {args.out} now; the next run of sga_kohya.hsd writes them anew, for the folder it is given")
+    return 0
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -72,5 +72,5 @@ def _mover(old: str, new: str) -> Callable[[str], str]:
 
 
 def _pure(text: str) -> PurePath:
-    windows = "\\" in text or re.match("[A-Za-z]:", text)
-    return PureWindowsPath(text) if windows else PurePosixPath(text)
+    """By its drive or its share: a name may have a backslash elsewhere."""
+    return PureWindowsPath(text) if re.match(r"[A-Za-z]:|\\\\", text) else PurePosixPath(text)

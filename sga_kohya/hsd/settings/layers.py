@@ -43,11 +43,6 @@ def level_list(value: object) -> list[str]:
     return value
 
 
-@reads('write a list of trainers, such as ["simpletuner"]')
-def trainers(value: object) -> list[str]:
-    return level_list(value)
-
-
 PRESETS = Path(__file__).parent / "presets"
 
 SHARED: dict[str, Reader[Any]] = {

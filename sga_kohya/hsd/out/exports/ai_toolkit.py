@@ -58,6 +58,12 @@ def _folder(level: Level, dataset: Dataset) -> str:
 {_masks(level)}"""
 
 
+def _masks(level: Level) -> str:
+    if level.masks:
+        return f"          mask_path: {quoted(level.masks)}\n"
+    return "          alpha_mask: true\n" if level.alpha else ""
+
+
 def _use(file: Path, masked: bool) -> list[str]:
     return [f"python run.py {shell_word(file)}"]
 

@@ -67,7 +67,7 @@ SD_SCRIPTS = Export(
     trainer="kohya-ss sd-scripts, with this package",
     file="dataset.toml",
     write=dataset_toml,
-    use=use,
+    use=_use,
     gets="all of SGA",
     always=True,
 )
