@@ -34,10 +34,14 @@ class HostAccelerator(TupleAccelerator):
         self.pace = Pace()
         probe.attach(self, self.session, self.loop.args)
 
+    @property
+    def dataset(self) -> RunDataset:
+        """What is trained on; some scripts make it after their accelerator. Raises SgaError where nobody saw it."""
+        return self.session.data()
+
     def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
-        self.session.data()  # raises where the host has made them unseen
-        dataset = data_loader.dataset
-        if isinstance(dataset, RunDataset):
+        dataset = self.dataset
+        if data_loader.dataset is dataset:
             self.session.fire("accelerator")
             # Without --seed the host draws one in each process, but all ranks must follow one plan.
             (dataset.planner.seed,) = broadcast_object_list([dataset.planner.seed])
@@ -75,7 +79,7 @@ class HostAccelerator(TupleAccelerator):
     def present(self, sub_batch: SubBatch, place: Place | None, ends_epoch: bool) -> None:
         super().present(sub_batch, place, ends_epoch)
         self.loop.restore()
-        self.session.monitor.count(sub_batch, self.session.data().planner.batch_sizes[sub_batch.dataset])
+        self.session.monitor.count(sub_batch, self.dataset.planner.batch_sizes[sub_batch.dataset])
         self.pace.count(len(sub_batch.keys))
 
     def init_trackers(self, *args: Any, **kwargs: Any) -> None:
