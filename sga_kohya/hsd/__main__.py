@@ -53,6 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="cut N photos, spread evenly, and keep only OUT/preview/report.html (default: all)",
     )
+    add(
+        "--move",
+        action="store_true",
+        help="cut nothing: PHOTOS is where a data set was made and OUT where it lies or will lie; makes the files that "
+        "trainers read name the new place (default: cut)",
+    )
     workers = min(8, os.cpu_count() or 1)
     add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
     _add_cutting(parser.add_argument_group("what is cut").add_argument)
@@ -228,6 +234,8 @@ def _run(args: argparse.Namespace) -> int:
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
 
+    if args.move:
+        return _move(args)
     config = config_from(args)
     for name in ("workers", "preview"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -241,6 +249,16 @@ def _run(args: argparse.Namespace) -> int:
         raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
         print(next_command(result.out, config))
+    return 0
+
+
+def _move(args: argparse.Namespace) -> int:
+    from sga_kohya.hsd.out.move import move
+
+    folder, changed = move(str(args.photos), str(args.out))
+    for name, count in changed.items():
+        print(f"{folder / name}: {count} paths")
+    print(f"they name {args.out} now; the next run of sga_kohya.hsd writes them anew, for the folder it is given")
     return 0
 
 

@@ -41,9 +41,9 @@ def _replace(original: Callable, session: Session) -> Callable:
                 "no training items: cache latents and text first, by the family's *_cache_latents.py and "
                 "*_cache_text_encoder_outputs.py with this dataset_config"
             )
-        session.dataset = (TunerDataset if session.config.tuples else StockOrderDataset)(group, session.config)
-        session.fire("dataset")
-        return session.dataset
+        dataset = (TunerDataset if session.config.tuples else StockOrderDataset)(group, session.config)
+        session.has_data(dataset)
+        return dataset
 
     return generate_dataset_group_by_blueprint
 

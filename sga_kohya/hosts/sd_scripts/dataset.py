@@ -32,12 +32,12 @@ def _replace(original: Callable, session: Session) -> Callable:
             raise SgaError(_no_images(validation))
         held = validation.datasets if validation else []
         _keep_attributes([*blueprints, *(found for _, found in validated(blueprints))], [*group.datasets, *held])
-        session.dataset = (TupleDatasetGroup if config.tuples else StockOrderGroup)(group, config)
-        session.dataset.held_out = shares(blueprints, group.datasets, held)
-        session.fire("dataset")
+        dataset = (TupleDatasetGroup if config.tuples else StockOrderGroup)(group, config)
+        dataset.held_out = shares(blueprints, group.datasets, held)
+        session.has_data(dataset)
         # The host's dataset viewer shows single batches; it is not training, so it gets what it knows.
         viewing = any(dataset.debug_dataset for dataset in group.datasets)
-        return (group if viewing else session.dataset), validation
+        return (group if viewing else dataset), validation
 
     return generate_dataset_group_by_blueprint
 

@@ -28,16 +28,17 @@ NORMAL_MODES = ("sigmoid", "shift", "flux_shift")
 class Family:
     """A kind of model, with all that is known of it anywhere in this package.
 
-    scripts: the network trainer, then full fine-tunes. own: options that only its scripts have. tensor: a part of a
-    tensor's name that only its checkpoints have. needed: options that it cannot start without. sampler: module of the
-    function that draws noise levels. loop: dotted path and first parameters of the function that makes sample images by
-    Euler steps. compression: pixels a latent pixel, along one side. modulation: the option whose table modulates it,
-    timestep_shift (Eq. 29-31) or snr_gamma (Eq. 32-33).
+    scripts: the network trainer, then full fine-tunes. inversion: the trainer of a new word. own: options that only its
+    scripts have. tensor: a part of a tensor's name that only its checkpoints have. needed: options that it cannot start
+    without. sampler: module of the function that draws noise levels. loop: dotted path and first parameters of the
+    function that makes sample images by Euler steps. compression: pixels a latent pixel, along one side. modulation:
+    the option whose table modulates it, timestep_shift (Eq. 29-31) or snr_gamma (Eq. 32-33).
     """
 
     name: str
     scripts: tuple[str, ...]
     needed: tuple[str, ...]
+    inversion: str = ""
     own: tuple[str, ...] = ()
     tensor: str = ""
     sampler: str = "library.flux_train_utils"
@@ -45,8 +46,16 @@ class Family:
     compression: int = 8
     modulation: str = TIMESTEP_SHIFT
 
+    @property
+    def trainers(self) -> dict[str, str | None]:
+        """Each script that has a door, and the network trainer if it is a full fine-tune."""
+        network_trainer, *fine_tunes = self.scripts
+        inversion = [self.inversion] if self.inversion else []
+        return {network_trainer: None, **dict.fromkeys(fine_tunes, network_trainer), **dict.fromkeys(inversion)}
+
 
 _MODEL = "pretrained_model_name_or_path"
+_WORD = "token_string"
 FLUX = Family(  # Chroma too
     "FLUX",
     ("flux_train_network.py", "flux_train.py"),
@@ -91,6 +100,7 @@ SDXL = Family(
     "SDXL",
     ("sdxl_train_network.py", "sdxl_train.py"),
     (_MODEL,),
+    inversion="sdxl_train_textual_inversion.py",
     own=("no_half_vae",),
     tensor="conditioner.embedders.1",
     sampler="library.train_util",
@@ -100,6 +110,7 @@ SD = Family(
     "Stable Diffusion",
     ("train_network.py", "train_db.py", "fine_tune.py"),
     (_MODEL,),
+    inversion="train_textual_inversion.py",
     tensor="cond_stage_model",
     sampler="library.train_util",
     modulation=SNR_GAMMA,
@@ -108,9 +119,9 @@ FAMILIES = (ANIMA, HUNYUAN, LUMINA, SD3, FLUX, SDXL, SD)
 """Those whose own options say more come first: Lumina has an ae as well, and Hunyuan's is a FLUX by its noise."""
 
 SCRIPTS = {
-    script: None if script == family.scripts[0] else family.scripts[0]
+    script: network_trainer
     for family in (FLUX, SDXL, SD, SD3, LUMINA, ANIMA, HUNYUAN)
-    for script in family.scripts
+    for script, network_trainer in family.trainers.items()
 }
 """Each script that has a door, and the network trainer of its family if it is a full fine-tune."""
 
@@ -122,6 +133,8 @@ def guess_script(options: Mapping[str, Any]) -> str:
     if family is None:
         raise SgaError("which trainer is this for? Add --script, such as --script sdxl_train_network.py")
     network_trainer, *fine_tunes = family.scripts
+    if options.get(_WORD) and family.inversion:
+        return family.inversion
     if options.get("network_module"):
         return network_trainer
     if not fine_tunes:
@@ -138,9 +151,10 @@ def _family_of_checkpoint(file: Path) -> Family | None:
 
 def needed_options(script: str, args: argparse.Namespace) -> list[str]:
     """The options that a script cannot start without. script: one of SCRIPTS. args: the host's."""
-    family = next(family for family in FAMILIES if script in family.scripts)
+    family = next(family for family in FAMILIES if script in family.trainers)
     without = ("clip_l",) if getattr(args, "model_type", "") == "chroma" else ()  # Chroma has none
-    return [option for option in family.needed if option not in without]
+    word = [_WORD] if script == family.inversion else []
+    return [option for option in family.needed if option not in without] + word
 
 
 def family_of(args: argparse.Namespace) -> Family:

@@ -20,7 +20,7 @@ def _directory(level: Level) -> str:
     return f"""[[directory]]
 path = {quoted(level.folder)}
 num_repeats = {level.repeats}
-# Width, height, frames. One size an aspect ratio, from tall to wide: diffusion-pipe finds them by their place.
+{_masks(level)}# Width, height, frames. One size an aspect ratio, tall to wide: diffusion-pipe finds them by place.
 size_buckets = [
 {buckets}]
 {_masks(level)}"""
@@ -34,6 +34,10 @@ def _masks(level: Level) -> str:
         if level.alpha
         else ""
     )
+
+
+def _masks(level: Level) -> str:
+    return f"mask_path = {quoted(level.masks)}\n" if level.masks else ""
 
 
 def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:
