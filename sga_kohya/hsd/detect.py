@@ -18,12 +18,13 @@ BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "box
 @dataclass(frozen=True)
 class Detection:
     """A box in pixels of the view it was found in, its score in [0, 1], the level it was sought for, and `label`: the
-    class or phrase it was found as, "" where the detector knows none."""
+    class or phrase it was found as, "" where the detector knows none. found_by: which of several detectors."""
 
     box: Box
     score: float
     level: str
     label: str = ""
+    found_by: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ from sga_kohya.hsd.settings.config import HsdConfig
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")

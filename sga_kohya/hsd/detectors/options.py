@@ -17,13 +17,21 @@ class Options:
     """Reads one option after the other; `finish` raises one SgaError with every bad value and unknown name."""
 
     def __init__(
-        self, detector: str, given: Mapping[str, object], levels: Sequence[str], detected: Sequence[str], device: str
+        self,
+        detector: str,
+        given: Mapping[str, object],
+        levels: Sequence[str],
+        detected: Sequence[str],
+        device: str,
+        smallest: Mapping[str, int] | None = None,
     ) -> None:
         """given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
 
-        device: where a model is to run, "" for automatic.
+        device: where a model is to run, "" for automatic. smallest: by level, the sides in pixels of the photo below
+        which a box makes no slice, or one that has to be enlarged.
         """
         self.detector, self.levels, self.detected, self.device = detector, list(levels), list(detected), device
+        self.smallest = dict(smallest or {})
         self.problems: list[str] = []
         self._given = _nested(given)
         self._known: set[str] = set()
@@ -107,6 +115,23 @@ class Options:
 
     def _problem(self, name: str, value: object, remedy: str) -> None:
         self.problems.append(f"{name} = {value!r}: {remedy}")
+
+
+def of_each(detectors: Sequence[str], given: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    """Which of the options are for which of several detectors: those behind its name, "yolo.model" or a table `yolo`.
+
+    What has no name in front is for the first.
+    """
+    shared: dict[str, dict[str, Any]] = {detector: {} for detector in detectors}
+    for name, value in given.items():
+        head, _, tail = name.partition(".")
+        if head not in shared:
+            shared[detectors[0]][name] = value
+        elif tail:
+            shared[head][tail] = value
+        else:
+            shared[head] |= dict(value) if isinstance(value, Mapping) else {name: value}
+    return shared
 
 
 def words(value: object) -> tuple[str, ...]:

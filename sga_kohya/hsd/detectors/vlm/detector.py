@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
@@ -24,7 +23,7 @@ from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, picture_message
 from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, BadReply, complaint, question, read_reply
 from sga_kohya.hsd.out.manifest import MANIFEST
-from sga_kohya.hsd.photos.images import find_images
+from sga_kohya.hsd.photos.images import find_images, fit
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe
@@ -123,7 +122,7 @@ class VlmDetector:
 
     def _question(self, view: View, labels: Sequence[str]) -> tuple[str, bytes, Size]:
         """What is asked; the picture; what the right and lower edges are called in the answer."""
-        small = shrink(view.pixels, self._side)
+        small = fit(view.pixels, self._side)
         size: Size = small.shape[1::-1]
         jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         text = question(labels, size if self._pixels else None)
@@ -197,15 +196,6 @@ class ReplyCache:
 
 def say(warning: str) -> None:
     tqdm.write(f"warning: {safe(warning)}", file=sys.stderr)
-
-
-def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3), averaged down so that the longer side is at most `side`."""
-    factor = side / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    size = tuple(max(1, round(length * factor)) for length in pixels.shape[1::-1])
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def create(options: Options, photos: Path) -> VlmDetector:
