@@ -288,6 +288,15 @@ def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(blurred, size, interpolation=cv2.INTER_CUBIC)
 
 
+def fit(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3), averaged down so that the longer side is at most `side`; never enlarged."""
+    factor = side / max(pixels.shape[:2])
+    if factor >= 1:
+        return pixels
+    size = tuple(max(1, round(length * factor)) for length in pixels.shape[1::-1])
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
 def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
     """A small copy, (H, W, 3) to (width, height), to look at or to hash. For speed not every pixel counts."""
     height, width = pixels.shape[:2]

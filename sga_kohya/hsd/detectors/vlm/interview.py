@@ -19,6 +19,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, picture_message
+from sga_kohya.hsd.photos.images import fit
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe
@@ -214,7 +215,7 @@ class Terms:
 
     def jpeg(self, pixels: np.ndarray) -> tuple[bytes, tuple[int, int]]:
         """(H, W, 3) RGB as it is sent, and its width and height there."""
-        small = shrink(pixels, self.side)
+        small = fit(pixels, self.side)
         encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         return encoded, (small.shape[1], small.shape[0])
 
@@ -245,12 +246,3 @@ class ReplyCache:
 
 def say(warning: str) -> None:
     tqdm.write(f"warning: {safe(warning)}", file=sys.stderr)
-
-
-def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3), averaged down so that the longer side is at most `side`."""
-    factor = side / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    size = tuple(max(1, round(length * factor)) for length in pixels.shape[1::-1])
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

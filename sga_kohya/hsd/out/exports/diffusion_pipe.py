@@ -23,7 +23,7 @@ num_repeats = {level.repeats}
 {_masks(level)}# Width, height, frames. One size an aspect ratio, tall to wide: diffusion-pipe finds them by place.
 size_buckets = [
 {buckets}]
-{_masks(level)}"""
+"""
 
 
 def _masks(level: Level) -> str:
@@ -34,10 +34,6 @@ def _masks(level: Level) -> str:
         if level.alpha
         else ""
     )
-
-
-def _masks(level: Level) -> str:
-    return f"mask_path = {quoted(level.masks)}\n" if level.masks else ""
 
 
 def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:
