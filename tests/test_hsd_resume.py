@@ -165,7 +165,7 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
         assert "1 captions were edited here and stay as they are, such as 1_micro/p0.txt" in capsys.readouterr().out
         assert (edited.read_text(), other.read_text()) == ("my own words\n", f"{caption}\n")
     (photos / "p0.png").unlink()
-    made = list(out.rglob("p0.*"))
+    made = list(out.rglob("p0[.+]*"))
     main([*arguments, "--caption", "three"])
     said = capsys.readouterr().out
     assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said

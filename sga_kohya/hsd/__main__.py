@@ -1,4 +1,4 @@
-"""The command line: python -m sga_kohya.hsd PHOTOS OUT"""
+"""The command line: python -m sga_kohya.hsd PHOTOS OUT, and python -m sga_kohya.hsd review OUT"""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
+from sga_kohya.hsd.review.command import main as review
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
@@ -27,6 +28,8 @@ PLAIN = (
 )
 """Options that are keys of a file, too."""
 
+REVIEW = "review"
+"""In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
 DEFAULTS = HsdConfig()
 FINER, FINEST = DEFAULTS.finer
 
@@ -36,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sga_kohya.hsd",
         description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
         epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
-        f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}.",
+        f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
+        "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
@@ -233,7 +237,10 @@ def parse_option(text: str, argument: str = "--detector_arg") -> tuple[str, obje
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     show_every_character()
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [REVIEW]:
+        return review(words[1:])
+    args = build_parser().parse_args(words)
     whole = f"every file in {args.out} is whole; the same command goes on from here"
     return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
 

@@ -11,8 +11,9 @@ class Crop:
 
     box: source pixels; of a kept crop the exported frame, of a discarded one what was detected. score: the
     detector's, None for a whole photo. scale: output pixels per source pixel, above 1 for an upscale. size: exported
-    width and height, None when discarded. label: what the detector took it for. detector: which of several
-    found it, "" for the only one. reason: None when kept, else "kind: details".
+    width and height, None when discarded, unless a person did that. label: what the detector took it for. detector:
+    which of several found it, "" for the only one. reason: None when kept, else "kind: details". decided: the place
+    of review/decisions.py that says so, drawn: that has its box.
     """
 
     level: str
@@ -23,6 +24,8 @@ class Crop:
     label: str = ""
     detector: str = ""
     reason: str | None = None
+    decided: str = ""
+    drawn: bool = False
 
     @property
     def kept(self) -> bool:

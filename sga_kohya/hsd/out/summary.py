@@ -10,6 +10,7 @@ from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADAB
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.images import LAID, Found
+from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.pictures import RAW, is_picture
@@ -30,6 +31,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
         "",
         *_groups(tally),
         *_drops(tally),
+        *_decided(result.decisions),
         *_swept(result),
         *_raw(result),
         f"look     {safe(str(result.out / REPORT))}",
@@ -76,6 +78,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             f"{_examples(tally, LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
         )
     yield from _left_alone(result)
+    yield from _not_obeyed(result, config)
     yield from _not_read(result.found)
     if result.stray_masks:
         strays = _some(result.stray_masks)
@@ -134,6 +137,23 @@ def _left_alone(result: Result) -> Iterator[str]:
         yield f"{len(missing)} photos could not be read again and are missing in {RAW_TOML}: {_some(missing)}"
     for place in result.swept.aside if result.swept else ():
         yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
+
+
+def _not_obeyed(result: Result, config: HsdConfig) -> Iterator[str]:
+    """Decisions of the review that this run could do nothing with."""
+    decisions = result.decisions
+    if decisions.absent and result.swept:  # a preview does not look at every photo
+        yield (
+            f"{len(decisions.absent)} photos that were decided about in the review are not here, or were changed: "
+            f"{_some(decisions.absent)}"
+        )
+    known = {"", *(level.name for own in config.everywhere for level in own.levels)}
+    levels = [place.level for place in decisions.obeyed() if place.level not in known]
+    if levels:
+        names = ", ".join(sorted(set(levels)))
+        yield f"{len(levels)} decisions of the review are about levels that this run does not have: {names}"
+    if decisions.unread:
+        yield f"{decisions.unread} lines of {decisions.path} are no decisions and are passed over"
 
 
 def _not_read(found: Found) -> Iterator[str]:
@@ -228,6 +248,19 @@ def _levels(tally: Tally) -> Iterator[str]:
 def _groups(tally: Tally) -> Iterator[str]:
     counts = ", ".join(f"{count} with K={k}" for k, count in sorted(tally.group_sizes.items(), reverse=True))
     yield f"groups   {sum(tally.group_sizes.values())}" + (f": {counts}" if counts else "")
+
+
+def _decided(decisions: Decisions) -> Iterator[str]:
+    places = decisions.obeyed()
+    kinds = {
+        "rejected": sum(place.box is None for place in places),
+        "boxes": sum(place.box is not None and place.box != place.anchor for place in places),
+        "captions": sum(bool(place.caption) for place in places),
+        "kept": sum(place.box is not None and place.box == place.anchor and not place.caption for place in places),
+    }
+    if places:
+        words = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        yield f"review   {len(places)} decisions obeyed: {words}"
 
 
 def _swept(result: Result) -> Iterator[str]:
