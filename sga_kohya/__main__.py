@@ -18,6 +18,7 @@ COMMANDS = {
     "interference": "measure how granularities help or hurt each other in a trained adapter",
     "spherical": "probe a VAE, fit its decoder to the sphere, compare paths",
     "presets": "complete settings to start from",
+    "patch": "let tools that run sd-scripts by path train with SGA",
     "doctor": "check a set-up without training",
     "demo": "see what SGA does, on this machine, without sd-scripts or a GPU",
     "reference": "train a small model or a diffusers folder by Algorithm 2, without sd-scripts",

@@ -10,26 +10,24 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import run_command, shell_word
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.hints import closest
+from sga_kohya.kit.shipped import shipped
 from sga_kohya.kit.toml_file import toml_string
 
-# In a wheel they lie inside the package, in a clone beside it.
-FOLDERS = (Path(__file__).parent / "_presets", Path(__file__).parents[1] / "presets")
-
-
+_EXAMPLES = {"plan": "evaluate/plan.toml"}
+"""Files of examples/ that are given out like presets."""
 _MUSUBI = "sga_kohya.musubi "
 _PROMPTS = re.compile(r'^sample_prompts = "(.+?)"', re.MULTILINE)
 
 
 def preset_files() -> dict[str, Path]:
-    """Name -> file: presets and dataset TOMLs by their stem, those for musubi-tuner behind those for sd-scripts; the
-    kohya_ss GUI's configurations as NAME.json, sample prompts as NAME.txt.
+    """Name -> file: presets and dataset TOMLs by their stem, those for musubi-tuner behind those for sd-scripts; plans
+    for evaluate; the kohya_ss GUI's configurations as NAME.json, sample prompts as NAME.txt.
 
     Raises SgaError when the installation has lost them.
     """
-    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
-    if folder is None:
-        raise SgaError(f"no presets in {FOLDERS[0]}: install sga_kohya again")
+    folder, examples = shipped("presets"), shipped("examples")
     found = {path.stem: path for path in (*sorted(folder.glob("*.toml")), *sorted(folder.glob("musubi/*.toml")))}
+    found |= {name: examples / file for name, file in _EXAMPLES.items()}
     return found | {
         path.name: path for path in (*sorted((folder / "gui").glob("*.json")), *sorted(folder.glob("*.txt")))
     }
@@ -82,18 +80,16 @@ def copy(name: str, folder: Path, force: bool = False) -> Path:
 def _next_step(target: Path) -> str:
     if target.suffix == ".json":
         return f"open {target} in the LoRA tab of the kohya_ss GUI, and fill in its paths"
+    if target.stem in _EXAMPLES:
+        return f"fill in your models and prompts, then\n  python -m sga_kohya.evaluate run {shell_word(target)}"
     module, path = door(target), shell_word(target)
     if target.suffix == ".txt":
         return f"put your own words into it, and name it in your preset: sample_prompts = {toml_string(str(target))}"
     if module is None:
         return f"fill in its folders, and name it in your preset: dataset_config = {toml_string(str(target))}"
-    if module.startswith(_MUSUBI):
-        return (
-            f"fill in the paths in {target} (sample_prompts too), run the two commands at its top that cache, then\n"
-            f"  accelerate launch -m {module} --config_file {path}"
-        )
+    caches = ", run the two commands at its top that cache" if module.startswith(_MUSUBI) else ""
     return (
-        f"fill in the paths in {target} (sample_prompts too), then\n  python -m sga_kohya.doctor {path}\n"
+        f"fill in the paths in {target} (sample_prompts too){caches}, then\n  python -m sga_kohya.doctor {path}\n"
         f"  accelerate launch -m {module} --config_file {path}"
     )
 
@@ -104,7 +100,7 @@ def _list() -> None:
     for name, path in files.items():
         if path.suffix == ".toml":
             print(f"  {name:<{width - len('.json')}}  {title(path)}")
-    print("\nEach of sd-scripts but the datasets and those for a card is there as NAME.json too, for the kohya_ss GUI.")
+    print("\nEach preset of sd-scripts but those for a card is there as NAME.json too, for the kohya_ss GUI.")
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sga_kohya.__main__ import COMMANDS
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS
 from sga_kohya.kit.cli import can_show, run_command, shell_word
 
 from . import stub_host
@@ -74,7 +75,7 @@ def questions(tmp_path_factory) -> list[tuple[list[str], int]]:
         (["spherical", "probe", lost, photos, str(folder / "probe")], 2),
         (["reference", "--dataset_config", str(broken), "--out", str(folder / "run"), "--steps", "1"], 2),
         (["demo", "--out", photos], 2),
-        *(([name, "--help"], 0) for name in COMMANDS if not name.endswith(("_train", "_network", "_db", "_tune"))),
+        *(([name, "--help"], 0) for name in COMMANDS if f"{name}.py" not in SCRIPTS),
         (["flux_train_network", here, "--help"], 0),
     ]
     return [([f"sga_kohya.{name}", *words], end) for (name, *words), end in asked]

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +21,7 @@ from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.out.dataset import noise_offsets
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.out.exports.diffusion_pipe import one_size_an_aspect
+from sga_kohya.kit.sealed import is_untouched
 
 from .trainers import READERS
 
@@ -29,6 +32,7 @@ CONFIG = HsdConfig(
     near_duplicates=-1,
     export=tuple(EXPORTS),
 )
+QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 FOLDERS = {"macro": "1_macro", "meso": "1_meso", "micro": "3_micro"}
 
 
@@ -175,3 +179,54 @@ def test_the_command_takes_several_and_says_what_each_gets_and_loses(tmp_path, c
     assert toml.load(tmp_path / "out" / "hsd_config.toml")["export"] == list(again.export)
     assert main([*arguments[:-1], "simpletunner"]) == 2
     assert "export 'simpletunner': did you mean simpletuner?" in capsys.readouterr().err
+
+
+def paths_in(out: Path) -> list[str]:
+    """All quoted paths of slices, masks and caches in what trainers read."""
+    files = [out / export.file for export in EXPORTS.values()] + [out / "dataset_raw.toml"]
+    words = [json.loads(word) for file in files for word in QUOTED.findall(file.read_text(encoding="utf-8"))]
+    return [word for word in words if re.search(r"[/\\](\d_|cache_|photos_raw)", word)]
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["beside the old one", "after the old one is gone"])
+def test_a_data_set_names_its_new_place_when_it_was_moved(tmp_path, capsys, copied):
+    photos, out, new = make(tmp_path), tmp_path / "out", tmp_path / 'rented "machine" \\ ü'
+    run(photos, out, CONFIG)
+    assert paths_in(out) and all(path.startswith(f"{out}/") for path in paths_in(out))
+    shutil.copytree(out, new)
+    before = {path.name: path.read_text(encoding="utf-8") for path in out.iterdir() if path.is_file()}
+    if not copied:
+        shutil.rmtree(out)
+    edited = new / "concepts.json"
+    edited.write_text(edited.read_text(encoding="utf-8").replace('"macro"', '"mine"'), encoding="utf-8")
+    assert main(["--move", str(out), str(new)]) == 0
+    assert "multidatabackend.json: 7 paths" in capsys.readouterr().out
+    assert all(path.startswith(f"{new}/") for path in paths_in(new)) and '"mine"' in edited.read_text("utf-8")
+    touched = [export.file for export in EXPORTS.values() if not is_untouched(new / export.file)]
+    assert touched == ["concepts.json"], "what nobody edited is as if it had been written there"
+    if copied:
+        assert all((out / name).read_text(encoding="utf-8") == text for name, text in before.items())
+
+
+def test_a_data_set_can_be_made_ready_for_a_machine_of_another_kind_before_it_goes_there(tmp_path):
+    photos, out = make(tmp_path), tmp_path / "out"
+    run(photos, out, CONFIG)
+    assert main([str(out), "D:\\sets\\mine", "--move"]) == 0
+    assert {path.split("1_m")[0] for path in paths_in(out) if "1_m" in path and "cache" not in path} == {
+        "D:\\sets\\mine\\"
+    }
+    assert main(["D:\\sets\\mine", str(out), "--move"]) == 0
+    assert all(path.startswith(f"{out}/") for path in paths_in(out))
+    fresh = tmp_path / "fresh"
+    run(photos, fresh, CONFIG)
+    here, there = ((folder / "dataset.toml").read_text(encoding="utf-8") for folder in (out, fresh))
+    assert here.split("\n")[2:] == there.replace(str(fresh), str(out)).split("\n")[2:]
+
+
+def test_a_move_that_would_change_nothing_is_an_error(tmp_path, capsys):
+    photos, out = make(tmp_path), tmp_path / "out"
+    run(photos, out, CONFIG)
+    assert main(["--move", "/somewhere/else", str(out)]) == 2
+    assert "lies below /somewhere/else" in capsys.readouterr().err
+    assert main(["--move", str(photos), str(tmp_path / "nowhere")]) == 2
+    assert "give the folder where the data set was made" in capsys.readouterr().err

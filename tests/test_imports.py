@@ -31,6 +31,7 @@ ALLOWED = {
     "doctor": BASE | {"launch", "hosts", "training"},
     "patched": BASE | {"launch", "hosts"},
     "presets": BASE,
+    "patch": BASE | {"hosts"},
     "doors": {"launch", "hosts"},
 }
 

@@ -253,10 +253,20 @@ def test_a_dataset_without_images_is_an_error(checkout):
 
 
 def test_a_dataset_class_of_one_s_own_is_refused(checkout):
-    args = argparse.Namespace(gradient_accumulation_steps=1)
+    args = argparse.Namespace(gradient_accumulation_steps=1, output_dir=None, output_name=None)
     args.weighting_scheme = "none"
     with install_for(SgaConfig(), checkout), pytest.raises(SgaError, match="--dataset_class"):
-        import_module("library.train_util").prepare_accelerator(args)
+        accelerator = import_module("library.train_util").prepare_accelerator(args)
+        accelerator.prepare(torch.utils.data.DataLoader([0]))
+
+
+def test_what_is_to_be_done_with_the_data_waits_for_a_script_that_makes_them_late():
+    session, seen = Session(SgaConfig()), []
+    session.with_data(seen.append)
+    assert seen == [] and "dataset" not in session.fired
+    session.has_data("the data")
+    session.with_data(seen.append)
+    assert seen == ["the data"] * 2 and "dataset" in session.fired
 
 
 def test_a_seam_that_never_fired_is_an_error():

@@ -23,23 +23,24 @@ from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
-    *("captioner", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats", "batch_size"),
+    *("captioner", "margin", "min_detail", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats"),
+    "batch_size",
 )
 """Options that are keys of a file, too."""
 
 REVIEW = "review"
 """In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
 DEFAULTS = HsdConfig()
-FINER = DEFAULTS.finer[0]
+FINER, FINEST = DEFAULTS.finer
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
         description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
-        epilog="Every setting can also stand in the file of --config, and those of one level (caption_prefix, sizes) "
-        f"only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over in the browser and "
-        "decide about them: python -m sga_kohya.hsd review OUT",
+        epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
+        f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
+        "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
@@ -56,6 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="cut N photos, spread evenly, and keep only OUT/preview/report.html (default: all)",
+    )
+    add(
+        "--move",
+        action="store_true",
+        help="cut nothing: PHOTOS is where a data set was made and OUT where it lies or will lie; makes the files that "
+        "trainers read name the new place (default: cut)",
     )
     workers = min(8, os.cpu_count() or 1)
     add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
@@ -83,10 +90,18 @@ def _add_cutting(add: Callable[..., object]) -> None:
     add("--resolution", type=int, metavar="PIXELS", help=area)
     slices = "slices of each finer level, at most, per region " + _default(FINER.max_slices)
     add("--max_slices", "--per_level", type=int, metavar="N", help=slices)
-    upscale = "largest upscale; finer crops that need more take a smaller size " + _default(f"{FINER.tau_up:g}")
+    upscale = "largest upscale; finer crops that need more take a smaller size " + _default(
+        f"{FINER.tau_up:g}, {FINEST.name} {FINEST.tau_up:g}"
+    )
     add("--tau_up", type=float, metavar="FACTOR", help=upscale)
     downscale = "cut, not downsample, crops up to this much too large " + _default(f"{FINER.tau_down:g}")
     add("--tau_down", type=float, metavar="FACTOR", help=downscale)
+    around = "room around a box, over its width and height, on every side " + _default(f"{FINER.margin:g}")
+    add("--margin", type=float, metavar="SHARE", help=around)
+    detail = "leave out finer slices that are flat or blurred: with less detail than this, in grey levels " + _default(
+        f"{FINER.min_detail:g}, {FINEST.name} {FINEST.min_detail:g}"
+    )
+    add("--min_detail", type=float, metavar="LEVELS", help=detail)
     add(
         "--iou",
         nargs="+",
@@ -96,12 +111,13 @@ def _add_cutting(add: Callable[..., object]) -> None:
 
 
 def _add_detecting(add: Callable[..., object]) -> None:
-    add("--detector", metavar=_one_of(sorted(DETECTORS)), help="by name " + _default(DEFAULTS.detector))
+    names = "by name; of several, A,B, the next is asked where one finds nothing " + _default(DEFAULTS.detector)
+    add("--detector", metavar=_one_of(sorted(DETECTORS)), help=names)
     add(
         "--detector_arg",
         action="append",
         metavar="KEY=VALUE",
-        help="option of the detector; may be repeated " + _default("its own"),
+        help="option of the detector, of several: NAME.KEY=VALUE; may be repeated " + _default("its own"),
     )
     device = "for detector and upscaler, such as cuda:1 " + _default("the accelerator that is there")
     add("--device", metavar="NAME", help=device)
@@ -235,6 +251,8 @@ def _run(args: argparse.Namespace) -> int:
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
 
+    if args.move:
+        return _move(args)
     config = config_from(args)
     for name in ("workers", "preview"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -248,6 +266,16 @@ def _run(args: argparse.Namespace) -> int:
         raise SgaError("no photo could be used: see the warnings above")
     if args.preview is None:
         print(next_command(result.out, config))
+    return 0
+
+
+def _move(args: argparse.Namespace) -> int:
+    from sga_kohya.hsd.out.move import move
+
+    folder, changed = move(str(args.photos), str(args.out))
+    for name, count in changed.items():
+        print(f"{folder / name}: {count} paths")
+    print(f"they name {args.out} now; the next run of sga_kohya.hsd writes them anew, for the folder it is given")
     return 0
 
 

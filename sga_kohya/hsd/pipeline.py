@@ -20,7 +20,7 @@ from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, slice_mask, without_masked_out
-from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
+from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NOT_DRAWN, Masks, UnreadableMask
 from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
@@ -272,7 +272,7 @@ class Pipeline:
             picture = pictures[file]
             if self.masks.beside:
                 files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
-            elif photo.mask is not None:
+            elif self.masks.kind == ALPHA:  # of all photos alike: ai-toolkit asks every slice for its transparency
                 picture = np.dstack([picture, slice_mask(photo.mask, crop)])
             files[file] = encode_image(picture, photo.kit.config.format)
         return files

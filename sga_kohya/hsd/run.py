@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
-from sga_kohya.hsd.masks.sources import find_masks
+from sga_kohya.hsd.masks.sources import find_masks, without_masks
 from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
@@ -50,7 +50,7 @@ class Result:
     edited: captions, slices and masks that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
     stay. decisions: of the review. swept: what became of files that are made no more; None in a preview. raw: what
-    became of the photos' copies; None where only some photos were taken.
+    became of the photos' copies; None where only some photos were taken. stray_masks: of no photo.
     """
 
     out: Path
@@ -63,6 +63,7 @@ class Result:
     decisions: Decisions
     swept: Swept | None = None
     raw: RawResult | None = None
+    stray_masks: Sequence[str] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -90,10 +91,11 @@ def run(
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    sources = sorted(path.relative_to(photos).as_posix() for path in found.images)
+    images = without_masks(config.masks, photos, found.images)
+    sources = sorted(path.relative_to(photos).as_posix() for path in images)
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
-    masks = find_masks(config.masks, photos, sources)
+    masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
@@ -111,7 +113,19 @@ def run(
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(out, tally, foreign, edited, unmatched, found, pipeline.unopened, pipeline.decisions, swept, raw)
+    return Result(
+        out,
+        tally,
+        foreign,
+        edited,
+        unmatched,
+        found,
+        pipeline.unopened,
+        pipeline.decisions,
+        swept,
+        raw,
+        masks.strays,
+    )
 
 
 def _stream(

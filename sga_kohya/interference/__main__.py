@@ -16,7 +16,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
+from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer, sha256
 from sga_kohya.kit.safetensors_file import METADATA, read_header
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="folder of the report (default: WEIGHTS_interference beside the weights)")
     add("--levels", type=noise_levels, default=LEVELS, help="noise levels from 0 to 1 (default: %(default)s)")
     add("--points", type=positive, default=16, help="groups measured at each level (default: 16)")
-    add("--script", choices=[name for name, other in SCRIPTS.items() if other is None], help="default: by the TOML")
+    add("--script", choices=[family.scripts[0] for family in FAMILIES], help="default: by the TOML")
     add("--sd_scripts", help="folder of the sd-scripts checkout")
     return parser
 

@@ -27,6 +27,13 @@ def sealed_json(header: str, entries: Sequence[Mapping[str, object]]) -> str:
     return f'{opening}    "written_by": "{header.rstrip()} {SEAL}{_digest(body)}",\n{body}'
 
 
+def resealed(text: str) -> str:
+    """A sealed text whose body was changed by a command."""
+    head, _, rest = text.partition(SEAL)
+    line, _, body = rest.partition("\n")
+    return f"{head}{SEAL}{_digest(body)}{line[_DIGITS:]}\n{body}"
+
+
 def is_untouched(path: Path) -> bool:
     """Whether a file is as it was sealed; one that is not there is."""
     if not path.exists():

@@ -28,15 +28,20 @@ class HostAccelerator(TupleAccelerator):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.dataset, self.loop = self.session.data(), self.session.training_loop()
+        self.loop = self.session.training_loop()
         self.session.accelerator = self
         self.after_step = self._after_step
         self.pace = Pace()
         probe.attach(self, self.session, self.loop.args)
 
+    @property
+    def dataset(self) -> RunDataset:
+        """What is trained on; some scripts make it after their accelerator. Raises SgaError where nobody saw it."""
+        return self.session.data()
+
     def prepare_data_loader(self, data_loader: DataLoader, *args: Any, **kwargs: Any) -> Any:
-        dataset = data_loader.dataset
-        if isinstance(dataset, RunDataset):
+        dataset = self.dataset
+        if data_loader.dataset is dataset:
             self.session.fire("accelerator")
             # Without --seed the host draws one in each process, but all ranks must follow one plan.
             (dataset.planner.seed,) = broadcast_object_list([dataset.planner.seed])

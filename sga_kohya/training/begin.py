@@ -1,4 +1,4 @@
-"""A run begins: between making its data and loading its models, when the host asks for its accelerator."""
+"""A run begins when the host asks for its accelerator: between making data and loading models, or before both."""
 
 import argparse
 import functools
@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from sga_kohya.errors import SgaError
 from sga_kohya.training.accelerator import HostAccelerator
+from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.events import Run
 from sga_kohya.training.host import Levels
 from sga_kohya.training.loop import HostLoop
@@ -32,23 +33,26 @@ def begins_run(
     """What takes the place of a host's `prepare_accelerator(args)`.
 
     start: refuses settings that do not fit the model, by SgaError, and says what the run will draw. The parts hear of
-    the run, --sga_show_timesteps ends here, and the plan is printed.
+    the run, --sga_show_timesteps ends here, and the plan is printed; the last two wait for data made later.
     """
 
     @functools.wraps(original)
     def prepare_accelerator(args: argparse.Namespace) -> Any:
         levels = start(session, args)
         session.started(Run(levels.modulation))
-        dataset = session.data()
         if session.config.show_timesteps:
-            if is_main_process():
-                print(show(dataset.planner.groups, session.config, levels), flush=True)
-            sys.exit(0)
+            session.with_data(lambda dataset: _show_and_end(dataset, session, levels))
         hold(session, args)
         session.loop = HostLoop(args)
         accelerator = original(args)
         if accelerator.is_main_process:
-            print(describe(dataset, session.config, levels))
+            session.with_data(lambda dataset: print(describe(dataset, session.config, levels)))
         return accelerator
 
     return prepare_accelerator
+
+
+def _show_and_end(dataset: RunDataset, session: Session, levels: Levels) -> None:
+    if is_main_process():
+        print(show(dataset.planner.groups, session.config, levels), flush=True)
+    sys.exit(0)

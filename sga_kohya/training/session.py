@@ -1,6 +1,7 @@
 """One run: its settings, its parts, the batch in hand, and which events the host has reached."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,8 @@ class Session:
     fired: set[str] = field(default_factory=set)
     accelerator: TupleAccelerator | None = None
     dataset: "RunDataset | None" = None
+    waiting: "list[Callable[[RunDataset], None]]" = field(default_factory=list)
+    """What is to be done with the data once the host has made them."""
     held_out: Any = None
     """What the host's own seams know of the validation split, from when the datasets are built."""
     loop: "HostLoop | None" = None
@@ -57,6 +60,20 @@ class Session:
     @property
     def monitor(self) -> Monitor:
         return self.part(Monitor)
+
+    def has_data(self, dataset: "RunDataset") -> None:
+        """The host has made what is trained on: before it asks for its accelerator, or after."""
+        self.dataset = dataset
+        self.fire("dataset")
+        while self.waiting:
+            self.waiting.pop(0)(dataset)
+
+    def with_data(self, action: "Callable[[RunDataset], None]") -> None:
+        """Do something with the data, now or as soon as there are any."""
+        if self.dataset is None:
+            self.waiting.append(action)
+        else:
+            action(self.dataset)
 
     def data(self) -> "RunDataset":
         """What is trained on. Raises SgaError where the host has made it unseen."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from .tiny_sd15 import CHANNELS, vae
+from .tiny_sd15 import CHANNELS, NEW_WORD, vae
 from .tiny_text import WIDTH, blank_file, clip, common_args, randomised, seeded, use_tokenizers
 
 SIZE_EMBEDDING = 6 * 256  # of original size, crop and target size, beside the pooled text
@@ -39,10 +39,13 @@ def shrink_host() -> None:
 def train_args(script: str, dataset: Path, out: Path, **changes: Any) -> dict[str, Any]:
     """Settings for one of the family's scripts."""
     network = {"network_module": "networks.lora", "network_dim": 4, "network_train_unet_only": True}
+    own = {"sdxl_train_network.py": network, "sdxl_train_textual_inversion.py": NEW_WORD}
+    # A new word changes what the text encoders say.
+    cached = {} if script in own and own[script] is NEW_WORD else {"cache_text_encoder_outputs": True}
     return (
         common_args(dataset, out)
-        | {"pretrained_model_name_or_path": blank_file(out), "sdpa": True, "cache_text_encoder_outputs": True}
-        | {"no_half_vae": True}
-        | (network if script == "sdxl_train_network.py" else {})
+        | {"pretrained_model_name_or_path": blank_file(out), "sdpa": True, "no_half_vae": True}
+        | cached
+        | own.get(script, {})
         | changes
     )

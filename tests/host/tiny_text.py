@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def use_tokenizers() -> None:
     from library import strategy_base
 
     def load_tokenizer(self, model_class, *args, **kwargs):
-        return clip_tokenizer() if model_class is CLIPTokenizer else t5_tokenizer()
+        # A copy: textual inversion adds its word to each.
+        return deepcopy(clip_tokenizer() if model_class is CLIPTokenizer else t5_tokenizer())
 
     strategy_base.TokenizeStrategy._load_tokenizer = load_tokenizer
 

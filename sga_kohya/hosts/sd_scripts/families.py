@@ -12,8 +12,9 @@ from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.shift import check_form, check_table
 from sga_kohya.kit.safetensors_file import tensor_shapes
-from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT, UPSTREAM
+from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT
 
 # Weights of the host's that follow the SNR. It multiplies all that are set, and Eq. 33 takes their place.
 _OTHER_WEIGHTS = ("debiased_estimation_loss", "v_pred_like_loss", "scale_v_pred_loss_like_noise_pred")
@@ -27,16 +28,17 @@ NORMAL_MODES = ("sigmoid", "shift", "flux_shift")
 class Family:
     """A kind of model, with all that is known of it anywhere in this package.
 
-    scripts: the network trainer, then full fine-tunes. own: options that only its scripts have. tensor: a part of a
-    tensor's name that only its checkpoints have. needed: options that it cannot start without. sampler: module of the
-    function that draws noise levels. loop: dotted path and first parameters of the function that makes sample images by
-    Euler steps. compression: pixels a latent pixel, along one side. modulation: the option whose table modulates it,
-    timestep_shift (Eq. 29-31) or snr_gamma (Eq. 32-33).
+    scripts: the network trainer, then full fine-tunes. inversion: the trainer of a new word. own: options that only its
+    scripts have. tensor: a part of a tensor's name that only its checkpoints have. needed: options that it cannot start
+    without. sampler: module of the function that draws noise levels. loop: dotted path and first parameters of the
+    function that makes sample images by Euler steps. compression: pixels a latent pixel, along one side. modulation:
+    the option whose table modulates it, timestep_shift (Eq. 29-31) or snr_gamma (Eq. 32-33).
     """
 
     name: str
     scripts: tuple[str, ...]
     needed: tuple[str, ...]
+    inversion: str = ""
     own: tuple[str, ...] = ()
     tensor: str = ""
     sampler: str = "library.flux_train_utils"
@@ -44,8 +46,16 @@ class Family:
     compression: int = 8
     modulation: str = TIMESTEP_SHIFT
 
+    @property
+    def trainers(self) -> dict[str, str | None]:
+        """Each script that has a door, and the network trainer if it is a full fine-tune."""
+        network_trainer, *fine_tunes = self.scripts
+        inversion = [self.inversion] if self.inversion else []
+        return {network_trainer: None, **dict.fromkeys(fine_tunes, network_trainer), **dict.fromkeys(inversion)}
+
 
 _MODEL = "pretrained_model_name_or_path"
+_WORD = "token_string"
 FLUX = Family(  # Chroma too
     "FLUX",
     ("flux_train_network.py", "flux_train.py"),
@@ -90,6 +100,7 @@ SDXL = Family(
     "SDXL",
     ("sdxl_train_network.py", "sdxl_train.py"),
     (_MODEL,),
+    inversion="sdxl_train_textual_inversion.py",
     own=("no_half_vae",),
     tensor="conditioner.embedders.1",
     sampler="library.train_util",
@@ -99,6 +110,7 @@ SD = Family(
     "Stable Diffusion",
     ("train_network.py", "train_db.py", "fine_tune.py"),
     (_MODEL,),
+    inversion="train_textual_inversion.py",
     tensor="cond_stage_model",
     sampler="library.train_util",
     modulation=SNR_GAMMA,
@@ -107,9 +119,9 @@ FAMILIES = (ANIMA, HUNYUAN, LUMINA, SD3, FLUX, SDXL, SD)
 """Those whose own options say more come first: Lumina has an ae as well, and Hunyuan's is a FLUX by its noise."""
 
 SCRIPTS = {
-    script: None if script == family.scripts[0] else family.scripts[0]
+    script: network_trainer
     for family in (FLUX, SDXL, SD, SD3, LUMINA, ANIMA, HUNYUAN)
-    for script in family.scripts
+    for script, network_trainer in family.trainers.items()
 }
 """Each script that has a door, and the network trainer of its family if it is a full fine-tune."""
 
@@ -121,6 +133,8 @@ def guess_script(options: Mapping[str, Any]) -> str:
     if family is None:
         raise SgaError("which trainer is this for? Add --script, such as --script sdxl_train_network.py")
     network_trainer, *fine_tunes = family.scripts
+    if options.get(_WORD) and family.inversion:
+        return family.inversion
     if options.get("network_module"):
         return network_trainer
     if not fine_tunes:
@@ -137,9 +151,10 @@ def _family_of_checkpoint(file: Path) -> Family | None:
 
 def needed_options(script: str, args: argparse.Namespace) -> list[str]:
     """The options that a script cannot start without. script: one of SCRIPTS. args: the host's."""
-    family = next(family for family in FAMILIES if script in family.scripts)
+    family = next(family for family in FAMILIES if script in family.trainers)
     without = ("clip_l",) if getattr(args, "model_type", "") == "chroma" else ()  # Chroma has none
-    return [option for option in family.needed if option not in without]
+    word = [_WORD] if script == family.inversion else []
+    return [option for option in family.needed if option not in without] + word
 
 
 def family_of(args: argparse.Namespace) -> Family:
@@ -161,23 +176,9 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
     if config.flow_snr_weight and family.modulation == SNR_GAMMA:
         raise SgaError("sga_flow_snr_weight is for flow-matching models; this one has sga_snr_gamma without it")
     _check_other_weights(config, args)
-    if config.timestep_shift_form == UPSTREAM:
-        mode = getattr(args, "timestep_sampling", None)
-        if mode not in NORMAL_MODES:
-            reason = f"timestep_sampling={mode} has no such z" if mode else f"{family.name} has no sigmoid_scale"
-            raise SgaError(
-                f"sga_timestep_shift_form=upstream is sigmoid(s*(z + Delta)), and {reason}: use logit, which fits "
-                f"every mode, or one of {', '.join(NORMAL_MODES)} where the script has them"
-            )
-    used = [family.modulation, *([SNR_GAMMA] if config.flow_snr_weight else [])]
-    for name in used:
-        table = getattr(config, name)
-        if table and not set(table) & set(config.granularities):
-            raise SgaError(
-                f"{family.name} is modulated by sga_{name}, which names none of {','.join(config.granularities)}: "
-                f"write it for them, such as --sga_{name} {','.join(f'{label}:5' for label in config.granularities)}, "
-                "or set --sga_modulation=false"
-            )
+    check_form(config, getattr(args, "timestep_sampling", None), family.name, NORMAL_MODES)
+    for name in (family.modulation, *([SNR_GAMMA] if config.flow_snr_weight else [])):
+        check_table(config, name, family.name)
 
 
 def check_path(config: SgaConfig, args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Seams: when the host has parsed its arguments and made its data, the run begins.
 
 `prepare_accelerator(args)` is the first function that every script calls with its arguments, between making the dataset
-and loading models.
+and loading models; textual inversion makes the dataset after both.
 """
 
 import argparse

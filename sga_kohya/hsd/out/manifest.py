@@ -111,7 +111,7 @@ def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, de
                 # A detector may well answer in NumPy's numbers, which json refuses.
                 box=[int(edge) for edge in crop.box.as_list()],
                 score=None if crop.score is None else float(crop.score),
-                detector=None if crop.score is None else REVIEW if crop.drawn else detector,
+                detector=None if crop.score is None else REVIEW if crop.drawn else crop.detector or detector,
                 label=crop.label,
                 scale=None if crop.scale is None else round(crop.scale, 4),
                 upscaled=crop.kept and crop.scale is not None and crop.scale > 1,

@@ -88,8 +88,9 @@ class OutputFolder:
         return sha256(path) not in {*self.ledger.written[file].split(), *written}
 
     def as_written(self, file: str) -> str:
-        """The digest that an earlier run wrote a file with, the last one where there are several."""
-        return self.ledger.written[file].split()[-1]
+        """The digest that an earlier run wrote a file with: the last one where there are several, "" where none is
+        recorded."""
+        return (["", *self.ledger.written[file].split()])[-1]
 
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""

@@ -51,7 +51,10 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
 def _lead(config: HsdConfig) -> str:
     mode = "each photo is one region" if config.mode == "whole" else "regions are what the detector finds in a photo"
     levels = ", ".join(f"{level.name} up to {level.resolution}²" for level in config.levels)
-    return f"Detector {config.detector}; {mode}; {levels} pixels."
+    own = "".join(f"; {level.name} by {level.detector}" for level in config.levels if level.detector)
+    least = ", ".join(f"{level.min_detail:g} for {level.name}" for level in config.finer if level.min_detail)
+    gate = f" Left out where even the richest part has less detail than {least} (grey levels)." if least else ""
+    return f"Detector {config.detector}{own}; {mode}; {levels} pixels.{gate}"
 
 
 def _numbers(tally: Tally) -> Iterator[tuple[str, str]]:
@@ -69,7 +72,8 @@ def _numbers(tally: Tally) -> Iterator[tuple[str, str]]:
 
 
 def _in_words(level: LevelTally) -> str:
-    return f"{level.kept:,}" + (f", {level.upscaled / level.kept:.0%} enlarged" if level.upscaled else "")
+    share = f", {level.upscaled / level.kept:.0%} enlarged by {level.enlargement:.2f}×" if level.upscaled else ""
+    return f"{level.kept:,}{share}"
 
 
 def _bars(rows: Iterable[tuple[str, int, int, str]]) -> list[tuple[str, float, float, str]]:

@@ -103,7 +103,7 @@ def _crop(row: Row) -> Crop:
     box, size = Box(*(row.box or ())), (row.size[0], row.size[1]) if row.size else None
     drawn = bool(row.decided) and row.detector == REVIEW
     reason = None if row.decided and size else row.reason
-    return Crop(row.granularity, box, row.score, row.scale, size, row.label, reason, drawn=drawn)
+    return Crop(row.granularity, box, row.score, row.scale, size, row.label, row.detector or "", reason, drawn=drawn)
 
 
 class Album:

@@ -15,7 +15,8 @@ own. Places of levels that the settings do not have wait until these have them a
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sga_kohya.hsd.cut.decompose import ITS_OWN, SURPLUS, Crop, Region, adapt
+from sga_kohya.hsd.cut.crop import Crop
+from sga_kohya.hsd.cut.decompose import ITS_OWN, SURPLUS, Region, adapt
 from sga_kohya.hsd.cut.geometry import Box, Size, containment, intersection, iou
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.review.decisions import WHOLE_PHOTO, Place

@@ -55,7 +55,13 @@ def _folder(level: Level, dataset: Dataset) -> str:
           resolution: {dataset.resolution}
           num_repeats: {level.repeats}
           cache_latents_to_disk: true
-"""
+{_masks(level)}"""
+
+
+def _masks(level: Level) -> str:
+    if level.masks:
+        return f"          mask_path: {quoted(level.masks)}\n"
+    return "          alpha_mask: true\n" if level.alpha else ""
 
 
 def _use(file: Path, masked: bool) -> list[str]:

@@ -20,10 +20,20 @@ def _directory(level: Level) -> str:
     return f"""[[directory]]
 path = {quoted(level.folder)}
 num_repeats = {level.repeats}
-# Width, height, frames. One size an aspect ratio, from tall to wide: diffusion-pipe finds them by their place.
+{_masks(level)}# Width, height, frames. One size an aspect ratio, tall to wide: diffusion-pipe finds them by place.
 size_buckets = [
 {buckets}]
 """
+
+
+def _masks(level: Level) -> str:
+    if level.masks:
+        return f"mask_path = {quoted(level.masks)}\n"
+    return (
+        "# diffusion-pipe takes no mask from a picture's transparency: all of each slice counts.\n"
+        if level.alpha
+        else ""
+    )
 
 
 def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:
