@@ -128,11 +128,20 @@ def assemble_region(coarsest: Crop, config: HsdConfig, image: np.ndarray, *found
     image: the whole photo. found: per finer level, the detections in pixels of the coarsest crop's frame.
     """
     frame = coarsest.box
+    tried: dict[Detection, Crop] = {}
+
+    def crop_of(detection: Detection, level: LevelConfig, rooms: Sequence[Box] = (frame,)) -> Crop:
+        """Once for each detection, unless it has to lie in less room than before."""
+        known = tried.get(detection)
+        room = next(room for room in rooms if detection.box.inside(room))
+        if known is None or not (known.kept and known.box.inside(room)):
+            tried[detection] = make_crop(detection, rooms, level, config, image)
+        return tried[detection]
+
     choices = {}
     for level, detections in zip(config.finer, found, strict=True):
-        tried = partial(crop_of, rooms=(frame,), level=level, config=config, image=image)
         placed = _placed(frame, level, detections)
-        choices[level.name] = choose(placed, config.duplicate_overlap, level.max_slices, tried)
+        choices[level.name] = choose(placed, config.duplicate_overlap, level.max_slices, partial(crop_of, level=level))
     boxes = nested({name: choice.chosen for name, choice in choices.items()})
     boxes[config.coarsest.name] = [Detection(frame, 1.0, config.coarsest.name)]
     redundant = redundancies(boxes, config)
@@ -140,9 +149,7 @@ def assemble_region(coarsest: Crop, config: HsdConfig, image: np.ndarray, *found
     for level in config.finer:
         rooms = (*(crop.box for crop in reversed(crops) if crop.kept and crop.level != level.name), frame)
         crops += [
-            _discard(detection, redundant[detection])
-            if detection in redundant
-            else crop_of(detection, rooms, level, config, image)
+            _discard(detection, redundant[detection]) if detection in redundant else crop_of(detection, level, rooms)
             for detection in boxes[level.name]
         ]
         crops += choices[level.name].discards
@@ -153,7 +160,7 @@ def assemble_region(coarsest: Crop, config: HsdConfig, image: np.ndarray, *found
     return Region((coarsest, *crops), tuple(seen for detections in found for seen in _inside(frame, detections)))
 
 
-def crop_of(
+def make_crop(
     detection: Detection, rooms: Sequence[Box], level: LevelConfig, config: HsdConfig, image: np.ndarray
 ) -> Crop:
     """The crop of a detection, discarded where it is too small or a filter has a reason.
@@ -257,7 +264,8 @@ def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, 
     box that is a little too small for that.
     """
     box = _roomy(detection.box, bounds, min_size) if level.own_scale else detection.box
-    scales = {size: _scale(framed_size(box.size, bounds.size, size), size) for size in level.targets(min_size)}
+    own, room = box.size, bounds.size
+    scales = {size: _scale(framed_size(own, room, size), size) for size in level.targets(min_size)}
     reachable = [size for size, scale in scales.items() if scale <= level.tau_up]
     if not reachable:
         size, scale = min(scales.items(), key=lambda pair: pair[1])

@@ -35,7 +35,7 @@ SHRINK = 0.58
 SPREAD = (0.68, 0.84, 1.0, 1.1, 1.2)
 """Sides of a level's windows over the level's own."""
 ASPECTS = (0.6, 0.75, 1.0, 1.33, 1.67)
-STEP = 4
+STEP = 6
 """Pixels of the map between windows of the first level that is sought; half of it for those inside of it."""
 INNER = 1.25
 """Least side of a window over that of the finer windows inside of it."""

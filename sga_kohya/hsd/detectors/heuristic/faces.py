@@ -15,6 +15,8 @@ import numpy as np
 from sga_kohya.hsd.cut.geometry import Box
 
 FACE, EYE = "haarcascade_frontalface_alt2.xml", "haarcascade_eye.xml"
+SMALLEST = 28
+"""Pixels of the copy: smaller faces are in the background, and looking for them takes twice the time."""
 EYES = (120, 72)
 """Size that the upper part of a face is scaled to before eyes are sought in it."""
 AROUND = (0.15, 0.3, 0.15, 0.2)
@@ -42,7 +44,9 @@ class Faces:
 
         pixels: the photo itself, in which a face's eyes are sought.
         """
-        found = self._face.detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 1.2, 2, minSize=(20, 20))
+        found = self._face.detectMultiScale(
+            cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 1.2, 2, minSize=(SMALLEST, SMALLEST)
+        )
         zoom = pixels.shape[1] / picture.shape[1]
         faces = [tuple(int(value * zoom) for value in face) for face in found]
         heads = [head_of(face, pixels.shape) for face in faces if self._has_eyes(face, pixels)]

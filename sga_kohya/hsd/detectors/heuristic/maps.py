@@ -60,7 +60,7 @@ def unlike_border(lab: np.ndarray) -> np.ndarray:
 def fine_detail(lightness: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What is in focus: the finest differences, those of the sharpest edges cut off, pooled. In [0, 1]."""
     fine = cv2.resize(np.abs(lightness - blur(lightness, 1.0)), size, interpolation=cv2.INTER_AREA)
-    return to_unit(blur(np.minimum(fine, np.percentile(fine, 97)), max(size) / 50))
+    return to_unit(blur(np.minimum(fine, percentile(fine, 97)), max(size) / 50))
 
 
 def skin(picture: np.ndarray) -> np.ndarray:
@@ -94,8 +94,13 @@ def _mahalanobis(lab: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def to_unit(values: np.ndarray) -> np.ndarray:
     """Scaled to [0, 1], a few outliers cut off; all 0 where there is only rounding error to amplify."""
-    high = float(np.percentile(values, 99.5))
+    high = percentile(values, 99.5)
     return np.clip(values / high, 0, 1) if high > 1e-3 else np.zeros_like(values)
+
+
+def percentile(values: np.ndarray, share: float) -> float:
+    """By every fourth value: maps are smooth, and sorting them is what takes time."""
+    return float(np.percentile(values[::2, ::2], share))
 
 
 def blur(values: np.ndarray, sigma: float) -> np.ndarray:

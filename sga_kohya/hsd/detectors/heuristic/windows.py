@@ -15,7 +15,7 @@ REACH = 0.45
 """How far an edge may move, over the window's side."""
 QUIET = 0.3
 """Share of what is cut at an edge below which a place beyond it is a better one."""
-PROMISING = 2000
+PROMISING = 1000
 """Windows, the best, among which those are sought that overlap little."""
 BEYOND = 0.5
 
@@ -92,7 +92,8 @@ def suppress_overlaps(windows: np.ndarray, values: np.ndarray, limit: int) -> li
     windows: (n, 4), values: (n,). Of two windows that share more than half of the smaller one the better is taken.
     """
     kept: list[int] = []
-    left = np.argsort(-values, kind="stable")[:PROMISING]
+    left = np.argpartition(-values, PROMISING)[:PROMISING] if len(values) > PROMISING else np.arange(len(values))
+    left = left[np.lexsort((left, -values[left]))]
     while len(left) and len(kept) < limit:
         kept.append(int(left[0]))
         window, others = windows[left[0]], windows[left]
