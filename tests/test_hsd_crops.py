@@ -250,9 +250,9 @@ def test_options_of_several_detectors_stand_behind_their_names(two):
         "vlm": {"endpoint": "http://x", "labels.micro": "eye"},
         "heuristic": {"a": 1},
     }
-    with pytest.raises(SgaError, match="detector heuristic: no option colour"):
+    with pytest.raises(SgaError, match="detector heuristic: colour is unknown"):
         make_detector(HsdConfig(detector="first,heuristic", detector_options={"heuristic.colour": "red"}), Path())
-    with pytest.raises(SgaError, match="detector first: no option colour"):
+    with pytest.raises(SgaError, match="detector first: colour is unknown"):
         make_detector(HsdConfig(detector="first,heuristic", detector_options={"colour": "red"}), Path())
 
 

@@ -12,6 +12,7 @@ from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, Options, View,
 from sga_kohya.hsd.cut.decompose import Crop, Region, choose, decompose, render
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.kits import make_detector
+from sga_kohya.kit import values
 
 LEVELS = (LevelConfig("macro", 512, tau_up=1.0), LevelConfig("meso", 512), LevelConfig("micro", 512))
 
@@ -203,7 +204,12 @@ def test_one_s_own_detector_plugs_in_by_name_and_reads_its_options(monkeypatch):
     asked = {}
 
     def create(options: Options, photos: Path) -> Fixed:
-        asked.update(n=options.whole("n", 2), levels=options.levels, detected=options.detected, device=options.device)
+        asked.update(
+            n=options.read("n", values.whole(1), 2),
+            levels=options.levels,
+            detected=options.detected,
+            device=options.device,
+        )
         options.finish()
         return Fixed()
 
@@ -214,7 +220,7 @@ def test_one_s_own_detector_plugs_in_by_name_and_reads_its_options(monkeypatch):
     assert asked == {"n": 7, "levels": names, "detected": names[1:], "device": "cpu"}
     make_detector(replace(config, mode="split"), Path())
     assert asked["detected"] == names, "regions are looked for"
-    with pytest.raises(SgaError, match="detector fixed: no option m, use one of n"):
+    with pytest.raises(SgaError, match="detector fixed: m is unknown: did you mean n"):
         make_detector(replace(config, detector_options={"m": 7}), Path())
     with pytest.raises(ValueError, match="already registered"):
         register_detector("fixed", create)
