@@ -332,11 +332,12 @@ def test_a_photo_of_people_is_cut_without_cutting_a_face():
     assert all(face.inside(crop.box) for crop in kept(region))
 
 
-def test_without_opencv_s_cascades_it_goes_by_what_stands_out(monkeypatch):
+def test_without_opencv_s_cascades_it_goes_by_what_stands_out_and_says_so(monkeypatch, capsys):
     data = pytest.importorskip("skimage.data")
     monkeypatch.setattr("sga_kohya.hsd.detectors.heuristic.faces.Faces.available", staticmethod(lambda: False))
     found = make_detector(HsdConfig(), Path()).detect([view(data.astronaut())], "micro")[0]
-    assert found and all(detection.label == "" for detection in found)
+    assert found and found[0].score == 1.0
+    assert "faces are not looked for, as OpenCV" in capsys.readouterr().err
 
 
 def test_what_has_no_eyes_is_no_face():

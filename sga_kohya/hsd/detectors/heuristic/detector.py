@@ -4,10 +4,12 @@ It knows no classes and needs no weights. It is a default to start from, not a s
 slices are marked "heuristic" in the manifest so that they can be told apart later.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from sga_kohya.hsd.cut.geometry import Box
@@ -39,9 +41,11 @@ STEP = 6
 """Pixels of the map between windows of the first level that is sought; half of it for those inside of it."""
 INNER = 1.25
 """Least side of a window over that of the finer windows inside of it."""
-MOST = 0.75
-"""Share of what it lies in that a window may cover by having its edges moved."""
+MOST, MOST_DETAIL = 0.75, 0.65
+"""Share of the view, and for finer levels of the window around, that one may cover by having its edges moved: no two
+levels should show the same."""
 CANDIDATES = 8
+REMEDY = 'pip install "opencv-python<5", or a --detector that knows people'
 SUBJECT = {"floor": 45, "area": 0.9, "cut": 0.6, "heads": 3.0}
 DETAIL = {"floor": 56, "area": 0.55, "cut": 0.8, "above": 1.2}
 """floor: percentile of the map that counts as nothing. area, cut: costs. heads: how much a likely head adds to the
@@ -138,14 +142,16 @@ class HeuristicDetector:
         found = scores(values, windows, bounds, settings["area"], settings["cut"]) + head_bonus(windows, look.heads)
         subject = above_floor(look.maps.subject, SUBJECT["floor"])
         chosen = suppress_overlaps(windows, found, CANDIDATES)
-        return [(_settled(subject, windows[i], bounds, look.heads), float(found[i])) for i in chosen]
+        most = (MOST if rank <= 1 else MOST_DETAIL) * room[0] * room[1]
+        return [(_settled(subject, windows[i], bounds, most, look.heads), float(found[i])) for i in chosen]
 
 
-def _settled(subject: np.ndarray, window: np.ndarray, bounds: Bounds, heads: Sequence[tuple[float, ...]]) -> Bounds:
-    """Its edges moved to where they cut less, one by one, unless that cuts a head or leaves too little out."""
+def _settled(
+    subject: np.ndarray, window: np.ndarray, bounds: Bounds, most: float, heads: Sequence[tuple[float, ...]]
+) -> Bounds:
+    """Its edges moved to where they cut less, one by one, unless that cuts a head or makes it larger than `most`."""
     x0, y0, x1, y1 = map(int, window)
     settled: Bounds = (x0, y0, x1, y1)
-    most = MOST * areas(np.array([bounds]))[0]
     for edge, place in quiet_edges(subject, settled, bounds):
         moved = np.array(settled)
         moved[edge] = place
@@ -217,4 +223,9 @@ def _scaled(window: Bounds, zoom: tuple[float, float], size: tuple[int, int]) ->
 
 def create(options: Options, photos: Path) -> HeuristicDetector:
     options.finish()  # it has none
+    if not Faces.available():
+        print(
+            f"heuristic: faces are not looked for, as OpenCV {cv2.__version__} has no cascades: {REMEDY}",
+            file=sys.stderr,
+        )
     return HeuristicDetector(options.levels, options.smallest)
