@@ -294,6 +294,30 @@ def test_a_box_that_is_only_moved_keeps_its_size():
     assert cut(replace(place, level="meso"), (400, 400), config) is None
 
 
+def test_what_was_seen_is_cut_to_the_pixel_also_where_a_level_would_take_in_more():
+    level = LevelConfig("micro", 256, tau_up=1.25, own_scale=True)
+    config = HsdConfig((LEVELS[0], level), min_size=256)
+    small = Place("k", "micro", None, Box(30, 40, 240, 250))
+    shown = cut(small, (400, 400), config)
+    assert shown.size == (256, 256) and shown.box.size == (256, 256), "no upscale, but more of the surroundings"
+    again = cut(replace(small, box=shown.box, size=shown.size), (400, 400), config)
+    assert (again.box, again.size) == (shown.box, shown.size)
+    enlarged = replace(small, size=(256, 256))
+    assert cut(enlarged, (400, 400), config).box == small.box, "as it was before the level had a scale of its own"
+    macro = Place("k", "macro", None, Box(0, 0, 250, 188), (256, 192))
+    assert cut(macro, (250, 188), replace(config, min_size=64)).kept, "a whole photo may be enlarged by a little"
+
+
+def test_a_kept_strip_of_a_long_photo_has_the_seat_of_the_strip_that_is_now_nearest():
+    config = HsdConfig(LEVELS, min_size=64)
+    strips = [Box(0, 0, 384, 256), Box(0, 300, 384, 556), Box(0, 900, 384, 1156)]
+    found = [Region((Crop("macro", box, None, 1.0, (384, 256)),)) for box in strips]
+    place = Place("k", "macro", Box(0, 500, 384, 756), Box(0, 500, 384, 756), (384, 256))
+    regions = obey(found, [place], (384, 1200), config)
+    kept = [[crop.box for crop in region.crops if crop.kept] for region in regions]
+    assert kept == [[strips[0]], [place.box], [strips[2]]]
+
+
 def test_a_discard_can_be_taken(photos, out, detector):
     detector.found["meso"] = [MESO, Box(20, 100, 148, 292)]
     config = another(meso=detector.found["meso"])

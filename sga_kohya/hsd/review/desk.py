@@ -197,7 +197,8 @@ def pinned(picture: Picture, place: Place) -> Json:
         raise Refused(400, (crop and crop.reason) or "There is no such level here, or nothing of the box.")
     anchor = place.anchor.as_list() if place.anchor else None
     whose = {"level": place.level, "place": place.key, "anchor": anchor}
-    return {**whose, "box": place.box.as_list(), "size": crop.size}
+    # The frame and not what was drawn: it is what the person has seen.
+    return {**whose, "box": crop.box.as_list(), "size": crop.size}
 
 
 def drawn(request: Request, photo: Size, place: Place | None = None) -> Place:

@@ -16,11 +16,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sga_kohya.hsd.cut.crop import Crop
-from sga_kohya.hsd.cut.decompose import ITS_OWN, SURPLUS, Region, adapt
+from sga_kohya.hsd.cut.decompose import A_LITTLE, ITS_OWN, SURPLUS, Region, adapt
 from sga_kohya.hsd.cut.geometry import Box, Size, containment, intersection, iou
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.review.decisions import WHOLE_PHOTO, Place
-from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 
 REJECTED, MOVED = "rejected", "moved"
 """Kinds of discards that a person has made. Such crops keep their size, so that an undo can show them again."""
@@ -44,12 +44,21 @@ def cut(place: Place, photo: Size, config: HsdConfig, label: str = "") -> Crop |
     box = place.box.clipped(bounds) if place.box else None
     if level is None or box is None:
         return None
-    found = Detection(box, 1.0, level.name, label)
-    if place.size in level.targets(config.min_size):
-        same = adapt(found, bounds, replace(level, sizes=(place.size,)), config.min_size, 1.0)
-        if same.kept:
-            return replace(same, decided=place.key, drawn=True)
-    return replace(adapt(found, bounds, level, config.min_size, 1.0), decided=place.key, drawn=True)
+    if level is config.coarsest:
+        level = replace(level, tau_up=max(level.tau_up, A_LITTLE))
+    seen = _as_seen(box, place.size, level, config) if box == place.box else None
+    crop = seen or adapt(Detection(box, 1.0, level.name, label), bounds, level, config.min_size, 1.0)
+    return replace(crop, label=label, decided=place.key, drawn=True)
+
+
+def _as_seen(frame: Box, size: Size | None, level: LevelConfig, config: HsdConfig) -> Crop | None:
+    """The very frame that was shown, where the level still has its size and may enlarge it so much; else None."""
+    if size is None or size not in level.targets(config.min_size):
+        return None
+    scale = max(size[0] / frame.width, size[1] / frame.height)
+    # A frame's sides are rounded, each by half a pixel at most.
+    alike = abs(frame.width * size[1] - frame.height * size[0]) <= sum(size) / 2
+    return Crop(level.name, frame, 1.0, scale, size) if alike and scale <= level.tau_up else None
 
 
 @dataclass
@@ -139,18 +148,23 @@ def _one_less(new: Seat, seats: Sequence[Seat], anchored: Collection[str], confi
 def _region_of(crop: Crop, place: Place, seats: Sequence[Seat], config: HsdConfig) -> int:
     """The region that a pinned crop belongs to, by number; a new one where there is none for it."""
     if crop.level == config.coarsest.name:
-        return _region_of_the_coarsest(place, seats, config)
+        return _region_of_the_coarsest(crop, place, seats, config)
+    return _nearest(crop.box, seats)
+
+
+def _nearest(box: Box, seats: Sequence[Seat]) -> int:
+    """The region that shares most with a box."""
     frames = {seat.region: seat.crop.box for seat in reversed(seats)}  # of each region, its first crop's
-    return max(sorted(frames), key=lambda number: intersection(frames[number], crop.box), default=0)
+    return max(sorted(frames), key=lambda number: intersection(frames[number], box), default=0)
 
 
-def _region_of_the_coarsest(place: Place, seats: Sequence[Seat], config: HsdConfig) -> int:
-    """Where its slice was taken out; in whole-image mode the only one; else, and for an added box, a new one."""
+def _region_of_the_coarsest(crop: Crop, place: Place, seats: Sequence[Seat], config: HsdConfig) -> int:
+    """Where its slice was taken out; in whole-image mode the nearest; else, and for an added box, a new one."""
     emptied = [seat.region for seat in seats if seat.crop.decided == place.key]
     if emptied:
         return emptied[0]
     if place.anchor and config.mode == "whole" and seats:
-        return seats[0].region
+        return _nearest(crop.box, seats)
     return 1 + max((seat.region for seat in seats), default=-1)
 
 

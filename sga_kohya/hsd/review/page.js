@@ -86,9 +86,10 @@ async function tell() {
 }
 function told(found) {
   if (!found) return;
-  $("next").hidden = !found.waiting;
-  $("next").firstElementChild.textContent = `${found.waiting} photo${found.waiting === 1 ? " waits" : "s wait"} for the next run:`;
-  $("next").querySelector("code").textContent = ABOUT.command;
+  // Always one line: what appears or goes must not move what a person is about to click.
+  $("next").firstElementChild.textContent = !found.waiting ? "Nothing waits for the next run." : `${found.waiting} photo${found.waiting === 1 ? " waits" : "s wait"} for the next run:`;
+  $("next").querySelector("code").textContent = found.waiting ? ABOUT.command : "";
+  $("next").querySelector("button").hidden = !found.waiting;
 }
 function where() {
   const place = roots.indexOf(current);
