@@ -7,6 +7,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,3 +399,16 @@ def test_captions_tell_the_scale_only_where_the_cell_says_so(finished):
     plain, telling = (study.Split(domain, finished.ground("dit"), TINY, 0, scale) for scale in (False, True))
     assert set(plain.held.captions["chosen"]) == {"animals"}
     assert set(telling.held.captions["chosen"]) == {"animals, whole", "animals, part", "animals, detail"}
+
+
+def test_the_readme_says_what_the_kept_page_says():
+    root = Path(__file__).parents[1]
+    kept = (root / "examples" / "evidence" / "README.md").read_text(encoding="utf-8")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    said = re.search(r"<!-- evidence: (\S+) -->\n(.*?)<!-- /evidence -->", readme, re.DOTALL)
+    assert said is not None and said.group(1) == "examples/evidence/README.md"
+    verdict = r"^\| (\d\. [^|]+) \|.*\*\*(supported|not supported|not decided)\*\*"
+    found = dict(re.findall(verdict, kept, re.MULTILINE))
+    assert dict(re.findall(verdict, said.group(2), re.MULTILINE)) == found and len(found) == 6
+    count = re.search(r"(\d+) runs of", kept)
+    assert count is not None and f"{count.group(1)} fine-tunings" in readme
