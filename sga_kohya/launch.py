@@ -12,15 +12,14 @@ from pathlib import Path
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.door import open_door
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
-from sga_kohya.kit.cli import errors_in_one_line, run_command
 from sga_kohya.kit.hints import closest
 from sga_kohya.options import asks_for_help, read_options
 
 NAME = "sga_kohya"
-_INTERRUPTED = "what was saved is whole; --resume FOLDER goes on from a saved state"
 
 
 def run(script: str, argv: Sequence[str] | None = None) -> None:
@@ -38,16 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _start(script: str | None, argv: list[str]) -> None:
-    """The host's own errors stay tracebacks, be they of files; ours end in one line, before it starts and in it."""
-
-    def body() -> None:
-        with errors_in_one_line(NAME):
-            prepared = _prepare(script, argv) if script else _prepare(*_script_among(argv))
-        _run(*prepared)
-
-    status = run_command(NAME, body, _INTERRUPTED, kinds=(SgaError,))
-    if status:
-        sys.exit(status)
+    open_door(NAME, lambda: _prepare(script, argv) if script else _prepare(*_script_among(argv)), _run)
 
 
 def _script_among(argv: list[str]) -> tuple[str, list[str]]:
@@ -104,9 +94,10 @@ def _prepare(script: str, argv: list[str]) -> tuple[SgaConfig, Checkout, Path, l
     return config, checkout, path, argv
 
 
-def _run(config: SgaConfig, checkout: Checkout, path: Path, argv: list[str]) -> None:
+def _run(prepared: tuple[SgaConfig, Checkout, Path, list[str]]) -> None:
     from sga_kohya.hosts.sd_scripts.install import install_for  # only now, because it imports torch
 
+    config, checkout, path, argv = prepared
     with install_for(config, checkout, path.name):
         sys.argv = [str(path), *argv]
         runpy.run_path(str(path), run_name="__main__")

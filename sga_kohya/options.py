@@ -10,13 +10,22 @@ from sga_kohya.kit.toml_file import merge_sections, read_toml
 HOST = "sd-scripts"
 
 
-def read_options(argv: Sequence[str]) -> dict[str, Any]:
+def read_options(argv: Sequence[str], host: str = HOST) -> dict[str, Any]:
     """Every `--name value` of a command line over every key of the TOML it names, as the host merges them.
 
     A bare switch is True, several values are a list, everything else from the command line is a string. A key of ours
     that stands where the host would not read it is there under its dotted path, such as "sga.tuples".
     Raises SgaError when the TOML named by --config_file is missing or cannot be parsed.
     """
+    given = words_of(argv)
+    config_file = given.get("config_file")
+    # With --output_config the host writes that file instead of reading it.
+    reads = config_file and "output_config" not in given
+    return {**(_read_config(str(config_file), host) if reads else {}), **given}
+
+
+def words_of(argv: Sequence[str]) -> dict[str, Any]:
+    """Every `--name value` of a command line alone; see read_options."""
     words: dict[str, Any] = {}
     name = ""
     for word in argv:
@@ -27,16 +36,12 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
             words[name] = [value] if equals else []
         elif name:
             words[name].append(word)
-    given = {name: (True if not v else v[0] if len(v) == 1 else v) for name, v in words.items()}
-    config_file = given.get("config_file")
-    # With --output_config the host writes that file instead of reading it.
-    reads = config_file and "output_config" not in given
-    return {**(_read_config(str(config_file)) if reads else {}), **given}
+    return {name: (True if not v else v[0] if len(v) == 1 else v) for name, v in words.items()}
 
 
-def _read_config(name: str) -> dict[str, Any]:
+def _read_config(name: str, host: str) -> dict[str, Any]:
     path = Path(name if name.endswith(".toml") else name + ".toml")
-    tables = read_toml(path, f"--config_file {name}", HOST)
+    tables = read_toml(path, f"--config_file {name}", host)
     return {**merge_sections(tables), **dict(_out_of_reach(tables))}
 
 

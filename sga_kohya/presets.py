@@ -87,13 +87,9 @@ def _next_step(target: Path) -> str:
         return f"put your own words into it, and name it in your preset: sample_prompts = {toml_string(str(target))}"
     if module is None:
         return f"fill in its folders, and name it in your preset: dataset_config = {toml_string(str(target))}"
-    if module.startswith(_MUSUBI):
-        return (
-            f"fill in the paths in {target} (sample_prompts too), run the two commands at its top that cache, then\n"
-            f"  accelerate launch -m {module} --config_file {path}"
-        )
+    caches = ", run the two commands at its top that cache" if module.startswith(_MUSUBI) else ""
     return (
-        f"fill in the paths in {target} (sample_prompts too), then\n  python -m sga_kohya.doctor {path}\n"
+        f"fill in the paths in {target} (sample_prompts too){caches}, then\n  python -m sga_kohya.doctor {path}\n"
         f"  accelerate launch -m {module} --config_file {path}"
     )
 

@@ -19,9 +19,19 @@ FLAGS += ["--remote-allow-origins=*", "--disable-dev-shm-usage"]
 
 
 class Page:
-    def __init__(self, socket: Any) -> None:
-        self.socket, self.number = socket, 0
+    def __init__(self, address: str, target: str) -> None:
+        """address: of the browser, HOST:PORT. target: the tab."""
+        import websocket
+
+        self.address, self.number = address, 0
+        self.socket = websocket.create_connection(f"ws://{address}/devtools/page/{target}", timeout=60)
         self.complaints: list[str] = []
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def another(self) -> "Page":
+        """A new tab of the same browser."""
+        return Page(self.address, self.call("Target.createTarget", url="about:blank")["targetId"])
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self.number += 1
@@ -41,6 +51,7 @@ class Page:
         return result["result"].get("value")
 
     def open(self, url: str) -> None:
+        self.call("Page.bringToFront")  # a tab behind another one draws nothing
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -65,16 +76,25 @@ class Page:
 
     def drag(self, source: str, target: str) -> None:
         """Both must be in view."""
-        x, y = self.middle(source)
-        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
+        start = self.middle(source)
         box = self.run(
             f"(() => {{ const b = document.querySelector({json.dumps(target)}).getBoundingClientRect();"
             "return [b.x + b.width / 2, b.y + b.height / 2] })()"
         )
+        self.hold(start, (box[0], box[1]))
+        self.release((box[0], box[1]))
+
+    def hold(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press at one place and move to another."""
+        (x, y), (to_x, to_y) = start, end
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
         for part in (0.3, 0.7, 1.0):
-            place = {"x": x + (box[0] - x) * part, "y": y + (box[1] - y) * part}
+            place = {"x": x + (to_x - x) * part, "y": y + (to_y - y) * part}
             self.call("Input.dispatchMouseEvent", type="mouseMoved", button="left", buttons=1, **place)
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=box[0], y=box[1], button="left", clickCount=1)
+
+    def release(self, place: tuple[float, float]) -> None:
+        x, y = place
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
 
     def key(self, key: str) -> None:
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
@@ -96,9 +116,7 @@ def chromium(folder: Path, *flags: str) -> Iterator[Page]:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium on the PATH: the page was not clicked through; apt-get install chromium")
-    websocket = pytest.importorskip(
-        "websocket", reason="websocket-client drives chromium; pip install websocket-client"
-    )
+    pytest.importorskip("websocket", reason="websocket-client drives chromium; pip install websocket-client")
     profile = folder / "chromium"
     command = [browser, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -115,12 +133,9 @@ def chromium(folder: Path, *flags: str) -> Iterator[Page]:
             if pages:
                 break
             time.sleep(0.05)
-        socket = websocket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=60)
-        page = Page(socket)
-        for domain in ("Page", "Runtime", "Log"):
-            page.call(f"{domain}.enable")
+        page = Page(f"127.0.0.1:{port}", pages[0]["id"])
         yield page
-        socket.close()
+        page.socket.close()
     finally:
         process.terminate()
         process.wait(20)

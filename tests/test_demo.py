@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-SECTIONS = ("groups", "plan", "noise", "loss", "samples", "limits", "runs", "next")
+from . import demo_picture
+from .evaluate_browser import chromium
+
+SECTIONS = ("groups", "plan", "noise", "cosines", "loss", "samples", "limits", "study", "runs", "next")
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,10 @@ def report(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     return out / "report.html", done.stdout
+
+
+def test_says_how_long_it_takes_before_it_begins(report):
+    assert report[1].startswith("This takes ")
 
 
 def test_says_where_the_report_is(report):
@@ -37,12 +44,12 @@ def test_page_is_complete_and_self_contained(report):
 def test_numbers_agree(report):
     page = report[0].read_text(encoding="utf-8")
     facts = json.loads(re.search(r'id="facts">(.*?)</script>', page, re.DOTALL).group(1))
-    baseline, sga = facts["baseline"], facts["sga"]
-    assert baseline["forward_passes"] == sga["forward_passes"] > 0
-    assert baseline["forward_passes"] % facts["slices"] == 0
-    assert baseline["steps"] == baseline["model_calls"] == sga["steps"]
-    assert sga["model_calls"] == 3 * sga["steps"]
-    assert f"<td>{sga['forward_passes']:,}</td>" * 2 in page
+    small, control, sga = facts["small batches"], facts["equal batches"], facts["sga"]
+    assert small["forward_passes"] == control["forward_passes"] == sga["forward_passes"] > 0
+    assert sga["forward_passes"] % facts["slices"] == 0
+    assert control["steps"] == control["model_calls"] == sga["steps"]
+    assert sga["model_calls"] == small["model_calls"] == small["steps"] == 3 * sga["steps"]
+    assert f"<td>{sga['forward_passes']:,}</td>" * 3 in page
     manifest = (report[0].parent / "slices" / "sga_manifest.jsonl").read_text().splitlines()
     assert facts["slices"] == sum(json.loads(line)["file"] is not None for line in manifest)
 
@@ -59,6 +66,12 @@ def test_headless_chromium_opens_it_without_complaint(report, tmp_path):
     assert ":CONSOLE" not in done.stderr
     assert all(f'<section id="{name}">' in done.stdout for name in SECTIONS)
     assert done.stdout.count("<svg") >= 6
+
+
+def test_the_readmes_picture_is_of_the_page_as_it_is(report, tmp_path):
+    with chromium(tmp_path) as page:
+        page.open(report[0].as_uri())
+        assert demo_picture.layout(page) == demo_picture.taken_of(), f"take it anew: {demo_picture.__doc__}"
 
 
 def test_refuses_a_folder_with_other_things(tmp_path):
@@ -104,7 +117,7 @@ def test_captions_names_and_commands_stay_text(tmp_path):
         (out / "photos" / f"{name}.txt").write_text(caption, encoding="utf-8")
         losses = {(label, index): 1.0 for label in LEVELS for index in range(len(NOISE_LEVELS))}
         samples = {str(out / "slices" / str(row.file)): torch.zeros(3, 8, 8) for row in rows}
-        runs = [Run(caption, caption, Spent(steps=1), 1, {}, losses, samples, []) for _ in range(2)]
-        return demo.page(demo.Facts(out, rows, caption, *runs, seed=0, quick=True, started=0.0))
+        runs = [Run(caption, caption, caption, Spent(steps=1), 1, {}, losses, losses, [], samples, []) for _ in "123"]
+        return demo.page(demo.Facts(out, rows, caption, runs, seed=0, quick=True, started=0.0))
 
     assert_stays_text(page(HOSTILE_NAME, HOSTILE), page("harmless", "harmless"))

@@ -10,15 +10,19 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import toml
 
 from sga_kohya import SgaError
 from sga_kohya.doctor.__main__ import examine, main
 from sga_kohya.doctor.data import count_checkpoints
-from sga_kohya.doctor.environment import check_disk, check_packages
+from sga_kohya.doctor.environment import check_disk, check_packages, pins_in
 from sga_kohya.doctor.findings import Findings
+from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.settings import check_models, checkpoint_size
+from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
 from sga_kohya.hosts.toml_keys import wrong_settings
+from sga_kohya.presets import door, preset_files
 
 from . import stub_host
 
@@ -114,14 +118,15 @@ def test_models_that_are_missing_or_not_named(tmp_path):
     args = argparse.Namespace(
         pretrained_model_name_or_path=str(there), ae="/no/ae.sft", clip_l=None, t5xxl=None, **none
     )
-    check_models("flux_train_network.py", args, findings)
+    check_models("flux_train_network.py", args, SdScripts().files("flux_train_network.py", args), findings)
     assert texts(findings, "error") == [
         "ae = /no/ae.sft: /no/ae.sft does not exist; correct the path",
         "--clip_l is not set, and flux_train_network.py cannot start without it",
         "--t5xxl is not set, and flux_train_network.py cannot start without it",
     ]
     findings = Findings()
-    check_models("train_network.py", argparse.Namespace(pretrained_model_name_or_path="a/repository"), findings)
+    args = argparse.Namespace(pretrained_model_name_or_path="a/repository")
+    check_models("train_network.py", args, SdScripts().files("train_network.py", args), findings)
     assert "it will be fetched from Hugging Face" in texts(findings, "warning")[0]
 
 
@@ -138,10 +143,11 @@ def test_packages_against_the_checkout_s_pins(tmp_path, monkeypatch):
     monkeypatch.setattr("sga_kohya.doctor.environment.version", version)
     requirements, findings = tmp_path / "requirements.txt", Findings()
     requirements.write_text("einops==0.7.0\ntoml==0.10.2\ndiffusers[torch]==0.32.1\n# timm==1\nbitsandbytes\n-e .\n")
-    check_packages(requirements, {"optimizer_type": "AdamW"}, findings)
+    listed = "requirements.txt", pins_in(requirements.read_text().splitlines())
+    check_packages("sd-scripts", listed, {"optimizer_type": "AdamW"}, findings)
     assert texts(findings, "warning") == ["toml is 0.10.1, and this sd-scripts pins 0.10.2: pip install toml==0.10.2"]
     assert texts(findings, "error") == ["diffusers is not installed: pip install diffusers==0.32.1"]
-    check_packages(requirements, {"optimizer_type": "AdamW8bit"}, findings)
+    check_packages("sd-scripts", listed, {"optimizer_type": "AdamW8bit"}, findings)
     assert "bitsandbytes is not installed: pip install bitsandbytes" in texts(findings, "error")
 
 
@@ -149,11 +155,11 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
     free = namedtuple("usage", "total used free")(10**12, 0, 5 * 1024**3)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     path = checkpoint(tmp_path / "m.safetensors", a=[100, 200], b=[50, 30, 3, 3], c=[10])
-    args = argparse.Namespace(pretrained_model_name_or_path=str(path), network_module="x", network_dim=8)
+    args = argparse.Namespace(network_module="x", network_dim=8)
     args.save_precision = "bf16"
-    assert checkpoint_size(args) == (100 + 200 + 50 + 30) * 8 * 2
+    assert checkpoint_size(path, args) == (100 + 200 + 50 + 30) * 8 * 2
     args.network_module = None
-    assert checkpoint_size(args) == path.stat().st_size
+    assert checkpoint_size(path, args) == path.stat().st_size
     findings = Findings()
     check_disk(tmp_path / "new" / "folder", 1024**3, 4, findings)
     assert texts(findings, "ok") == [f"4 checkpoints of about 1.00 GB, and 5.0 GB free below {tmp_path}"]
@@ -220,3 +226,28 @@ def test_a_file_s_name_in_a_finding_cannot_move_the_cursor_or_turn_the_writing()
     findings = Findings()
     findings.error("a\x1b[1A\u202egnp: no such file\nsecond line")
     assert list(findings.lines()) == ["error       a\\x1b[1A\\u202egnp: no such file\n            second line"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["musubi", "flux_2_train_network"],
+        ["--musubi_tuner", "nowhere"],
+        ["--script", "zimage_train.py"],
+        ["--script", "hv_train"],
+        ["--network_module", "networks.lora_wan"],
+    ],
+    ids=" ".join,
+)
+def test_the_words_or_the_adapter_s_module_tell_that_musubi_tuner_is_meant(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSUBI_TUNER_DIR", str(tmp_path))
+    assert any("this is no checkout of musubi-tuner" in text for text in texts(examine(words), "error"))
+
+
+MUSUBI = [path for name, path in preset_files().items() if path.parent.name == "musubi" and "dataset" not in name]
+
+
+@pytest.mark.parametrize("path", MUSUBI, ids=lambda path: path.stem)
+def test_a_preset_for_musubi_tuner_is_examined_for_the_script_that_it_names(path):
+    module = toml.loads(path.read_text())["network_module"]
+    assert door(path) == f"sga_kohya.musubi {script_of_network(module)}"

@@ -17,10 +17,10 @@ import toml
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.__main__ import main
-from sga_kohya.evaluate.rate import one_page
 from sga_kohya.evaluate.rate.server import Server
 from sga_kohya.evaluate.rate.study import Log, events, items_for, log_file, read
 from sga_kohya.evaluate.sample.images import all_images
+from sga_kohya.kit import one_page
 from sga_kohya.kit.journal import Journal, read_rows
 
 from .evaluate_browser import chromium

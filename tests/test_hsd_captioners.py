@@ -89,7 +89,7 @@ def own(name: str, **options: object) -> dict[str, object]:
 
 
 def pictures(out: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    return {path: path.stat().st_mtime_ns for path in out.glob("*1_*/*.png")}
 
 
 # --- whose words -----------------------------------------------------------------------------------------------------
@@ -331,6 +331,9 @@ def test_a_tagger_gives_each_slice_the_tags_above_its_thresholds(tmp_path, batch
     assert found == ["red dress, o_o, zoe (series)", "green grass, blue sky, o_o, zoe (series)", "o_o, zoe (series)"]
     strict = wd(model, threshold=0.9, general_threshold=0.45, rating="last", left_out="o_o, nothing").describe
     assert strict([plain((200, 0, 0)), plain((0, 100, 0))]) == ["red dress, explicit", "explicit"]
+    assert wd(model, **{"left_out.micro": "red_dress"}).describe([plain((200, 0, 0))]) == ["o_o, zoe (series)"]
+    with pytest.raises(SgaError, match="left_out = ',': write names separated by commas"):
+        wd(model, left_out=",")
     assert wd(model, character_threshold=0.81).describe([plain((0, 0, 0))]) == ["o_o"]
 
 

@@ -32,11 +32,11 @@ def test_nothing_given_is_the_default():
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("flux-1280", ("whole", [1280, 1280, 1024], [1.0, 2.0, 2.0], [1, 1, 1])),
-        ("sdxl-1024", ("whole", [1024, 1024, 1024], [1.0, 2.0, 2.0], [1, 1, 1])),
-        ("portrait", ("split", [1280, 1280, 1024], [1.0, 2.0, 2.0], [3, 1, 2])),
-        ("anime", ("whole", [1024, 1024, 1024], [1.0, 3.0, 3.0], [1, 1, 2])),
-        ("objects", ("split", [1024, 1024, 1024], [1.0, 2.0, 2.0], [6, 1, 3])),
+        ("flux-1280", ("whole", [1280, 1280, 1024], [1.0, 2.0, 1.25], [1, 1, 1])),
+        ("sdxl-1024", ("whole", [1024, 1024, 1024], [1.0, 2.0, 1.25], [1, 1, 1])),
+        ("portrait", ("split", [1280, 1280, 1024], [1.0, 2.0, 1.25], [3, 1, 2])),
+        ("anime", ("whole", [1024, 1024, 1024], [1.0, 3.0, 2.0], [1, 1, 2])),
+        ("objects", ("split", [1024, 1024, 1024], [1.0, 2.0, 1.25], [6, 1, 3])),
     ],
 )
 def test_presets(preset, expected):
@@ -73,7 +73,7 @@ def test_overrides_hold_below_their_folder(tmp_path):
     outer, inner = config.of("drawings"), config.of("drawings/old")
     assert (outer.caption, outer.levels[2].max_slices, resolutions(outer)) == ("drawn", 2, [1024] * 3)
     assert (inner.caption, inner.levels[2].tau_up, resolutions(inner)) == ("drawn", 3.0, [512] * 3)
-    assert (config.caption, config.levels[2].tau_up, config.resolution) == ("all", 2.0, 1024)
+    assert (config.caption, config.levels[2].tau_up, config.resolution) == ("all", 1.25, 1024)
     config = by_command_line("--config", str(file), "--caption", "said", "--resolution", "640")
     assert {own.caption for own in config.everywhere} == {"said"}
     assert {tuple(resolutions(own)) for own in config.everywhere} == {(640, 640, 640)}

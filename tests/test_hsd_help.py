@@ -56,11 +56,13 @@ def test_help_shows_what_can_be_chosen(name, option, choices):
 
 def test_the_defaults_in_the_help_are_those_of_a_run():
     options, defaults = told(hsd.build_parser()), HsdConfig()
-    (level, *_) = defaults.finer
+    level, finest = defaults.finer
     for name in ("mode", "detector", "near_duplicates", "min_size", "format", "batch_size"):
         assert options[f"--{name}"].endswith(f"(default: {getattr(defaults, name)})")
-    for name in ("resolution", "max_slices", "tau_up", "tau_down", "repeats"):
+    for name in ("resolution", "max_slices", "tau_down", "margin", "repeats"):
         assert options[f"--{name}"].endswith(f"(default: {getattr(level, name):g})")
+    for name in ("tau_up", "min_detail"):
+        assert options[f"--{name}"].endswith(f"(default: {getattr(level, name):g}, micro {getattr(finest, name):g})")
     assert options["--iou"].endswith("(default: 0.7 for each pair of finer levels)")
     assert set(defaults.iou_thresholds.values()) == {0.7}
     arguments = hsd.build_parser().parse_args(["photos", "out"])

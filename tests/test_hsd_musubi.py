@@ -42,7 +42,7 @@ def read(out: Path) -> dict:
 
 def test_each_level_is_a_dataset_with_caches_of_its_own(photos, tmp_path):
     out = tmp_path / 'odd "name" \\ with # ünïcode'
-    levels = (*CONFIG.levels[:2], LevelConfig("micro", 1024, tau_up=1.0, repeats=3))
+    levels = (*CONFIG.levels[:2], LevelConfig("micro", 1024, ((1024, 1024),), tau_up=1.0, repeats=3))
     run(photos, out, HsdConfig(levels, batch_size=2, near_duplicates=-1))
     found = read(out)
     assert found["general"]["batch_size"] == 2 and found["general"]["caption_extension"] == ".txt"

@@ -1,5 +1,6 @@
 """dataset_raw.toml: the arm of the photos themselves has the same photos and words as the slices, and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +90,34 @@ def test_words_edited_by_hand_reach_the_raw_arm_and_its_own_edited_files_stay(ph
     (out / "1_macro" / "turned.txt").write_text("better words\n")
     (out / "photos_raw" / "small.txt").write_text("my own\n")
     (out / "photos_raw" / "mine.png").write_bytes((out / "photos_raw" / "small.png").read_bytes())
+    before = {path: path.stat().st_mtime_ns for path in (out / "photos_raw").glob("*.png")}
     result = run(photos, out, CONFIG)
     assert (out / "photos_raw" / "turned.txt").read_text() == "better words\n"
+    after = {path: path.stat().st_mtime_ns for path in (out / "photos_raw").glob("*.png")}
+    assert after == before, "other words are no reason to make the picture anew"
     assert (out / "photos_raw" / "small.txt").read_text() == "my own\n"
     assert result.foreign == ["photos_raw/mine.png"]
     (photos / "small.png").unlink()
     run(photos, out, CONFIG)
     assert (out / "photos_raw" / "small.txt").exists() and not (out / "photos_raw" / "small.png").exists()
+
+
+def test_a_photo_of_several_regions_has_the_words_that_were_written_for_all_of_it(photos, tmp_path):
+    out = tmp_path / "out"
+    (photos / "below" / "inks.tif").unlink()
+    boxes = tmp_path / "boxes"
+    boxes.mkdir()
+    for name in ("turned", "small"):
+        (boxes / f"{name}.txt").write_text("0 0.25 0.5 0.5 0.9\n0 0.75 0.5 0.5 0.9\n1 0.2 0.3 0.2 0.2\n")
+    (boxes / "classes.txt").write_text("person\nface\n")
+    options = {"annotations": str(boxes)}
+    levels = (replace(CONFIG.coarsest, max_slices=2), *CONFIG.finer)
+    split = replace(CONFIG, levels=levels, mode="split", detector="boxes", detector_options=options, min_size=128)
+    run(photos, out, split)
+    words = {path.stem: path.read_text() for path in (out / "photos_raw").glob("*.txt")}
+    assert len(list((out / "1_macro").glob("turned*.png"))) == 2 and words["turned"] == "a turned photo\n"
+    macros = [path.read_text() for path in (out / "1_macro").glob("small*.txt")]
+    assert words["small"] in macros, "nobody wrote any for this one"
 
 
 def test_a_kill_between_two_files_leaves_none_that_is_taken_for_the_user_s(photos, tmp_path):

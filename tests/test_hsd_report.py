@@ -53,7 +53,7 @@ def test_the_report_shows_every_group_and_every_discard(photos, tmp_path):
     out = tmp_path / "out"
     result = run(photos, out, CONFIG)
     rows, data = rows_of(out), data_of(out / "report.html")
-    assert [[s[1] for s in group[2]] for group in data["groups"]] == [
+    assert [[piece["file"] for piece in photo["slices"]] for photo in data["photos"]] == [
         [row["file"] for row in rows if row["source"] == source and row["file"]]
         for source in dict.fromkeys(row["source"] for row in rows if row["file"])
     ]
@@ -62,20 +62,26 @@ def test_the_report_shows_every_group_and_every_discard(photos, tmp_path):
     assert (
         sum(map(len, found.values())) == sum(row["file"] is None for row in rows) == sum(result.tally.reasons.values())
     )
-    for group, _, pieces, *_ in data["groups"]:
-        with Image.open(out / "report" / f"{group}.jpg") as strip:
-            widths = [tile_width(width, height) for _, _, width, height, *_ in pieces]
-            assert strip.size == (sum(widths) + GAP * (len(widths) - 1), TILE_HEIGHT)
+    for photo in data["photos"]:
+        tiles = [piece["tile"] for piece in photo["slices"]]
+        with Image.open(out / tiles[0]["picture"]) as strip:
+            widths = [tile_width(*piece["out"]) for piece in photo["slices"]]
+            assert strip.size == (sum(widths) + GAP * (len(widths) - 1), TILE_HEIGHT) == tuple(tiles[0]["whole"])
+        assert [tile["box"][2] - tile["box"][0] for tile in tiles] == widths and tiles[-1]["box"][2] == strip.width
+        with Image.open(out / photo["picture"]) as whole:
+            assert whole.size == tuple(photo["size"]), "no larger than the photo"
     assert (out / "report.html").stat().st_size < 60_000, "pictures are linked, not inlined"
 
     dom = opened(out / "report.html", tmp_path / "profile")
-    sheet = dom[dom.index('<div id="sheet">') :]
-    assert sheet.count('class="group card"') == 7 and sheet.count("<img ") == 7
+    sheet = dom[dom.index('<div id="photos">') :]
+    assert sheet.count('class="photo card"') == 7
+    assert sheet.count('class="crop"') == sum(row["file"] is not None for row in rows)
+    assert sheet.count('class="box ') == sum(row["group"] is not None for row in rows)
     assert "&lt;b&gt;{{data}} &amp; '\"#?% ü.png" in sheet, "a name is text, never markup"
-    assert sheet.count('loading="lazy"') == 7 and "7 groups, page 1 of 1" in dom
+    assert sheet.count("<img ") == sheet.count('loading="lazy"') and "7 photos, page 1 of 1" in dom
     for link in re.findall(r'src="(report/[^"]+)"', sheet):
         assert (out / unquote(link)).is_file(), link
-    assert dom.count("<summary>") == len(data["discards"])
+    assert dom[: dom.index('id="sheet"')].count("<summary>") == len(data["discards"])
 
 
 def test_the_report_shows_captions_once_or_for_each_slice_and_marks_guesses(photos, tmp_path):
@@ -84,7 +90,10 @@ def test_the_report_shows_captions_once_or_for_each_slice_and_marks_guesses(phot
     levels = (LEVELS[0], replace(LEVELS[1], caption_prefix="close-up, "))
     out = tmp_path / "out"
     run(photos, out, replace(CONFIG, levels=levels))
-    shown = {source: (captions, guessed) for _, source, _, captions, guessed in data_of(out / "report.html")["groups"]}
+    shown = {
+        photo["source"]: ([piece["caption"] for piece in photo["slices"]], photo.get("guessed", False))
+        for photo in data_of(out / "report.html")["photos"]
+    }
     assert shown["p0.png"] == (
         ["zoe, <b>garden</b>\nA second line.", "zoe, close-up, <b>garden</b>\nclose-up, a second line."],
         False,
@@ -93,12 +102,12 @@ def test_the_report_shows_captions_once_or_for_each_slice_and_marks_guesses(phot
     run(photos, out, CONFIG)
     (out / "1_macro" / "p2.txt").write_text("an edited cat")
     run(photos, out, CONFIG)
-    shown = {source: captions for _, source, _, captions, _ in data_of(out / "report.html")["groups"]}
-    assert shown["p2.png"] == ["an edited cat", "a cat"], "what the trainer will read"
+    (shown,) = [photo["slices"] for photo in data_of(out / "report.html")["photos"] if photo["root"] == "p2"]
+    assert [piece["caption"] for piece in shown] == ["an edited cat", "a cat"], "what the trainer will read"
     dom = opened(out / "report.html", tmp_path / "profile")
-    assert "zoe, &lt;b&gt;garden&lt;/b&gt;\nA second line." in dom
+    assert dom.count("zoe, &lt;b&gt;garden&lt;/b&gt;\nA second line.</p>") == 1, "once, as both slices have it"
     assert dom.count('class="caption guessed"') == 4 and "Photos without a caption" in dom
-    assert "<small>macro </small>an edited cat" in dom and "<tr><td>3</td><td>sub</td></tr>" in dom
+    assert "an edited cat</p>" in dom and "a cat</p>" in dom and "<tr><td>3</td><td>sub</td></tr>" in dom
 
 
 def test_captions_levels_and_words_of_names_stay_text(photos, tmp_path):
@@ -114,7 +123,8 @@ def test_captions_levels_and_words_of_names_stay_text(photos, tmp_path):
         pages.append(out / "report.html")
     assert_stays_text(*pages, f"{HOSTILE_NAME}.png")
     data = data_of(pages[0])
-    assert any(group[1] == f"{HOSTILE_NAME}.png" and HOSTILE in group[3][0] for group in data["groups"])
+    (photo,) = [photo for photo in data["photos"] if photo["source"] == f"{HOSTILE_NAME}.png"]
+    assert HOSTILE in photo["slices"][0]["caption"]
     opened(pages[0], tmp_path / "profile")
 
 
@@ -125,10 +135,12 @@ def many_rows(groups: int) -> list[Row]:
             root=f"p{i}",
             group=f"p{i}",
             granularity=level,
+            box=[0, 0, 256, 256],
             size=(256, 256),
             scale=1.0,
             source=f"p{i}.jpg",
             source_sha256="0",
+            source_size=(400, 300),
             reason=None,
         )
         for i in range(groups)
@@ -136,7 +148,7 @@ def many_rows(groups: int) -> list[Row]:
     ]
 
 
-def test_thousands_of_groups_are_paged(tmp_path):
+def test_thousands_of_photos_are_paged(tmp_path):
     rows = many_rows(5000)
     (tmp_path / "sga_manifest.jsonl").write_text("".join(row.to_json() + "\n" for row in rows))
     tally = Tally(["macro", "micro"])
@@ -145,7 +157,8 @@ def test_thousands_of_groups_are_paged(tmp_path):
     assert tally.group_sizes == {1: 2500, 2: 2500}
     write_report(tmp_path, CONFIG, tally)
     dom = opened(tmp_path / "report.html", tmp_path / "profile", "--allow-file-access-from-files")
-    assert "5000 groups, page 1 of 105" in dom and dom.count('class="group card"') == 48
+    assert "5000 photos, page 1 of 209" in dom and dom.count('class="photo card"') == 24
+    assert (tmp_path / "report.html").stat().st_size < 5000 * 900
     assert re.search(r"<span>K = 2</span><i style=\"width:100\.00%\">.*?<span>2,500</span>", dom)
 
 
@@ -154,7 +167,7 @@ def test_an_empty_run_still_reports_why(tmp_path):
     Image.new("RGB", (50, 50)).save(tmp_path / "photos" / "small.png")
     assert main([str(tmp_path / "photos"), str(tmp_path / "out")]) == 2
     data = data_of(tmp_path / "out" / "report.html")
-    assert data["groups"] == [] and [entry[0] for entry in data["discards"]["too small"]] == ["small.png"]
+    assert data["photos"] == [] and [entry[0] for entry in data["discards"]["too small"]] == ["small.png"]
 
 
 def test_a_preview_writes_only_its_report(photos, tmp_path, capsys):
@@ -164,14 +177,15 @@ def test_a_preview_writes_only_its_report(photos, tmp_path, capsys):
     assert snapshot(photos) == before
     assert "3 found" in capsys.readouterr().out
     files = set(snapshot(out))
-    assert files == {
-        *(f"preview/{name}" for name in ("report.html", "sga_manifest.jsonl", "hsd_config.toml", LOCK))
-    } | {f"preview/report/{name}.jpg" for name in ("p0", "p4", "p3")}, "sorted by path: p0 p2 p4 sub/p1 sub/p3 sub/p5"
+    names = ("report.html", "sga_manifest.jsonl", "hsd_config.toml", LOCK)
+    # Sorted by path: p0 p2 p4 sub/p1 sub/p3 sub/p5.
+    pictures = [f"report/{name}{of}.jpg" for name in ("p0", "p4", "p3") for of in ("", "+photo")]
+    assert files == {f"preview/{name}" for name in (*names, *pictures)}
     page = (out / "preview" / "report.html").read_text()
     assert "Preview: 3 of 6 photos" in page and not data_of(out / "preview" / "report.html")["links"]
     assert main(arguments) == 0 and slices(out), "the preview is in nobody's way"
     assert main([*arguments, "--preview", "2"]) == 0
-    assert len(list((out / "preview" / "report").iterdir())) == 2
+    assert len(list((out / "preview" / "report").iterdir())) == 4, "of each photo, and of its slices"
     shutil.rmtree(out / "preview")
     (out / "preview").mkdir()
     (out / "preview" / "mine.txt").touch()
@@ -212,7 +226,7 @@ def test_regions_of_one_photo_are_groups_with_one_root(photos, tmp_path, monkeyp
     ]
     assert result.tally.group_sizes == {2: 2} and result.tally.photos == 1
     assert (out / "1_meso" / "two-r2.txt").read_text() == "part of words\n"
-    assert {path.name for path in (out / "report").iterdir()} == {"two.jpg", "two-r2.jpg"}
+    assert {path.name for path in (out / "report").iterdir()} == {"two.jpg", "two-r2.jpg", "two+photo.jpg"}
     run(photos, out, replace(config, levels=(replace(levels[0], max_slices=1), levels[1])))
-    assert {path.name for path in out.rglob("two*")} == {"two.png", "two.txt", "two.jpg"}
+    assert {path.name for path in out.rglob("two*")} == {"two.png", "two.txt", "two.jpg", "two+photo.jpg"}
     assert np.asarray(Image.open(out / "1_macro" / "two.png")).shape == (512, 512, 3)

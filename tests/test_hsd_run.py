@@ -252,7 +252,7 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
 
 def test_dataset_toml_quotes_paths_and_leaves_empty_levels_out(photos, tmp_path):
     out = tmp_path / 'odd "name" \\ with # ünïcode'
-    levels = (*CONFIG.levels[:2], LevelConfig("micro", 1024, tau_up=1.0, repeats=3))
+    levels = (*CONFIG.levels[:2], LevelConfig("micro", 1024, ((1024, 1024),), tau_up=1.0, repeats=3))
     run(photos, out, HsdConfig(levels, batch_size=2, near_duplicates=-1))
     text = (out / "dataset.toml").read_text(encoding="utf-8")
     (dataset,) = toml.loads(text)["datasets"]
@@ -274,14 +274,14 @@ def test_other_formats(photos, tmp_path, extension):
 
 
 def test_the_command_line_reports(photos, tmp_path, capsys):
-    arguments = [str(photos), str(tmp_path / "out"), "--resolution", "1024", "--near_duplicates", "-1"]
+    arguments = [str(photos), str(tmp_path / "out"), "--tau_up", "1", "--near_duplicates", "-1", "--min_detail", "0"]
     assert main(arguments) == 0
     report = capsys.readouterr().out
     assert "12 found, 9 used, 3 skipped" in report
     assert "2 photos were skipped, unreadable: broken.jpg (" in report
     assert "1 photos were skipped, too small: tiny.png (100x90 takes" in report
     assert "1 photos, transparency laid on white: clear.png" in report
-    assert "micro slices are below half of resolution 1024: more than 2x upscale would only blur" in report
+    assert "meso slices are below half of resolution 1024: more than 1x upscale would only blur" in report
     assert f"--dataset_config {tmp_path / 'out' / 'dataset.toml'}" in report
 
 
@@ -421,7 +421,20 @@ def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tm
         (folder / name).write_bytes(b"words")
     (folder / "linked").symlink_to(photos, target_is_directory=True)
     assert (
-        main([str(folder), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1", "--caption", "x"])
+        main(
+            [
+                str(folder),
+                str(tmp_path / "out"),
+                "--resolution",
+                "512",
+                "--near_duplicates",
+                "-1",
+                "--caption",
+                "x",
+                "--min_detail",
+                "0",
+            ]
+        )
         == 0
     )
     said = capsys.readouterr().out
@@ -446,11 +459,19 @@ def test_a_folder_that_cannot_be_read_at_all_is_an_error(tmp_path, capsys, monke
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_a_strip_says_how_much_of_it_is_unused(tmp_path, capsys):
+def test_a_strip_is_used_whole_and_what_squares_leave_unused_is_said(tmp_path, capsys):
     (tmp_path / "strips").mkdir()
     picture(350, 4500).save(tmp_path / "strips" / "webtoon.png")
-    picture(900, 300).save(tmp_path / "strips" / "wide.png")
-    assert main([str(tmp_path / "strips"), str(tmp_path / "out"), "--resolution", "512"]) == 0
+    picture(900, 480).save(tmp_path / "strips" / "wide.png")
+    plain = [str(tmp_path / "strips"), "--near_duplicates", "-1", "--min_detail", "0"]
+    assert main([*plain, str(tmp_path / "out"), "--resolution", "512"]) == 0
+    assert "unused" not in capsys.readouterr().out
+    rows = [row for row in rows_of(tmp_path / "out") if row["root"] == "webtoon" and row["granularity"] == "macro"]
+    assert len({row["group"] for row in rows}) == 9
+    assert sum(row["box"][3] - row["box"][1] for row in rows) > 0.9 * 4500
+    assert main([*plain, str(tmp_path / "squares"), "--resolution", "256", "--min_size", "256"]) == 0
     said = capsys.readouterr().out
-    assert "1 photos are too long for any size, so much of them is unused: webtoon.png (350x4500, 3" in said
+    assert "photos are too long for any size, so much of them is unused: " in said
+    assert "wide.png (900x480, 53% used)" in said
     assert "--mode split makes several regions of a photo" in said
+    assert "every slice of macro, meso, micro is cut to a square" in said

@@ -32,7 +32,9 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def said(capsys, *words: object) -> str:
-    assert main([*map(str, words)]) == 2
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, words)])
+    assert end.value.code == 2
     line = capsys.readouterr().err
     assert line.startswith("sga_kohya.musubi: error: ") and line.count("\n") == 1
     return line
@@ -64,10 +66,40 @@ def test_a_checkout_that_is_none_too_old_or_without_the_script_is_said(tuner, tm
         (["--sga_tuplez"], "did you mean sga_tuples?"),
         (["--config_file", "nowhere.toml"], "does not exist"),
         (["--dit", "nowhere.safetensors"], "--dit nowhere.safetensors: there is no such file"),
+        ([], "no --dit: name the model to train"),
+        (["--dit", "."], "no attention is chosen"),
+        (["--dit", ".", "--sdpa"], "set network_module = networks.lora_flux_2, or lycoris.kohya"),
+        (
+            ["--dit", ".", "--sdpa", "--network_module", "x", "--resume", "nowhere"],
+            "--resume nowhere: there is no such",
+        ),
+        (["--fp8_base", "--network_args", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
     ],
 )
 def test_options_that_cannot_work_are_refused(tuner, dataset, capsys, words, message):
     assert message in said(capsys, FLUX_2, "--dataset_config", dataset, *words)
+
+
+def test_texts_with_a_mark_or_in_another_encoding_are_said_to_stop_musubi_tuner(tuner, dataset, tmp_path, capsys):
+    config, prompts = tmp_path / "my.toml", tmp_path / "prompts.txt"
+    config.write_text("seed = 1\n", encoding="utf-8-sig")
+    assert "with which musubi-tuner loses the first key" in said(capsys, FLUX_2, "--config_file", config)
+    prompts.write_bytes("déjà vu".encode("cp1252"))
+    words = ("--dataset_config", dataset, "--sample_prompts", prompts)
+    assert "not UTF-8, which stops musubi-tuner" in said(capsys, FLUX_2, *words)
+    dataset.write_text(dataset.read_text(), encoding="utf-8-sig")
+    assert "with which musubi-tuner loses the first key" in said(capsys, FLUX_2, *words[:2])
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(tuner, dataset, capsys, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sga_kohya.hosts.musubi.run._run", interrupt)
+    words = ("--dit", dataset, "--sdpa", "--network_module", "x", "--dataset_config", dataset)
+    with pytest.raises(SystemExit) as end:
+        main([FLUX_2, *map(str, words)])
+    assert end.value.code == 130 and "--resume FOLDER goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -87,7 +119,10 @@ def test_a_dataset_toml_that_musubi_tuner_cannot_read_is_said_with_what_writes_o
 
 
 def test_the_usage_names_every_script_and_no_torch_is_imported_for_an_answer():
-    code = "import sys; from sga_kohya.hosts.musubi.run import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    code = (
+        "import contextlib, sys\nfrom sga_kohya.hosts.musubi.run import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(sys.argv[1:])\nprint('torch' in sys.modules)"
+    )
     for words in (["--help"], [FLUX_2, "--musubi_tuner", "nowhere"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "False"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sga_kohya.equations.weights import sub_batch_weight
+from sga_kohya.training import plan_report
 from sga_kohya.tuples.planner import Planner, form_groups, granularities, pack
 from sga_kohya.tuples.step import Slice
 
@@ -204,3 +205,25 @@ def test_loss_weights_and_reduction_reach_the_sub_batches():
     scaled = partial(weight, lambdas={"macro": 2.0}, reduction="sum")
     (step,) = Planner(groups, [4], scaled).epoch(0)
     assert {part.granularities[0]: part.weight for part in step} == {"macro": 2.0, "micro": 1.0}
+
+
+def plan_lines(levels):
+    """What the printed plan says of the steps of eight groups of those granularities, one a step."""
+    slices = [(Slice(0, f"{n}/{level}", level, "square"), str(n)) for n in range(8) for level in levels]
+    planner = Planner(form_groups(slices), [1], weight)
+
+    class Dataset:
+        planned = True
+
+        def __len__(self):
+            return len(planner)
+
+    Dataset.planner = planner
+    return list(plan_report._steps(Dataset()))
+
+
+def test_the_plan_says_that_tuples_take_fewer_and_larger_steps_and_what_that_means_for_the_rate():
+    assert "24 sub-batches (3.00 a step)" in plan_lines(LEVELS)[0]
+    assert "without tuples the same passes are 24 steps" in plan_lines(LEVELS)[1]
+    assert "Try up to 1.7 times the rate" in plan_lines(LEVELS)[1]
+    assert len(plan_lines(LEVELS[:1])) == 1

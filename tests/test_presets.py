@@ -203,7 +203,8 @@ def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
     main(["copy", "flux2_lora", str(tmp_path)])
     out = capsys.readouterr().out
     assert f"-m sga_kohya.musubi flux_2_train_network --config_file {tmp_path / 'flux2_lora.toml'}" in out
-    assert "run the two commands at its top that cache" in out and "doctor" not in out
+    assert "run the two commands at its top that cache" in out
+    assert f"python -m sga_kohya.doctor {tmp_path / 'flux2_lora.toml'}" in out
     main(["copy", "sdxl_locon.json", str(tmp_path)])
     assert json.loads((tmp_path / "sdxl_locon.json").read_text())["sdxl"] is True
 

@@ -36,15 +36,38 @@ def noise_chart(label: str, values: Sequence[float], delta: float) -> Chart:
 
 
 def loss_chart(
-    label: str, levels: Sequence[float], baseline: Sequence[float], sga: Sequence[float], top: float
+    label: str,
+    levels: Sequence[float],
+    before: Sequence[float],
+    control: Sequence[float],
+    sga: Sequence[float],
+    top: float,
 ) -> Chart:
-    """Loss of both runs over the noise level, for slices of one granularity. top: of the axis, the same in all."""
-    title = f"Loss of baseline and SGA for {label} slices by noise level"
+    """Error over the noise level, for slices of one granularity. top: of the axis, the same in all."""
+    title = f"Error for {label} slices by noise level, before and after fine-tuning"
     chart = Chart(title, "noise level", [round(top * part, 2) for part in (0, 0.25, 0.5, 0.75, 1)])
-    of_baseline = list(zip(levels, baseline, strict=True))
-    of_sga = list(zip(levels, sga, strict=True))
-    chart.line(of_baseline, "plain dashed")
-    chart.line(of_sga, label)
-    chart.dots(of_baseline, "plain", "baseline", radius=3)
-    chart.dots(of_sga, label, "SGA")
+    for values, kind in ((before, "plain dashed"), (control, "plain"), (sga, label)):
+        chart.line(list(zip(levels, values, strict=True)), kind)
+    chart.dots(list(zip(levels, control, strict=True)), "plain", "equal batches", radius=3)
+    chart.dots(list(zip(levels, sga, strict=True)), label, "SGA")
     return chart
+
+
+def cosine_chart(series: Sequence[tuple[str, Sequence[float]]]) -> Chart:
+    """Cosines of consecutive gradients over a run, averaged over a tenth of it. series: classes and cosines."""
+    chart = Chart("Cosine of consecutive gradients over training", "share of the passes", (-0.25, 0, 0.25, 0.5, 0.75))
+    for kind, cosines in series:
+        points = tenths(cosines)
+        chart.line(points, kind)
+        chart.dots(points, kind, radius=3)
+    return chart
+
+
+def tenths(values: Sequence[float]) -> list[tuple[float, float]]:
+    """(middle, mean) of ten equal parts, or as many as there are values."""
+    parts = min(10, len(values))
+    ends = [len(values) * number // max(1, parts) for number in range(parts + 1)]
+    return [
+        ((number + 0.5) / parts, sum(values[low:high]) / (high - low))
+        for number, (low, high) in enumerate(zip(ends, ends[1:], strict=False))
+    ]

@@ -1,4 +1,4 @@
-"""What the demo runs and measures: two trainings of equal cost, and their loss at fixed noise levels."""
+"""What the demo runs and measures: a toy is pretrained, then fine-tuned three times from there at equal cost."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,9 +7,11 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.demo.photos import write_crops
 from sga_kohya.hsd import HsdConfig, LevelConfig
 from sga_kohya.hsd import run as decompose
 from sga_kohya.hsd.out.manifest import Row
@@ -18,23 +20,29 @@ from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Spent, Trainer
 from sga_kohya.tuples.planner import granularities
+from sga_kohya.tuples.records import read_records
 from sga_kohya.tuples.step import SubBatch
 
 LEVELS = ("macro", "meso", "micro")
-SCALE_WORDS = {"macro": "whole view", "meso": "a part", "micro": "close-up"}
 SIDE = 128
-"""Pixels. All slices are squares of one size, so that both runs make steps of the same number of slices."""
+"""Pixels. All slices are squares of one size, so that all runs make batches of the same number of slices."""
 PIXELS = 16
 """What the models see: every slice averaged down to PIXELS x PIXELS."""
-SLICES_PER_STEP = 6
+CROP_SIDE = 32
+BATCH = 2
+"""Slices in a forward pass of SGA, and in the batches of the run without tuples."""
+RATE = 2e-3
 NOISE_LEVELS = tuple((index + 0.5) / 8 for index in range(8))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much the demo does. repeats: noises per slice and noise level when the loss is measured."""
+    """How much the demo does. crops: of each other picture, to pretrain on for `pretraining` steps of 16. repeats:
+    noises per slice and noise level when the loss is measured."""
 
     photos: int
+    crops: int
+    pretraining: int
     epochs: int
     width: int
     depth: int
@@ -42,47 +50,101 @@ class Size:
     sampling_steps: int
 
 
-FULL = Size(photos=6, epochs=200, width=96, depth=4, repeats=6, sampling_steps=28)
-QUICK = Size(photos=4, epochs=12, width=32, depth=2, repeats=1, sampling_steps=8)
+FULL = Size(photos=6, crops=60, pretraining=500, epochs=40, width=96, depth=3, repeats=6, sampling_steps=20)
+QUICK = Size(photos=4, crops=4, pretraining=4, epochs=4, width=32, depth=2, repeats=1, sampling_steps=4)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of the runs. batch: slices (with tuples: groups) a step, as the command line says it."""
+
+    name: str
+    words: str
+    batch: int
+    config: SgaConfig
+    extra: str
+
+
+_STOCK = SgaConfig(tuples=False, modulation=False, probe_every=1)
+_STOCK_WORDS = "--sga_tuples=false --sga_modulation=false --sga_probe_every 1"
+SETTINGS = (
+    Setting("small batches", f"any {BATCH} slices a step", BATCH, _STOCK, _STOCK_WORDS),
+    Setting("equal batches", f"any {BATCH * len(LEVELS)} slices a step", BATCH * len(LEVELS), _STOCK, _STOCK_WORDS),
+    Setting("SGA", f"{BATCH} whole groups a step", BATCH, SgaConfig(probe_every=1), "--sga_probe_every 1"),
+)
+"""Without tuples; the control, whose steps are as large as a tuple step; and SGA."""
 
 
 @dataclass
 class Run:
-    """One training and what was measured of it. losses: (label, index of noise level) -> mean squared error."""
+    """One training and what was measured of it. before, losses: (label, index of noise level) -> mean squared error,
+    of the pretrained toy and after fine-tuning. cosines: of each step's gradient and the one before."""
 
     name: str
+    words: str
     command: str
     spent: Spent
     parameters: int
     sigmas: dict[str, list[float]]
+    before: dict[tuple[str, int], float]
     losses: dict[tuple[str, int], float]
+    cosines: list[float]
     samples: dict[str, Tensor]
     plan: list[tuple[SubBatch, ...]]
 
     def mean_loss(self, label: str | None = None, wanted: Callable[[float], bool] = lambda level: True) -> float:
         """Over the wanted noise levels, of one granularity or of all."""
-        return fmean(
-            value for (of, index), value in self.losses.items() if label in (None, of) and wanted(NOISE_LEVELS[index])
-        )
+        return _mean(self.losses, label, wanted)
+
+    def mean_before(self) -> float:
+        return _mean(self.before, None, lambda level: True)
+
+    def saved(self, label: str | None = None, wanted: Callable[[float], bool] = lambda level: True) -> float:
+        """By what part fine-tuning brought that error down."""
+        return 1 - _mean(self.losses, label, wanted) / _mean(self.before, label, wanted)
+
+
+def _mean(losses: dict[tuple[str, int], float], label: str | None, wanted: Callable[[float], bool]) -> float:
+    return fmean(value for (of, index), value in losses.items() if label in (None, of) and wanted(NOISE_LEVELS[index]))
+
+
+def pretrain(out: Path, size: Size, seed: int) -> Path:
+    """A toy in diffusers' format, trained on crops of scikit-image's other pictures. Returns its folder."""
+    crops = write_crops(out / "crops", size.crops, CROP_SIDE, batch_size=16, seed=seed)
+    options = RunOptions(
+        crops,
+        out / "run",
+        steps=size.pretraining,
+        lr=RATE,
+        seed=seed,
+        width=size.width,
+        depth=size.depth,
+        pool=CROP_SIDE // PIXELS,
+    )
+    trainer = Trainer(options, SgaConfig(enabled=False))
+    trainer.run()
+    stack = trainer.stack
+    FluxPipeline(stack.scheduler, None, None, None, None, None, stack.denoiser.model).save_pretrained(out / "toy")
+    return out / "toy"
 
 
 def slice_photos(photos: Path, out: Path) -> list[Row]:
-    """H-SD at small size, with the scale named in the captions. Returns the manifest's rows."""
+    """H-SD at small size. Returns the manifest's rows."""
     levels = tuple(LevelConfig(name, resolution=SIDE, sizes=((SIDE, SIDE),)) for name in LEVELS)
-    config = HsdConfig(levels=levels, min_size=64, batch_size=SLICES_PER_STEP)
-    rows = decompose(photos, out, config, workers=2).rows
-    for row in rows:
-        # Siblings get one caption from H-SD; a toy that starts from nothing must be told which of them is meant.
-        if row.file is not None:
-            file = (out / row.file).with_suffix(".txt")
-            file.write_text(f"{file.read_text(encoding='utf-8')}, {SCALE_WORDS[row.granularity]}", encoding="utf-8")
-    return rows
+    return decompose(photos, out, HsdConfig(levels=levels, min_size=64, batch_size=BATCH), workers=2).rows
 
 
-def train(name: str, dataset: Path, out: Path, config: SgaConfig, extra: str, size: Size, seed: int) -> Run:
-    """One run with the reference trainer, then its loss and samples. extra: what its command line says of SGA."""
+def train(setting: Setting, toy: Path, dataset: Path, out: Path, size: Size, seed: int) -> Run:
+    """One fine-tuning of a DoRA with the reference trainer, then its loss and samples."""
     options = RunOptions(
-        dataset, out, epochs=size.epochs, lr=2e-3, seed=seed, width=size.width, depth=size.depth, pool=SIDE // PIXELS
+        dataset,
+        out,
+        model=toy,
+        epochs=size.epochs,
+        batch_size=setting.batch,
+        lr=RATE,
+        seed=seed,
+        pool=SIDE // PIXELS,
     )
     sigmas: dict[str, list[float]] = defaultdict(list)
 
@@ -90,19 +152,24 @@ def train(name: str, dataset: Path, out: Path, config: SgaConfig, extra: str, si
         for label, timestep in zip(sub_batch.granularities, timesteps.tolist(), strict=True):
             sigmas[label or ""].append(timestep / 1000)
 
-    trainer = Trainer(options, config, observe)
+    trainer = Trainer(options, setting.config, observe)
+    before = measure(trainer, size.repeats, seed)
     spent = trainer.run()
     command = (
-        f"python -m sga_kohya.reference --dataset_config {dataset} --out RUN --epochs {size.epochs} --lr 0.002 "
-        f"--seed {seed} --width {size.width} --depth {size.depth} --pool {SIDE // PIXELS} {extra}"
+        f"python -m sga_kohya.reference --dataset_config {dataset} --model {toy} --out RUN --epochs {size.epochs} "
+        f"--batch_size {setting.batch} --lr {RATE:g} --seed {seed} --pool {SIDE // PIXELS} {setting.extra}"
     )
+    cosines = [record.get("step_cosine") for record in read_records(out / "interference.jsonl")]
     return Run(
-        name=name,
+        name=setting.name,
+        words=setting.words,
         command=command,
         spent=spent,
-        parameters=sum(p.numel() for p in trainer.stack.denoiser.parameters()),
+        parameters=sum(p.numel() for p in trainer.stack.denoiser.parameters() if p.requires_grad),
         sigmas=dict(sigmas),
+        before=before,
         losses=measure(trainer, size.repeats, seed),
+        cosines=[cosine for cosine in cosines if cosine is not None],
         samples=draw(trainer, size.sampling_steps, seed),
         plan=trainer.dataset.plan(0),
     )

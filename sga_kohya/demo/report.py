@@ -16,31 +16,44 @@ from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.demo import charts
-from sga_kohya.demo.experiment import LEVELS, NOISE_LEVELS, PIXELS, SIDE, Run
+from sga_kohya.demo.experiment import LEVELS, NOISE_LEVELS, PIXELS, RATE, SIDE, Run
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.kit.page import data_uri, render
 from sga_kohya.kit.svg import Chart, legend
 
 PACKAGES = ("sga-kohya", "torch", "diffusers", "accelerate", "scikit-image")
 QUALITY = 84  # of the pictures in the page
+KINDS = ("plain dashed", "plain", "ink")
+"""Classes of the three runs' lines."""
+STUDY = "examples/evidence/README.md"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the page says. rows: H-SD's manifest. started: time.perf_counter() when the demo began."""
+    """All that the page says. rows: H-SD's manifest. runs: of experiment.SETTINGS. started: time.perf_counter() when
+    the demo began."""
 
     out: Path
     rows: Sequence[Row]
     plan: str
-    baseline: Run
-    sga: Run
+    runs: Sequence[Run]
     seed: int
     quick: bool
     started: float
 
     @property
-    def runs(self) -> tuple[Run, Run]:
-        return self.baseline, self.sga
+    def small(self) -> Run:
+        """Without tuples, in batches as large as a sub-batch of SGA."""
+        return self.runs[0]
+
+    @property
+    def control(self) -> Run:
+        """Without tuples, in batches as large as a tuple step."""
+        return self.runs[1]
+
+    @property
+    def sga(self) -> Run:
+        return self.runs[2]
 
     @cached_property
     def slices(self) -> dict[str, Row]:
@@ -72,11 +85,17 @@ def page(facts: Facts) -> str:
         photos=len({row.source for row in facts.slices.values()}),
         seconds=time.perf_counter() - facts.started,
         groups=[_group(facts, group) for group in facts.groups],
-        plans=[("Baseline: any slices", _steps(facts.baseline)), ("SGA: whole groups", _steps(facts.sga))],
+        plans=[(f"{run.name[0].upper()}{run.name[1:]}: {run.words}", _steps(run)) for run in facts.runs],
         noise=_noise_panels(facts.sga),
-        noise_key=legend([("density of sigmoid(z + Δ)", "ink"), ("baseline, sigmoid(z)", "plain dashed")]),
+        noise_key=legend([("density of sigmoid(z + Δ)", "ink"), ("without Δ, sigmoid(z)", "plain dashed")]),
         loss=_loss_panels(facts),
-        loss_key=legend([("SGA, in the colour of its scale", "ink"), ("baseline", "plain dashed")]),
+        loss_key=legend(
+            [("SGA, in the colour of its scale", "ink"), ("equal batches", "plain"), ("before", "plain dashed")]
+        ),
+        cosines=charts.cosine_chart([(kind, run.cosines) for kind, run in zip(KINDS, facts.runs, strict=True)]),
+        cosine_key=legend([(_cosine_words(run), kind) for kind, run in zip(KINDS, facts.runs, strict=True)]),
+        cosine_finding=_cosine_finding(facts),
+        study=STUDY,
         finding=_finding(facts),
         samples=[_samples(facts, group) for group in facts.groups],
         table=_runs_table(facts.runs, facts.seed),
@@ -94,6 +113,7 @@ def summary(facts: Facts) -> dict[str, object]:
             "forward_passes": run.spent.slices,
             "seconds": round(run.spent.seconds, 1),
             "loss": {label: round(run.mean_loss(label), 4) for label in LEVELS},
+            "cosine": round(_mean_cosine(run), 4),
         }
         for run in facts.runs
     } | {"seed": facts.seed, "slices": len(facts.slices)}
@@ -152,42 +172,62 @@ def _signed(number: float) -> str:
 def _loss_panels(facts: Facts) -> list[tuple[str, str, Chart]]:
     """Label, words and chart."""
 
-    def of(run: Run, label: str) -> list[float]:
-        return [run.losses[label, index] for index in range(len(NOISE_LEVELS))]
+    def of(losses: dict[tuple[str, int], float], label: str) -> list[float]:
+        return [losses[label, index] for index in range(len(NOISE_LEVELS))]
 
-    top = math.ceil(max(value for run in facts.runs for value in run.losses.values()) * 5) / 5
+    tables = (facts.sga.before, facts.control.losses, facts.sga.losses)
+    top = math.ceil(max(value for table in tables for value in table.values()) * 5) / 5
     return [
         (
             label,
-            f"mean error {facts.baseline.mean_loss(label):.3f} → {facts.sga.mean_loss(label):.3f}",
-            charts.loss_chart(label, NOISE_LEVELS, of(facts.baseline, label), of(facts.sga, label), top),
+            f"{_percent(facts.control.saved(label))} with equal batches, {_percent(facts.sga.saved(label))} with SGA",
+            charts.loss_chart(label, NOISE_LEVELS, *(of(table, label) for table in tables), top),
         )
         for label in LEVELS
     ]
 
 
-def _finding(facts: Facts) -> str:
-    """What the numbers say, whichever way they fall."""
+def _percent(part: float) -> str:
+    return f"{-100 * part:+.0f} %".replace("-", "−")
 
-    def change(label: str | None, wanted: Callable[[float], bool] = lambda level: True) -> str:
-        baseline, sga = (run.mean_loss(label, wanted) for run in facts.runs)
-        percent = 100 * (sga - baseline) / baseline
-        return "the same" if abs(percent) < 0.5 else f"{abs(percent):.0f}% {'higher' if percent > 0 else 'lower'}"
+
+def _finding(facts: Facts) -> str:
+    """Where the errors fell, whichever way that is."""
+
+    def fell(label: str, wanted: Callable[[float], bool]) -> str:
+        return f"{_percent(facts.control.saved(label, wanted))} against {_percent(facts.sga.saved(label, wanted))}"
 
     return (
-        f"Against the baseline, SGA's error is {change('macro', lambda x: x > 0.5)} for macro slices above noise level "
-        f"0.5 and {change('micro', lambda x: x < 0.5)} for micro slices below it, where Δ lets them train more often. "
-        f"On their other sides it is {change('macro', lambda x: x < 0.5)} and {change('micro', lambda x: x > 0.5)}; "
-        f"over everything, {change(None)}. One run each, seed {facts.seed}."
+        "Where Δ sends them, equal batches against SGA: macro slices above noise level 0.5 "
+        f"{fell('macro', lambda x: x > 0.5)}, micro slices below it {fell('micro', lambda x: x < 0.5)}. On their other "
+        f"sides: {fell('macro', lambda x: x < 0.5)} and {fell('micro', lambda x: x > 0.5)}. "
+        f"One run each, seed {facts.seed}, at equal passes and one learning rate."
     )
 
 
+def _mean_cosine(run: Run) -> float:
+    return sum(run.cosines) / max(1, len(run.cosines))
+
+
+def _cosine_words(run: Run) -> str:
+    return f"{run.name}, {run.words}: {_mean_cosine(run):.2f}".replace("-", "−")
+
+
+def _cosine_finding(facts: Facts) -> str:
+    """What a larger batch does by itself, and what is left for tuples."""
+    small, control, sga = map(_mean_cosine, facts.runs)
+    return (
+        f"Steps of {len(LEVELS)} times as many slices take the mean cosine from {small:.2f} to {control:.2f} whatever "
+        f"the slices are; with whole groups and Δ it is {sga:.2f}."
+    ).replace("-", "−")
+
+
 def _samples(facts: Facts, group: str) -> list[tuple[str, list[str]]]:
-    """A group's slices, shrunk to what the models see, above what both models draw for their captions."""
+    """A group's slices, shrunk to what the models see, above what two of the models draw for their captions."""
     paths = [facts.path_of(row) for row in _rows(facts, group)]
     seen = [Image.open(path).resize((PIXELS, PIXELS), Image.Resampling.BOX) for path in paths]
     lines = [("photo", [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in seen])]
-    lines += [(run.name, [_image(run.samples[path]) for path in paths]) for run in facts.runs]
+    lines += [(run.name, [_image(run.samples[path]) for path in paths]) for run in (facts.control, facts.sga)]
     return [(name, [data_uri(image, quality=QUALITY) for image in images]) for name, images in lines]
 
 
@@ -198,9 +238,12 @@ def _runs_table(runs: Sequence[Run], seed: int) -> dict[str, list[str]]:
         "slices per step": [f"{run.spent.slices / run.spent.steps:.1f}" for run in runs],
         "model calls": [f"{run.spent.model_calls:,}" for run in runs],
         "training, seconds": [f"{run.spent.seconds:.0f}" for run in runs],
-        "parameters": [f"{run.parameters / 1e6:.2f} M" for run in runs],
+        "trained parameters": [f"{run.parameters / 1e6:.2f} M" for run in runs],
+        "learning rate": [f"{RATE:g}" for _ in runs],
         "seed": [str(seed) for _ in runs],
-        "mean error": [f"{run.mean_loss():.4f}" for run in runs],
+        "mean error before": [f"{run.mean_before():.4f}" for run in runs],
+        "mean error after": [f"{run.mean_loss():.4f}" for run in runs],
+        "cosine of consecutive gradients": [f"{_mean_cosine(run):.3f}" for run in runs],
     }
 
 

@@ -1,12 +1,11 @@
-"""The dataset as sd-scripts will build it, with our seams in place: its plan, its warnings, its number of steps."""
+"""The dataset as the trainer will build it, with our seams in place: its plan, its warnings, its number of steps."""
 
 import argparse
-from pathlib import Path
+from collections.abc import Sequence
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
-from sga_kohya.hosts.sd_scripts.build import build, check_bucket_steps
-from sga_kohya.hosts.sd_scripts.levels import Levels
+from sga_kohya.doctor.patient import Patient
 from sga_kohya.training.memory import table
 from sga_kohya.training.memory_report import memory_of
 from sga_kohya.training.plan_report import describe
@@ -15,22 +14,30 @@ from sga_kohya.training.session import Session
 _WARNING = "warning: "
 
 
-def check_data(script: Path, args: argparse.Namespace, config: SgaConfig, session: Session, findings: Findings) -> int:
+def check_data(
+    patient: Patient,
+    script: str,
+    args: argparse.Namespace,
+    words: Sequence[str],
+    config: SgaConfig,
+    session: Session,
+    findings: Findings,
+) -> int:
     """Build the training dataset and describe it. Returns its steps an epoch."""
-    group = build(args)
-    check_bucket_steps(script, group)
+    items, batches = patient.data(script, args, words, session)
     if not config.active:
-        findings.ok(f"stock sd-scripts: {group.num_train_images} images, {len(group)} batches an epoch")
-        return len(group)
+        findings.ok(f"stock {patient.name}: {items} images, {batches} batches an epoch")
+        return batches
     dataset, plan = session.data(), []
-    for line in describe(dataset, config, Levels(args, config)).strip("\n").split("\n"):
+    levels = patient.levels(script, args, config)
+    for line in describe(dataset, config, levels).strip("\n").split("\n"):
         if line.strip().startswith(_WARNING):
             findings.warning(line.strip().removeprefix(_WARNING))
         else:
             plan.append(line)
     findings.ok("\n".join(plan))
     with findings.about("memory"):
-        memory = list(memory_of(dataset, Levels(args, config)))
+        memory = list(memory_of(dataset, levels))
         if memory:
             findings.ok("\n".join(table(memory)))
     return len(dataset)

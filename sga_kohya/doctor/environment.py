@@ -2,24 +2,26 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.doctor.findings import Findings
+from sga_kohya.doctor.patient import Pins
 
-# Not in sd-scripts' requirements.txt, yet nothing runs without them.
+# A trainer's list has none of them, yet nothing runs without.
 _ALWAYS = ("torch", "torchvision")
 # Needed only by what is asked for.
 _OPTIONAL = {"bitsandbytes": "8bit", "tensorboard": "log_with"}
 _GIGABYTE = 1024**3
+_ATTENTION = ("sdpa", "xformers", "mem_eff_attn", "attn_mode", "use_flash_attn", "flash_attn", "flash3")
 
 
-def check_packages(requirements: Path, options: Mapping[str, Any], findings: Findings) -> None:
-    """Compare what is installed with the checkout's own pins."""
-    wrong = 0
-    for name, pin in [*((name, None) for name in _ALWAYS), *_pins(requirements)]:
+def check_packages(host: str, listed: tuple[str, Pins], options: Mapping[str, Any], findings: Findings) -> None:
+    """Compare what is installed with a trainer's own pins. listed: what they are listed in, and they."""
+    wrong, (where, pins) = 0, listed
+    for name, pin in [*((name, None) for name in _ALWAYS), *pins]:
         if name in _OPTIONAL and not _asked_for(_OPTIONAL[name], options):
             continue
         try:
@@ -30,17 +32,15 @@ def check_packages(requirements: Path, options: Mapping[str, Any], findings: Fin
             continue
         if pin and installed.partition("+")[0] != pin:
             wrong += 1
-            findings.warning(f"{name} is {installed}, and this sd-scripts pins {pin}: pip install {name}=={pin}")
+            findings.warning(f"{name} is {installed}, and this {host} pins {pin}: pip install {name}=={pin}")
     if not wrong:
-        findings.ok(f"everything that {requirements.name} asks for, torch {version('torch')}")
+        findings.ok(f"everything that {where} asks for, torch {version('torch')}")
 
 
-def _pins(requirements: Path) -> Iterator[tuple[str, str | None]]:
-    text = requirements.read_text(encoding="utf-8") if requirements.is_file() else ""
-    for line in text.splitlines():
-        match = re.match(r"([A-Za-z][\w.-]*)(?:\[[^]]*\])?(?:==([\w.+]+))?\s*$", line.strip())
-        if match:
-            yield match.group(1), match.group(2)
+def pins_in(lines: Iterable[str]) -> Pins:
+    """Of requirements as pip writes them: name, name==version, name>=version; with anything else they say nothing."""
+    pattern = r"([A-Za-z][\w.-]*)(?:\[[^]]*\])?(?:==([\w.+]+)|>=[\w.]+)?\s*$"
+    return [(match[1], match[2]) for line in lines if (match := re.match(pattern, line.strip()))]
 
 
 def _asked_for(word: str, options: Mapping[str, Any]) -> bool:
@@ -62,7 +62,7 @@ def check_gpu(options: Mapping[str, Any], findings: Findings) -> None:
         findings.error(f"{name} cannot compute in bf16: set mixed_precision to fp16")
     if precision == "no":
         findings.warning("without mixed_precision everything is float32: slow, and twice the memory; set bf16 or fp16")
-    if not any(options.get(key) for key in ("sdpa", "xformers", "mem_eff_attn", "attn_mode", "use_flash_attn")):
+    if not any(options.get(key) for key in _ATTENTION):
         findings.warning("no efficient attention is chosen: set sdpa = true")
     if memory < 20 * _GIGABYTE and not options.get("gradient_checkpointing"):
         findings.warning("gradient_checkpointing = true saves much memory, and this GPU has little")

@@ -2,39 +2,38 @@
 
 import argparse
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.doctor.findings import Findings
-from sga_kohya.hosts.sd_scripts.families import needed_options
-from sga_kohya.hosts.sd_scripts.settings import FILES
+from sga_kohya.doctor.patient import Files
 from sga_kohya.kit.safetensors_file import tensor_shapes
 
 
-def check_models(script: str, args: argparse.Namespace, findings: Findings) -> None:
+def check_models(script: str, args: argparse.Namespace, files: Files, findings: Findings) -> None:
     """Every file that the options name is there, and everything is named that the family needs."""
-    needed, present = needed_options(script, args), []
-    for key in dict.fromkeys([*needed, *FILES]):
-        value = getattr(args, key, None)
-        if not value:
-            if key in needed:
-                findings.error(f"--{key} is not set, and {script} cannot start without it")
-        elif Path(str(value)).exists():
-            present.append(key)
-        elif key == "pretrained_model_name_or_path" and _may_be_a_repository(str(value)):
-            findings.warning(f"{key} = {value}: no such file here, so it will be fetched from Hugging Face")
-        else:
-            findings.error(f"{key} = {value}: {Path(str(value)).absolute()} does not exist; correct the path")
+    present = []
+    for key in dict.fromkeys([*files.needed, *files.others]):
+        given = getattr(args, key, None)
+        if not given and key in files.needed:
+            findings.error(f"--{key} is not set, and {script} cannot start without it")
+        for value in map(str, given if isinstance(given, list) else [given] if given else []):
+            if Path(value).exists():
+                present.append(key)
+            elif key in files.fetched and _may_be_a_repository(value):
+                findings.warning(f"{key} = {value}: no such file here, so it will be fetched from Hugging Face")
+            else:
+                findings.error(f"{key} = {value}: {Path(value).absolute()} does not exist; correct the path")
     if present:
-        findings.ok(f"there are files for {', '.join(present)}")
+        findings.ok(f"there are files for {', '.join(dict.fromkeys(present))}")
 
 
 def _may_be_a_repository(name: str) -> bool:
     return name.count("/") == 1 and not Path(name).suffix and not name.startswith(("/", ".", "~"))
 
 
-def check_network(args: argparse.Namespace, findings: Findings) -> None:
-    """The adapter's module can be imported, as the script will do it."""
-    name = getattr(args, "network_module", None)
+def check_network(name: str, makers: Sequence[str], args: argparse.Namespace, findings: Findings) -> None:
+    """The adapter's module can be imported, as the script will do it, and has one of the functions that make it."""
     if not name:
         return
     try:
@@ -43,16 +42,16 @@ def check_network(args: argparse.Namespace, findings: Findings) -> None:
         package = "lycoris-lora" if name.startswith("lycoris") else None
         findings.error(f"{name}: {error}" + (f"; pip install {package}" if package else "; correct network_module"))
         return
-    if hasattr(module, "create_network"):
+    if any(hasattr(module, maker) for maker in makers):
         rank, arguments = args.network_dim or "by default", args.network_args or "no arguments"
         findings.ok(f"{name}, rank {rank}, alpha {args.network_alpha:g}, {arguments}")
     else:
-        findings.error(f"{name} has no create_network, so it is no network module of sd-scripts")
+        findings.error(f"{name} has no {' or '.join(makers)}, so it is no network module")
 
 
-def checkpoint_size(args: argparse.Namespace) -> int | None:
+def checkpoint_size(model: object, args: argparse.Namespace) -> int | None:
     """Bytes of a saved model, at most: an adapter of full rank coverage, else the model itself. None if unknown."""
-    path = Path(str(args.pretrained_model_name_or_path))
+    path = Path(str(model))
     shapes = tensor_shapes(path)
     if not shapes:
         return None

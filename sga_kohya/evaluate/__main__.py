@@ -126,10 +126,10 @@ def judge(args: argparse.Namespace) -> int:
 
 def human(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    from sga_kohya.evaluate.rate.one_page import LOOPBACK
     from sga_kohya.evaluate.rate.server import Server
     from sga_kohya.evaluate.rate.study import log_file
     from sga_kohya.evaluate.sample.images import all_images
+    from sga_kohya.kit.one_page import LOOPBACK
 
     files = all_images(plan)
     with (

@@ -1,18 +1,27 @@
 """What a host's own parser says of the keys of a TOML, which argparse itself lets pass unseen."""
 
 import argparse
+import contextlib
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sga_kohya.errors import SgaError
 from sga_kohya.kit.hints import closest
 from sga_kohya.options import HOST, read_options
 
 
-def settings_of_file(name: str | None) -> dict[str, Any]:
+def settings_of_file(name: str | None, host: str = HOST) -> dict[str, Any]:
     """The keys of a --config_file as the host merges them; none where none is named."""
-    settings = read_options(["--config_file", str(name)]) if name else {}
+    settings = read_options(["--config_file", str(name)], host) if name else {}
     return {key: value for key, value in settings.items() if key != "config_file"}
+
+
+def say_wrong_settings(parser: argparse.ArgumentParser, name: str, host: str = HOST) -> None:
+    """Print what argparse lets pass in a --config_file; the host goes on, because other plugins have keys as well."""
+    for _, text in wrong_settings(parser, settings_of_file(name, host), host):
+        print(f"sga_kohya: warning: --config_file {name}: {text}", flush=True)
 
 
 def wrong_settings(
@@ -29,6 +38,16 @@ def wrong_settings(
             reason = _wrong_value(actions[key], value)
             if reason:
                 yield "error", f"{key} = {json.dumps(value, default=str)}: {reason}"
+
+
+def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: Sequence[str]) -> argparse.Namespace:
+    """What the script will see. settings: of the TOML. Raises SgaError with the parser's own words when it refuses."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parser.parse_args(list(words), namespace=argparse.Namespace(**settings))
+    except SystemExit:
+        raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
 
 
 def _wrong_value(action: argparse.Action, value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from sga_kohya.hsd.captioners.captioner import Captioner, Slice, register_captioner
 from sga_kohya.hsd.cut.geometry import Box
+from sga_kohya.hsd.cut.quality import CROP_FILTERS
 from sga_kohya.hsd.detect import Detection, Detector, View, register_detector
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.photos.filters import FILTERS
@@ -10,6 +11,7 @@ from sga_kohya.hsd.run import run
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 
 __all__ = [
+    "CROP_FILTERS",
     "FILTERS",
     "Box",
     "Captioner",

@@ -1,4 +1,4 @@
-"""The command line: python -m sga_kohya.hsd PHOTOS OUT"""
+"""The command line: python -m sga_kohya.hsd PHOTOS OUT, and python -m sga_kohya.hsd review OUT"""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
+from sga_kohya.hsd.review.command import main as review
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
@@ -22,20 +23,24 @@ from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
-    *("captioner", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats", "batch_size"),
+    *("captioner", "margin", "min_detail", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats"),
+    "batch_size",
 )
 """Options that are keys of a file, too."""
 
+REVIEW = "review"
+"""In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
 DEFAULTS = HsdConfig()
-FINER = DEFAULTS.finer[0]
+FINER, FINEST = DEFAULTS.finer
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
         description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
-        epilog="Every setting can also stand in the file of --config, and those of one level (caption_prefix, sizes) "
-        f"only there; the effective ones are in OUT/{CONFIG_TOML}.",
+        epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
+        f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
+        "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
@@ -85,10 +90,18 @@ def _add_cutting(add: Callable[..., object]) -> None:
     add("--resolution", type=int, metavar="PIXELS", help=area)
     slices = "slices of each finer level, at most, per region " + _default(FINER.max_slices)
     add("--max_slices", "--per_level", type=int, metavar="N", help=slices)
-    upscale = "largest upscale; finer crops that need more take a smaller size " + _default(f"{FINER.tau_up:g}")
+    upscale = "largest upscale; finer crops that need more take a smaller size " + _default(
+        f"{FINER.tau_up:g}, {FINEST.name} {FINEST.tau_up:g}"
+    )
     add("--tau_up", type=float, metavar="FACTOR", help=upscale)
     downscale = "cut, not downsample, crops up to this much too large " + _default(f"{FINER.tau_down:g}")
     add("--tau_down", type=float, metavar="FACTOR", help=downscale)
+    around = "room around a box, over its width and height, on every side " + _default(f"{FINER.margin:g}")
+    add("--margin", type=float, metavar="SHARE", help=around)
+    detail = "leave out finer slices that are flat or blurred: with less detail than this, in grey levels " + _default(
+        f"{FINER.min_detail:g}, {FINEST.name} {FINEST.min_detail:g}"
+    )
+    add("--min_detail", type=float, metavar="LEVELS", help=detail)
     add(
         "--iou",
         nargs="+",
@@ -98,12 +111,13 @@ def _add_cutting(add: Callable[..., object]) -> None:
 
 
 def _add_detecting(add: Callable[..., object]) -> None:
-    add("--detector", metavar=_one_of(sorted(DETECTORS)), help="by name " + _default(DEFAULTS.detector))
+    names = "by name; of several, A,B, the next is asked where one finds nothing " + _default(DEFAULTS.detector)
+    add("--detector", metavar=_one_of(sorted(DETECTORS)), help=names)
     add(
         "--detector_arg",
         action="append",
         metavar="KEY=VALUE",
-        help="option of the detector; may be repeated " + _default("its own"),
+        help="option of the detector, of several: NAME.KEY=VALUE; may be repeated " + _default("its own"),
     )
     device = "for detector and upscaler, such as cuda:1 " + _default("the accelerator that is there")
     add("--device", metavar="NAME", help=device)
@@ -223,7 +237,10 @@ def parse_option(text: str, argument: str = "--detector_arg") -> tuple[str, obje
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     show_every_character()
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [REVIEW]:
+        return review(words[1:])
+    args = build_parser().parse_args(words)
     whole = f"every file in {args.out} is whole; the same command goes on from here"
     return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
 

@@ -19,7 +19,7 @@ BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "box
 class Detection:
     """A box in pixels of the view it was found in, its score in [0, 1], the level it was sought for, and `label`: the
     class or phrase it was found as, "" where the detector knows none. mask: (height, width) uint8 of the box, 255 where
-    the thing itself is; None where the detector draws none, or nobody wants it.
+    the thing itself is; None where the detector draws none, or nobody wants it. found_by: which of several detectors.
     """
 
     box: Box
@@ -27,6 +27,7 @@ class Detection:
     level: str
     label: str = ""
     mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+    found_by: str = ""
 
 
 @dataclass(frozen=True, eq=False)

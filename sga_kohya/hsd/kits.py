@@ -9,7 +9,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner, source_of
 from sga_kohya.hsd.captioners.captioning import Captioning, make_captioning
 from sga_kohya.hsd.detect import DETECTORS, Detector
-from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.detectors.chain import Chain
+from sga_kohya.hsd.detectors.options import Options, of_each
 from sga_kohya.hsd.masks.sources import DETECTOR
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
@@ -51,13 +52,12 @@ def make_kits(config: HsdConfig, photos: Path) -> dict[str, Kit]:
     for name in ("", *config.overrides):
         own = config.of(name)
         # Levels and mode too: some detectors make ready for each level that they will be asked for.
-        levels = [level.name for level in own.levels]
-        key = _json([own.detector, own.detector_options, own.device, levels, own.mode])
+        key = _json([own.detectors, own.detector_options, own.device, _smallest(own), own.mode])
         if key not in detectors:
             detectors[key] = make_detector(own, photos)
         if own.upscale_model not in upscalers:
             upscalers[own.upscale_model] = make_upscaler(own)
-        words = _json([own.captioner, own.captioner_options, own.device, levels])
+        words = _json([own.captioner, own.captioner_options, own.device, list(own.detectors)])
         captioning = make_captioning(own, captioners.get(words), photos)
         captioners[words] = captioning.captioner
         parts = detectors[key], upscalers[own.upscale_model], captioning
@@ -66,19 +66,31 @@ def make_kits(config: HsdConfig, photos: Path) -> dict[str, Kit]:
 
 
 def make_detector(config: HsdConfig, photos: Path) -> Detector:
-    """The one that a configuration names. Raises SgaError for options that it cannot use."""
-    levels = [level.name for level in config.levels]
+    """The one that a configuration names, or the chain of several. Raises SgaError for options that it cannot use."""
     # A whole photo is one crop of the coarsest level, which nobody looks for.
-    detected = levels if config.mode == "split" else levels[1:]
-    masks = config.masks == DETECTOR
-    options = Options(config.detector, config.detector_options, levels, detected, config.device, masks=masks)
-    detector = DETECTORS[config.detector](options, photos)
-    if masks and not getattr(detector, "draws_masks", False):
-        raise SgaError(
-            f"masks detector: detector {config.detector} draws none with these options: use onnx or yolo with a "
-            "segmentation model (-seg), or give a folder of masks"
-        )
-    return detector
+    sought = {level: names for level, names in config.detectors.items() if level in config.detected}
+    names = tuple(dict.fromkeys((*config.detector_names, *(name for own in sought.values() for name in own))))
+    given, smallest, masks = of_each(names, config.detector_options), _smallest(config), config.masks == DETECTOR
+    made: dict[str, Detector] = {}
+    for name in names:
+        levels = [level for level, own in sought.items() if name in own]
+        options = Options(name, given[name], list(config.detectors), levels, config.device, "detector", masks, smallest)
+        if levels or given[name]:
+            made[name] = DETECTORS[name](options, photos)
+            if masks and not getattr(made[name], "draws_masks", False):
+                raise SgaError(
+                    f"masks detector: detector {name} draws none with these options: use onnx or yolo with a "
+                    "segmentation model (-seg), or give a folder of masks"
+                )
+    if len(names) == 1:
+        return made[names[0]]
+    return Chain({level: [made[name] for name in own] for level, own in sought.items()})
+
+
+def _smallest(config: HsdConfig) -> dict[str, int]:
+    """By level, the side that its smallest slice has in the photo, where that is not enlarged more than is wanted."""
+    sides = {level: min(map(min, level.targets(config.min_size)), default=0) for level in config.levels}
+    return {level.name: round(side / (1 if level.own_scale else level.tau_up)) for level, side in sides.items()}
 
 
 def settings_digest(config: HsdConfig) -> str:
@@ -101,13 +113,18 @@ def captions_digest(config: HsdConfig) -> str:
     return digest(_json([settings, _states([source_of(config.captioner) or "", options])]).encode())
 
 
-def _what(options: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in options.items() if key not in HOW}
-
-
 def _states(settings: object) -> list[list[tuple[str, int, int]]]:
     """Of every file and folder that settings name."""
     return [_state(Path(text)) for text in _texts(settings)]
+
+
+def _what(options: Mapping[str, object]) -> dict[str, object]:
+    """Without the options in HOW, also those of one of several detectors."""
+    return {
+        key: _what(value) if isinstance(value, Mapping) else value
+        for key, value in options.items()
+        if key.rpartition(".")[2] not in HOW
+    }
 
 
 def _texts(value: object) -> Iterator[str]:

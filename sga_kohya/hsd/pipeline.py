@@ -20,8 +20,8 @@ from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, slice_mask, without_masked_out
-from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
-from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NOT_DRAWN, Masks, UnreadableMask
+from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
     UNREADABLE_CAPTION,
@@ -33,19 +33,21 @@ from sga_kohya.hsd.out.manifest import (
     region_rows,
 )
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
-from sga_kohya.hsd.out.strips import strip, tile
+from sga_kohya.hsd.out.strips import strip, tile, view
 from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
-from sga_kohya.hsd.photos.filters import Comparing, filter_names, make_filters, reason_against
+from sga_kohya.hsd.photos.filters import Comparing, Filter, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, decode_slice, encode_image
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.photos.png import encode_png
+from sga_kohya.hsd.review.decisions import Decisions, Place
+from sga_kohya.hsd.review.obey import REJECTED, obey
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, all held in memory at their full size."""
 
-FORMAT = 4
+FORMAT = 5
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
@@ -72,10 +74,17 @@ class Pipeline:
     """
 
     def __init__(
-        self, photos: Path, folder: OutputFolder, config: HsdConfig, kits: dict[str, Kit], masks: Masks
+        self,
+        photos: Path,
+        folder: OutputFolder,
+        config: HsdConfig,
+        kits: dict[str, Kit],
+        masks: Masks,
+        decisions: Decisions,
     ) -> None:
-        """kits: by their names in `config.overrides`, "" for the rest."""
+        """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review."""
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
+        self.decisions = decisions
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -105,7 +114,8 @@ class Pipeline:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
             inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
-            inputs.append(self.masks.state(source))
+            inputs += [self.masks.state(source), *self.decisions.inputs(photo.sha256)]
+            self.decisions.seen.add(digest(data))
             photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
@@ -156,8 +166,9 @@ class Pipeline:
         return [works[photo.source] for photo in batch]
 
     def _settled(self, work: Work) -> Work:
-        """Only a photo that gives slices is one that others are held against."""
-        if any(row.file for row in work.rows):
+        """Only a photo that gives slices is one that others are held against, or would if no person had rejected them:
+        else its copy would bring back what was rejected."""
+        if any(row.file or row.kind == REJECTED for row in work.rows):
             for judge in self._comparing:
                 judge.used(work.photo)
         return work
@@ -186,16 +197,22 @@ class Pipeline:
             rows = list(photo.finished)
             return Work(replace(photo, phash=rows[0].phash), rows, new=False)
         # What the others say of a finished photo stands in its rows.
-        reason = reason_against(photo, self._comparing if photo.finished else self._filters)
+        reason = reason_against(photo, self._asked(photo))
         if photo.finished and not reason:
             if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
-            reason = reason_against(photo, self._filters)
+            reason = reason_against(photo, self._asked(photo))
         if reason:
             return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
+
+    def _asked(self, photo: Photo) -> Sequence[Filter]:
+        """What a photo has to pass. One in which a person wants a slice stays, whatever it is like."""
+        judges = self._comparing if photo.finished else self._filters
+        wanted = self.decisions.pins(photo.sha256)
+        return [judge for judge in judges if not (wanted and isinstance(judge, Comparing))]
 
     def _finished_work(self, photo: Photo) -> Work:
         """Nothing to do, or captions alone, where what they are made with has changed."""
@@ -209,6 +226,7 @@ class Pipeline:
         kit = photo.kit
         if photo.source in getattr(kit.detector, "unanswered", ()):
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
+        regions = obey(regions, self.decisions.of(photo.sha256), photo.size or (1, 1), kit.config)
         crops = [crop for region in regions for crop in region.crops]
         rows = [
             row
@@ -238,11 +256,13 @@ class Pipeline:
         for row in rows:
             if row.file:
                 tiles[str(row.group)].append(tile(pictures[row.file]))
-        strips = {group: strip(parts) for group, parts in tiles.items()}
-        rows = [_recorded(row, row.file, files, strips) if row.file else row for row in rows]
+        shown = {strip_file(group): strip(parts) for group, parts in tiles.items()}
+        if shown:
+            shown[view_file(photo.root)] = view(pixels)
+        rows = [_recorded(row, row.file, files, shown) if row.file else row for row in rows]
         rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
-        for group, picture in strips.items():
-            self.folder.write_strip(group, picture)
+        for name, picture in shown.items():
+            self.folder.write_picture(name, picture)
         return rows
 
     def _files(self, photo: Photo, kept: Mapping[str, Crop], pictures: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -252,7 +272,7 @@ class Pipeline:
             picture = pictures[file]
             if self.masks.beside:
                 files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
-            elif photo.mask is not None:
+            elif self.masks.kind == ALPHA:  # of all photos alike: ai-toolkit asks every slice for its transparency
                 picture = np.dstack([picture, slice_mask(photo.mask, crop)])
             files[file] = encode_image(picture, photo.kit.config.format)
         return files
@@ -262,10 +282,16 @@ class Pipeline:
     ) -> list[Row]:
         """Rows whose captions are made and written, with the slices and masks that `files` has.
 
-        A caption that the user has edited is not asked for.
+        A caption that the user has edited is not asked for, nor is one that was written in the review.
         """
-        edited = {row.file for row in rows if row.file and self.folder.edited(caption_file(row.file))}
-        asked = [row if row.file not in edited else replace(row, file=None) for row in rows]
+        places = {place.key: place for place in self.decisions.of(photo.sha256) if place.caption}
+        written = {row.file: places[row.decided] for row in rows if row.file and row.decided in places}
+        edited = {
+            row.file
+            for row in rows
+            if row.file and self.folder.edited(caption_file(row.file), *_may_replace(written.get(row.file)))
+        }
+        asked = [row if row.file not in {*edited, *written} else replace(row, file=None) for row in rows]
         made = dict(
             zip(
                 (row.file for row in asked if row.file),
@@ -276,10 +302,14 @@ class Pipeline:
         said = {caption.note for caption in made.values()}
         notes = [note for note in rows[0].notes if note not in NOTES] + [note for note in NOTES if note in said]
         done = "" if FAILED in said else photo.kit.captions_digest
-        return [self._written(replace(row, notes=notes, captioned=done), made, files) for row in rows]
+        made |= {file: Captioned(place.caption) for file, place in written.items() if file not in edited}
+        saw = {file: place.saw for file, place in written.items()}
+        return [self._written(replace(row, notes=notes, captioned=done), made, files, saw) for row in rows]
 
-    def _written(self, row: Row, captions: Mapping[str, Captioned], files: Mapping[str, bytes]) -> Row:
-        """captions: by slice; a slice whose caption stays has none."""
+    def _written(
+        self, row: Row, captions: Mapping[str, Captioned], files: Mapping[str, bytes], saw: Mapping[str, str]
+    ) -> Row:
+        """captions: by slice; a slice whose caption stays has none. saw: digests of captions that may be replaced."""
         if row.file is None:
             return row
         file = caption_file(row.file)
@@ -288,22 +318,28 @@ class Pipeline:
             self.folder.write_slice(row.file, contents)
             return replace(row, caption_sha256=self.folder.as_written(file))
         contents[file] = caption_bytes(captions[row.file].text)
-        self.folder.write_slice(row.file, contents)
+        self.folder.write_slice(row.file, contents, saw.get(row.file, ""))
         return replace(row, caption_sha256=digest(contents[file]))
 
     def _read_slice(self, row: Row) -> np.ndarray:
         return decode_slice((self.folder.path / str(row.file)).read_bytes())
 
 
-def _recorded(row: Row, file: str, files: Mapping[str, bytes], strips: Mapping[str, bytes]) -> Row:
-    """A row with what there is to say of the slice's files."""
+def _may_replace(place: Place | None) -> list[str]:
+    """The digests of a caption file that are no edit where a caption was written in the review."""
+    return [digest(caption_bytes(place.caption)), place.saw] if place else []
+
+
+def _recorded(row: Row, file: str, files: Mapping[str, bytes], shown: Mapping[str, bytes]) -> Row:
+    """A row with what there is to say of the slice's files, and of the report's pictures in `shown`."""
     mask = files.get(mask_file(file))
     return replace(
         row,
         sha256=digest(files[file]),
         bytes=len(files[file]),
         mask_sha256=None if mask is None else digest(mask),
-        strip_sha256=digest(strips[str(row.group)]),
+        strip_sha256=digest(shown[strip_file(str(row.group))]),
+        view_sha256=digest(shown[view_file(row.root)]),
     )
 
 

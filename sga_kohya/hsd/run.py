@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
-from sga_kohya.hsd.masks.sources import find_masks
+from sga_kohya.hsd.masks.sources import find_masks, without_masks
 from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
@@ -28,6 +28,8 @@ from sga_kohya.hsd.out.report import REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.photos.images import Found, find_images, load_plugins, pixel_count
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
+from sga_kohya.hsd.review.decisions import Decisions
+from sga_kohya.hsd.review.sources import remember_photos
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, to_toml
 from sga_kohya.kit.files import LOCK, only_writer, write_whole
@@ -47,8 +49,8 @@ class Result:
 
     edited: captions, slices and masks that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
-    stay. swept: what became of files that are made no more; None in a preview. raw: what became of the photos' copies;
-    None where only some photos were taken.
+    stay. decisions: of the review. swept: what became of files that are made no more; None in a preview. raw: what
+    became of the photos' copies; None where only some photos were taken. stray_masks: of no photo.
     """
 
     out: Path
@@ -58,8 +60,10 @@ class Result:
     unmatched: list[str]
     found: Found
     unopened: list[str]
+    decisions: Decisions
     swept: Swept | None = None
     raw: RawResult | None = None
+    stray_masks: Sequence[str] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -68,39 +72,60 @@ class Result:
 
 
 def run(
-    photos: Path, out: Path, config: HsdConfig, workers: int = 4, progress: bool = False, only: int | None = None
+    photos: Path,
+    out: Path,
+    config: HsdConfig,
+    workers: int = 4,
+    progress: bool = False,
+    only: int | None = None,
+    decided_in: Path | None = None,
 ) -> Result:
     """Decomposes every image below `photos` into `out`. Never writes into `photos`, except into an `out` inside it.
 
     An unreadable or too small photo becomes a row with its reason. A rerun over the same `out`, also after a kill,
     takes over what is finished, replaces what has changed and removes what is no longer produced. only: that many
-    photos, spread evenly. Raises SgaError for what the user can correct.
+    photos, spread evenly. decided_in: the folder whose decisions are obeyed, `out` by default. Raises SgaError for what
+    the user can correct.
     """
     photos, out = photos.resolve(), out.resolve()
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    sources = sorted(path.relative_to(photos).as_posix() for path in found.images)
+    images = without_masks(config.masks, photos, found.images)
+    sources = sorted(path.relative_to(photos).as_posix() for path in images)
     if not sources:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
-    masks = find_masks(config.masks, photos, sources)
+    masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
     with only_writer(out, REMEDY):
         folders = [level.folder for level in config.levels]
         folder = OutputFolder(out, [*folders, *(map(mask_folder, folders) if masks.beside else ())])
-        pipeline = Pipeline(photos, folder, config, kits, masks)
+        pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out))
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
         raw = write_raw(photos, out, config, workers, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
+        remember_photos(out, photos)
     unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
     foreign = folder.foreign
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(out, tally, foreign, edited, unmatched, found, pipeline.unopened, swept, raw)
+    return Result(
+        out,
+        tally,
+        foreign,
+        edited,
+        unmatched,
+        found,
+        pipeline.unopened,
+        pipeline.decisions,
+        swept,
+        raw,
+        masks.strays,
+    )
 
 
 def _stream(
@@ -118,7 +143,11 @@ def _stream(
     edited: list[str] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
-        order = by_size(pipeline.photos, sources, pool, progress) if config.near_duplicates >= 0 else sources
+        order = sources
+        if config.near_duplicates >= 0:
+            # Of near-duplicates the one that a person has decided about comes first, so that it is the one that stays.
+            decided = pipeline.decisions.sources
+            order = sorted(by_size(pipeline.photos, sources, pool, progress), key=lambda source: source not in decided)
         with one_thread_each(), tqdm(total=len(sources), unit="photo", disable=not progress, smoothing=0.05) as bar:
             for rows, new in pipeline.stream(order, roots, pool, ahead=workers):
                 tally.add(rows, new)
@@ -152,7 +181,7 @@ def preview(photos: Path, out: Path, config: HsdConfig, count: int, workers: int
     if target.exists() and {path.name for path in target.iterdir()} - {LOCK} and not (target / MANIFEST).is_file():
         raise SgaError(f"{target} is no earlier preview: move it away or choose another OUT")
     with tempfile.TemporaryDirectory(prefix="sga_hsd_") as folder:
-        result = run(photos, Path(folder) / "out", config, workers, progress, only=count)
+        result = run(photos, Path(folder) / "out", config, workers, progress, only=count, decided_in=out)
         with only_writer(target, REMEDY):
             aside = replace_preview(result.out, target)
     return replace(result, out=target, foreign=[], edited=[], swept=Swept(0, [], aside))

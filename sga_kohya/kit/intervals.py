@@ -1,4 +1,5 @@
-"""Intervals for the whole package: a bootstrap whose percentiles are expanded for few units, and Wilson's for rates.
+"""Intervals for the whole package: a bootstrap whose percentiles are expanded for few units, Wilson's for rates,
+Student's for a mean of few independent runs.
 
 A statistic is a function of how often each unit was drawn; drawn once each, it is the value itself. What was drawn
 independently is a `Factor`, and factors may be crossed: with raters who all rank the same prompts, a draw takes raters
@@ -153,6 +154,16 @@ def intervals(
         return np.mean([part @ unit / len(unit) for part, unit in parts], axis=0)
 
     return resampled(means, [factor], count, confidence, seed, limits)
+
+
+def student(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The mean of independent values, such as one paired difference a seed, with Student's interval; [?] of one."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean)
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = student_quantile((1 + confidence) / 2, len(values) - 1) * error
+    return Interval(mean, mean - half, mean + half)
 
 
 def wilson(hits: int, count: int, confidence: float) -> Interval:

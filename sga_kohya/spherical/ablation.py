@@ -22,6 +22,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import whole_file, write_whole
+from sga_kohya.kit.intervals import student
 from sga_kohya.reference.models import Stack, make_stack
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
@@ -111,12 +112,8 @@ def table(found: dict[str, Any], options: AblationOptions) -> str:
 
 
 def _interval(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return "needs 2 seeds"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return f"{np.mean(values) - half:.3f} to {np.mean(values) + half:.3f}"
+    found = student(values)
+    return f"{found.low:.3f} to {found.high:.3f}" if found.bounded else "needs 2 seeds"
 
 
 def _tune_decoder(vae: Path, spherical: bool, options: AblationOptions) -> Path:

@@ -20,6 +20,8 @@ from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
 _BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
 """From empty to full; the second where the console has no blocks."""
 _BINS = 20
+_FEWER_STEPS = 1.2
+"""Sub-batches a step from which a learning rate found without tuples is worth another look."""
 
 
 def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
@@ -76,12 +78,19 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
     parts = [part for step in dataset.planner.epoch(1) for part in step]
+    ratio = len(parts) / max(len(dataset), 1)
     room = sum(dataset.planner.batch_sizes[part.dataset] for part in parts)
     slices = sum(len(part.keys) for part in parts)
     yield (
         f"  steps     {len(dataset)} tuple steps an epoch, {len(parts)} sub-batches "
-        f"({len(parts) / max(len(dataset), 1):.2f} a step), fill {slices / max(room, 1):.0%}"
+        f"({ratio:.2f} a step), fill {slices / max(room, 1):.0%}"
     )
+    if ratio > _FEWER_STEPS:
+        yield (
+            f"  rate      without tuples the same passes are {len(parts)} steps: at one learning rate the fewer, "
+            f"larger steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at "
+            "equal passes"
+        )
 
 
 def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:

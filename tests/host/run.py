@@ -184,13 +184,15 @@ def trainable(optimizers: list[Any]) -> list[Any]:
 def describe(batch: dict[str, Any]) -> dict[str, Any]:
     """What identifies a batch, without its pixels. image_keys are there only where the host gives them.
 
-    masks: of each sample, if it has mask images: the mean of its left and of its right half, from 0 to 1.
+    masks: of each sample, if it has a mask image or alpha: the mean of its left and of its right half, from 0 to 1.
     """
     pixels = batch["images"] if batch.get("images") is not None else batch["latents"]
     wanted = ("captions", "loss_weights", "custom_attributes", "image_keys", "flippeds")
     known = {"shape": tuple(pixels.shape), **{key: batch[key] for key in wanted if key in batch}}
-    if "conditioning_images" in batch:
-        halves = (batch["conditioning_images"] / 2 + 0.5).chunk(2, dim=3)
+    alpha = batch.get("alpha_masks")
+    if "conditioning_images" in batch or alpha is not None:
+        whole = batch["conditioning_images"] / 2 + 0.5 if alpha is None else alpha.unsqueeze(1)
+        halves = whole.chunk(2, dim=3)
         known["masks"] = [[half[i].mean().item() for half in halves] for i in range(len(pixels))]
     return known
 

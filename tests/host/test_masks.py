@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from sga_kohya.hsd import HsdConfig, LevelConfig, Slice, run
+
 from . import tiny_flux, tiny_sdxl
-from .data import LEVELS, MIXED, with_masks, write_dataset
+from .data import LEVELS, MIXED, photos, with_masks, write_dataset
 from .test_sga import assert_same_weights, of, slices, slices_on_disk, steps
 
 FLUX, SDXL = "flux_train_network.py", "sdxl_train_network.py"
@@ -127,3 +129,35 @@ def test_a_masked_run_is_resumed_bit_for_bit_and_captions_know_the_epoch(run_hos
         assert named[0] == named[1]
     assert {caption for step in resumed for batch in step for caption in batch["captions"]} == {""}
     assert_same_weights(tmp_path / "whole" / "tiny.safetensors", tmp_path / "again" / "tiny.safetensors")
+
+
+def stem_and_level(piece: Slice) -> str:
+    return f"{Path(piece.file).stem} {piece.level}"
+
+
+@pytest.mark.parametrize("masks", ["alpha", "folder"])
+def test_photos_cut_with_their_masks_train_with_masked_loss(run_host, tiny_models, tmp_path, masks):
+    """What `python -m sga_kohya.hsd --masks` writes, as it is: one photo hidden on the left, one on the right."""
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    for kind in (folder, tmp_path / "masks"):
+        kind.mkdir()
+    for number, file in enumerate(photos()[:2]):
+        photo = Image.open(file).convert("RGBA").resize((300, 220))
+        mask = Image.new("L", photo.size)
+        mask.paste(255, (150 * number, 0, 150 + 150 * number, 220))
+        photo.putalpha(mask)
+        photo.save(folder / f"p{number}.png")
+        mask.save(tmp_path / "masks" / f"p{number}.png")
+    levels = tuple(LevelConfig(level, 128, tau_up=4.0) for level in LEVELS)
+    where = "alpha" if masks == "alpha" else str(tmp_path / "masks")
+    words = {"captioner": f"{__name__}:stem_and_level", "captioner_options": {"keep": "nothing"}}
+    run(folder, out, HsdConfig(levels, min_size=64, masks=where, near_duplicates=-1, **words))
+    dataset = out / "dataset.toml"
+    hosted = run_host(FLUX, "sga", arguments(FLUX, tiny_models, dataset, tmp_path / "trained"), record=True)
+    batches = hosted.of("batch")
+    assert Counter(slices(batches)) == Counter(slices_on_disk(dataset)) and len(batches) >= 4
+    found = {name: mask for batch in batches for name, mask in zip(slices([batch]), batch["masks"], strict=True)}
+    assert found[("p0", "macro")] == pytest.approx([1, 0], abs=0.05)
+    assert found[("p1", "macro")] == pytest.approx([0, 1], abs=0.05)
+    if masks == "folder":
+        assert_masks_follow(batches, dataset)

@@ -34,6 +34,8 @@ def test_trackers_get_loss_by_granularity_and_noise_level(run_host, tiny_models,
     by_noise = [event for name, events in logged.items() if name.startswith("loss/noise_") for event in events]
     assert len(by_noise) >= 7
     assert all(f"{label}=" in run.output for label in LEVELS), "the progress bar shows each granularity"
+    assert "left=0 min" in run.output, "and how long it still takes"
+    assert "  memory    about " in run.output and "GB of a GPU, an estimate: " in run.output
 
 
 def scalars(folder: Path) -> dict[str, list]:

@@ -255,6 +255,15 @@ def presets(out: Path, files: dict[str, str], datasets: dict[str, str]) -> None:
     out.write_text(json.dumps(found))
 
 
+def doctor(out: Path, questions: dict[str, list[str]]) -> None:
+    """What the doctor finds for each list of words."""
+    import json
+
+    from sga_kohya.doctor.__main__ import examine
+
+    out.write_text(json.dumps({name: [vars(f) for f in examine(words).found] for name, words in questions.items()}))
+
+
 def parser_of(module: Any) -> Any:
     """The parser that a script's `main` makes, taken where it reads its TOML."""
     import sys

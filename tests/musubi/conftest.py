@@ -1,5 +1,6 @@
 """The real musubi-tuner, found as the package finds it. Runs are forks of one process: its imports are slow."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,12 +13,19 @@ from typing import Any
 import pytest
 
 from . import tiny
+from .stacks import STACKS
 
 CACHE = Path.home() / ".cache" / "sga_kohya"
 NO_TUNER = (
     "NO musubi-tuner CHECKOUT, so nothing is tested on the second host. Get one with\n"
     f"  git clone --branch v0.3.4 https://github.com/kohya-ss/musubi-tuner {CACHE / 'musubi-tuner'}\n"
     "or set MUSUBI_TUNER_DIR to one."
+)
+TRANSFORMERS = "4.57.6"
+NO_TRANSFORMERS = (
+    f"NO transformers {TRANSFORMERS}, so Krea 2, Ideogram 4 and HiDream-O1 are not tested. Beside sd-scripts' "
+    f"version, get it with\n  pip install --no-deps --target {CACHE}/transformers-{TRANSFORMERS} "
+    f"transformers=={TRANSFORMERS} tokenizers==0.22.2\nor set SGA_TRANSFORMERS to such a folder."
 )
 LEVELS = ["macro", "meso", "micro"]
 GROUPS = [LEVELS] * 3 + [["macro", "micro"]] * 2 + [["meso"]]
@@ -55,15 +63,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("any_tuner", found, ids=lambda path: path.name if path else "none", scope="module")
 
 
+def own_transformers() -> Path | None:
+    """A folder with the transformers that musubi-tuner pins, or a newer one; None where sd-scripts' is all there is."""
+    installed = importlib.util.find_spec("transformers")
+    places = [os.environ.get("SGA_TRANSFORMERS"), CACHE / f"transformers-{TRANSFORMERS}"]
+    places += [Path(installed.origin).parents[1]] if installed and installed.origin else []
+    return next((Path(p) for p in places if p and (Path(p) / "transformers" / "models" / "qwen3_vl").is_dir()), None)
+
+
+def environment() -> dict[str, str]:
+    """Of a process that runs musubi-tuner, with its own transformers where they are found."""
+    own = own_transformers()
+    return {**os.environ, **({"PYTHONPATH": str(own)} if own else {})}
+
+
+def needs(stack: str) -> None:
+    """Skips the test where the stack cannot run."""
+    if STACKS[stack].own_transformers and own_transformers() is None:
+        pytest.skip(NO_TRANSFORMERS)
+
+
 class Server:
     """A process that has imported a musubi-tuner, and forks for every list of jobs."""
 
     def __init__(self, tuner: Path):
         command = [sys.executable, str(Path(tiny.__file__)), str(tuner / "src"), "--serve"]
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  closed by close
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=tuner
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        self.process = subprocess.Popen(command, text=True, cwd=tuner, env=environment(), **pipes)
         if self._line() != "ready\n":
             self.errors.seek(0)
             pytest.fail(self.errors.read()[-3000:], pytrace=False)
@@ -126,6 +153,7 @@ def world_of(
     worlds: dict[tuple[Path, str], Path] = {}
 
     def world_of(tuner: Path, stack: str) -> Path:
+        needs(stack)
         if (tuner, stack) not in worlds:
             folder = worlds[tuner, stack] = tmp_path_factory.mktemp("musubi")
             server_of(tuner).do(folder, [{"write": folder, "stack": stack, "groups": GROUPS, "sizes": SIZES}])
@@ -141,7 +169,7 @@ def run(
     """`run({"door": "sga", "out": NAME, …options})` for several runs in one process. Returns their output.
 
     record: the run's events go to NAME.rank0.pt. stack: flux_2 unless given; script: its first. status: the exit status
-    to expect. Everything else is an option of the host or of ours. On `any_tuner` of the test, or the default one.
+    to expect. Everything else is an option of the host or of ours. On the tuner given, or the default one.
     """
 
     def run(*runs: dict[str, Any], tuner: Path | None = None, nproc: int = 1) -> str:
@@ -157,11 +185,11 @@ def run(
 
 def _job(world: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     out, stack = folder / options.pop("out"), options.pop("stack")
-    own = tiny.stack_of(stack)
+    own = STACKS[stack]
     job = {
         "door": options.pop("door"),
         "stack": stack,
-        "script": options.pop("script", own.SCRIPT),
+        "script": options.pop("script", own.script),
         "status": options.pop("status", 0),
         "record": out if options.pop("record", False) else None,
     }
@@ -174,7 +202,7 @@ def _torchrun(tuner: Path, folder: Path, jobs: Sequence[dict[str, Any]], nproc: 
     file.write_text(json.dumps(jobs, default=str))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
     command = [*launcher, str(Path(tiny.__file__)), str(tuner / "src"), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder, env=environment())
     if done.returncode:
         pytest.fail(f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}", pytrace=False)
     return done.stdout + done.stderr

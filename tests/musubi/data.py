@@ -9,10 +9,10 @@ from typing import Any
 
 def write_images(
     folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]], cache: Callable[[int, Any, Path], None]
-) -> Path:
+) -> list[str]:
     """groups: the levels of each. cache(number, item, folder) writes what the host's cache scripts would.
 
-    Slices are numbered through groups and their levels. Returns the dataset TOML, with a dataset for each level.
+    Slices are numbered through groups and their levels. Returns the levels, each with a folder of its own.
     """
     from musubi_tuner.dataset.image_video_dataset import ItemInfo
     from PIL import Image
@@ -27,8 +27,7 @@ def write_images(
         Image.new("RGB", size, (index * 7 % 255, 90, 120)).save(images / f"{index:02}.png")
         (images / f"{index:02}.txt").write_text(f"{index} {level}")
         cache(number, ItemInfo(f"{index:02}", "", size, size), caches)
-    head = ["[general]", 'caption_extension = ".txt"', "enable_bucket = true", "bucket_no_upscale = true", ""]
-    return write_toml(folder / "dataset_musubi.toml", head, [image_table(folder, level) for level in levels])
+    return levels
 
 
 def image_table(folder: Path, level: str) -> list[str]:
@@ -39,10 +38,8 @@ def image_table(folder: Path, level: str) -> list[str]:
     ]
 
 
-def write_toml(file: Path, head: list[str], tables: list[list[str]]) -> Path:
-    lines = [*head, *(line for table in tables for line in ["[[datasets]]", *table, ""])]
-    file.write_text("\n".join(lines))
-    return file
+def write_toml(file: Path, head: list[str], tables: list[list[str]]) -> None:
+    file.write_text("\n".join([*head, *(line for table in tables for line in ["[[datasets]]", *table, ""])]))
 
 
 def paths(item: Any, folder: Path, architecture: str, place: str = "") -> None:

@@ -1,4 +1,4 @@
-"""One short run of each tiny stack, and the seams of every script, on every musubi-tuner found here, as a table.
+"""One short run of every script with a tiny model, on every musubi-tuner found here, as a table.
 
     python tests/musubi/matrix.py [--only WORD ...] [--write-readme]
 
@@ -22,19 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sga_kohya.hosts.musubi.families import SCRIPTS  # noqa: E402
 from tests.host.matrix import _order, _ranges, write  # noqa: E402
-from tests.musubi import conftest, tiny  # noqa: E402
+from tests.musubi import conftest  # noqa: E402
+from tests.musubi.stacks import RUNS, STACKS  # noqa: E402
 
 RESULTS = Path(__file__).with_name("matrix.json")
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- scripts: tests/musubi/matrix.py -->", "<!-- /scripts -->"
 TRAINED, INSTALLED, ABSENT = "trained", "installed", "absent"
-LORA = {"network_dim": 4, "network_alpha": 4}
-RUNS: dict[str, dict[str, Any]] = {
-    "flux_2_train_network": {"stack": "flux_2"},
-    "wan_train_network": {"stack": "wan"},
-    "zimage_train_network": {"stack": "z_image", "network_module": "networks.lora_zimage", **LORA},
-    "zimage_train": {"stack": "z_image"},
-}
 KINDS = {"_train_network": "adapter", "_train": "full fine-tune"}
 
 
@@ -56,6 +50,8 @@ def run_all(only: list[str]) -> dict:
     tuners = {name_of(path): path for path in (conftest.default_tuner(), *conftest.other_tuners()) if path}
     if not tuners:
         sys.exit(conftest.NO_TUNER)
+    if conftest.own_transformers() is None:
+        sys.exit(conftest.NO_TRANSFORMERS)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"versions": {}}
     chosen = [version for version in tuners if all(word in version for word in only)]
     for version in (bar := tqdm(chosen, unit="version", file=sys.stdout)):
@@ -83,7 +79,7 @@ def of_version(tuner: Path, folder: Path) -> dict[str, str]:
 def train(server: conftest.Server, folder: Path, script: str, options: dict[str, Any]) -> str:
     stack, out = options["stack"], folder / script
     job = {"write": folder / stack, "stack": stack, "groups": conftest.GROUPS, "sizes": conftest.SIZES}
-    arguments = {**conftest.COMMON, **tiny.stack_of(stack).arguments(folder / stack), "output_dir": out}
+    arguments = {**conftest.COMMON, **STACKS[stack].arguments(folder / stack), "output_dir": out}
     arguments |= {"max_train_steps": 2, "max_train_epochs": None}
     arguments |= {name: value for name, value in options.items() if name != "stack"}
     try:
@@ -102,14 +98,12 @@ def name_of(tuner: Path) -> str:
 def as_markdown(results: dict) -> str:
     """The README's table. `all` are the versions named below it."""
     versions = sorted(results["versions"], key=_order)
-    lines = ["| script | trains | a tiny model trained on | seams fit on |", "|---|---|---|---|"]
+    lines = ["| script | trains | on | a tiny model trained on |", "|---|---|---|---|"]
     for script, family in SCRIPTS.items():
-        row = {version: results["versions"][version].get(script) for version in versions}
-        trained = [version for version in versions if row[version] == TRAINED]
-        fits = [version for version in versions if row[version] in (TRAINED, INSTALLED)]
+        trained = [version for version in versions if results["versions"][version].get(script) == TRAINED]
         kind = next(text for end, text in KINDS.items() if script.endswith(end))
-        run = _ranges(trained, versions) if script in RUNS else "–"
-        lines.append(f"| `{script}` | {family.name} {kind} | {run} | {_ranges(fits, versions)} |")
+        data = "images and clips" if STACKS[RUNS[script]["stack"]].videos else "images"
+        lines.append(f"| `{script}` | {family.name} {kind} | {data} | {_ranges(trained, versions)} |")
     return "\n".join(lines)
 
 

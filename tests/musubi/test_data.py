@@ -1,6 +1,7 @@
 """Where granularity and group come from on musubi-tuner, what is said of its caches, and what hsd writes for it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,16 @@ def test_without_any_cache_the_error_says_what_to_run(run, data):
     shutil.rmtree(data / "cache")
     output = run({"door": "sga", "out": "on", "dataset_config": data / "dataset_musubi.toml", "status": 2})
     assert "no training items: cache latents and text first" in output
+
+
+def test_a_resumed_run_says_which_caches_are_others_since_its_state_was_saved(run, data, tmp_path):
+    common = {"door": "sga", "dataset_config": data / "dataset_musubi.toml", "max_train_epochs": 2}
+    run({"out": "before", "save_state": True, "save_every_n_steps": 2, **common})
+    (text,) = (data / "cache" / "macro").glob("00_*_te.safetensors")
+    os.utime(text, (1, 1))  # written again
+    state = tmp_path / "before" / "tiny-step00000002-state"
+    output = run({"out": "after", "resume": state, **common})
+    assert f"1 image is edited (macro/{text.name})" in output
 
 
 def test_keys_that_musubi_tuner_does_not_know_are_said(run, tmp_path):

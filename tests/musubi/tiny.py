@@ -7,6 +7,7 @@ SRC: the folder to import musubi_tuner from. Its imports take longer than a run,
 is one of
     {"write": FOLDER, "stack": NAME, "groups", "sizes"}                              a tiny model and its dataset
     {"door": "stock" | "sga", "script", "stack", "args": {…}, "record", "status"}    a run
+    {"command": ["python", "-m" MODULE | SCRIPT, …], "stack": NAME}                  what one would type in its folder
     {"check": NAME, "out": FILE, …}                                                  a function of checks.py
 What is recorded: see tests/host/run.py; a batch has `ids`, the number that a stack wrote into each sample's latents.
 """
@@ -14,17 +15,13 @@ What is recorded: see tests/host/run.py; a batch has `ids`, the number that a st
 import importlib
 import json
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def stack_of(name: str) -> ModuleType:
-    return importlib.import_module(f"tests.musubi.tiny_{name}")
 
 
 def words(options: dict[str, Any]) -> list[str]:
@@ -60,15 +57,20 @@ def do(jobs: list[dict[str, Any]], source: Path) -> None:
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
 
+    from tests.musubi.stacks import STACKS
+
     stock = Accelerator.__init__, AcceleratedOptimizer.step
     for job in jobs:
         if "check" in job:
             further = {name: value for name, value in job.items() if name not in ("check", "out")}
             getattr(importlib.import_module("tests.musubi.checks"), job["check"])(Path(job["out"]), **further)
             continue
-        stack = stack_of(job["stack"])
-        stack.shrink_host()
-        if "write" in job:
+        stack = STACKS[job["stack"]]
+        stack.shrink()
+        if "command" in job:
+            os.chdir(source.parent)
+            command(job["command"])
+        elif "write" in job:
             stack.write(Path(job["write"]), job["groups"], [tuple(size) for size in job["sizes"]])
         else:
             Accelerator.__init__, AcceleratedOptimizer.step = stock
@@ -103,9 +105,26 @@ def train(door: str, script: str, args: dict[str, Any], source: Path) -> int:
             return 0
         from sga_kohya.hosts.musubi.run import main as ours
 
-        return ours([script, "--musubi_tuner", str(source.parent), *words(args)])
+        ours([script, "--musubi_tuner", str(source.parent), *words(args)])
+        return 0
     except SystemExit as end:
         return int(end.code or 0)
+
+
+def command(argv: list[str]) -> None:
+    """Run it in this process, where the host is shrunken."""
+    print("==", *argv, flush=True)
+    rest = argv[1:] if argv[0] == "python" else argv[2:]  # accelerate launch
+    try:
+        if rest[0] == "-m":
+            sys.argv = rest[1:]
+            runpy.run_module(rest[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = rest
+            runpy.run_path(rest[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"exit status {end.code}") from end
 
 
 def serve(source: Path, answers: TextIO) -> None:

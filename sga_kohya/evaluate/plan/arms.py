@@ -50,7 +50,12 @@ _NEVER = ("train_data_dir", "in_json", "dataset_class", "reg_data_dir", "resume"
 
 def problems(base: Path, settings: Mapping[str, Any], timed: bool = False) -> Iterator[str]:
     """Why a TOML cannot be the base of arms, a sentence each, with the remedy. timed: the arms end by hours."""
-    if "pretrained_model_name_or_path" not in settings:
+    if "dit" in settings:
+        yield (
+            f"{base} is for musubi-tuner, and images are made by sd-scripts: train the arms of its presets (NAME_raw, "
+            "NAME_hsd, …), make the images with its own scripts, and name them as `images` of a plan's variants"
+        )
+    elif "pretrained_model_name_or_path" not in settings:
         yield f"{base} is no training TOML: it has no pretrained_model_name_or_path"
     if settings.get("sga") is False:
         yield f"{base}: sga = false switches every arm off: remove it"

@@ -17,10 +17,9 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Cell, Plan
 from sga_kohya.evaluate.rate.ballots import LETTERS, dense
 from sga_kohya.evaluate.rate.judge import some_references
-from sga_kohya.evaluate.rate.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.evaluate.rate.study import CONSENT, Item, Log, candidates, check
 from sga_kohya.evaluate.sample.images import load, png, same_size
-from sga_kohya.kit.page import render
+from sga_kohya.kit.one_page import OneRequest, Refused, Reply, Site
 from sga_kohya.kit.values import is_number
 
 RATER = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -158,7 +157,7 @@ class Handler(OneRequest):
     def get(self, path: str) -> Reply:
         study = self.server.study
         if path == "/":
-            return _page()
+            return Reply.page(__package__, "page.html")
         if path == "/about":
             return Reply.json(study.about())
         if path.startswith("/picture/"):
@@ -175,13 +174,6 @@ class Handler(OneRequest):
         if path == "/answer":
             return Reply.json(study.answer(session, request))
         raise Refused(404, "There is nothing here.")
-
-
-def _page() -> Reply:
-    nonce = secrets.token_urlsafe(16)
-    policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
-    policy += f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return Reply("text/html; charset=utf-8", render(__package__, "page.html", nonce=nonce).encode(), policy)
 
 
 class Server(Site):

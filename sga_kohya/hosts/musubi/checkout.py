@@ -3,11 +3,15 @@
 import importlib.util
 import os
 from dataclasses import dataclass
+from importlib.metadata import requires, version
 from pathlib import Path
+from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.host import HostPackage
-from sga_kohya.hosts.musubi.families import SCRIPTS, refuse
+from sga_kohya.hosts.musubi.families import HOST, SCRIPTS, refuse
+from sga_kohya.kit.files import user_path
+from sga_kohya.kit.toml_file import read_toml
 
 TESTED = "v0.2.15 to v0.3.4 and main of 2026-07-14"
 DEFAULT_FOLDER = Path("~/.cache/sga_kohya/musubi-tuner")
@@ -28,7 +32,24 @@ class Tuner:
     @property
     def package(self) -> HostPackage:
         """For seams; see hosts/seam.py."""
-        return HostPackage("musubi-tuner", "musubi_tuner", self.root, TESTED, MISSING)
+        return HostPackage(HOST, "musubi_tuner", self.root, TESTED, MISSING)
+
+    def version(self) -> str:
+        """What its package says; for messages only."""
+        project = self._project()
+        return f"v{project['version'] if project else version(HOST)}"
+
+    def requirements(self) -> tuple[str, list[str]]:
+        """What names the packages that it needs, and they with their versions, as pip writes them."""
+        project = self._project()
+        if project:
+            return "pyproject.toml", [str(line) for line in project["dependencies"]]
+        return f"{HOST} {version(HOST)}", [line for line in requires(HOST) or [] if ";" not in line]
+
+    def _project(self) -> dict[str, Any]:
+        """Of its checkout's pyproject.toml; nothing where the package is installed elsewhere."""
+        file = self.modules.parents[1] / "pyproject.toml"
+        return read_toml(file).get("project", {}) if file.is_file() else {}
 
     def module(self, script: str) -> str:
         """The dotted name of one of its training scripts. Raises SgaError when there is none, or none we train with."""
@@ -47,7 +68,7 @@ def find_tuner(named: str | None = None) -> Tuner:
     """
     for origin, folder in (("--musubi_tuner", named), ("MUSUBI_TUNER_DIR", os.environ.get("MUSUBI_TUNER_DIR"))):
         if folder:
-            source = Path(folder).expanduser().resolve() / "src"
+            source = user_path(folder, origin).resolve() / "src"
             if not _holds_package(source):
                 raise SgaError(f"{origin} {folder}: this is no checkout of musubi-tuner; get one with: {HOW_TO_GET}")
             return _supported(source / "musubi_tuner", source)

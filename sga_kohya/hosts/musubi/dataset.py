@@ -8,7 +8,6 @@ loaded by the host's own batch manager: a sub-batch is written where it looks fo
 import functools
 import itertools
 import random
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity
+from sga_kohya.hosts.dataset import HostDataset, StockOrder
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.kit.pictures import is_picture
-from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.loader import LoadedStep
+from sga_kohya.tuples.contents import Contents, sample_of
 from sga_kohya.tuples.step import Slice, SubBatch
 from sga_kohya.words import ATTRIBUTE
 
@@ -28,7 +27,6 @@ Items = dict[str, tuple[Any, Any, int]]
 """Key -> (bucket, the host's item, repeats)."""
 Source = tuple[Path, dict[str, Any]]
 """A file, and its row where a JSONL file names it."""
-_CLIP = re.compile(r"_\d{5}-\d{3}$")  # a clip's place in its video, which the host adds to the stem
 
 
 def _replace(original: Callable, session: Session) -> Callable:
@@ -50,8 +48,8 @@ def _replace(original: Callable, session: Session) -> Callable:
     return generate_dataset_group_by_blueprint
 
 
-class TunerDataset(RunDataset):
-    """A host's DatasetGroup whose items have a granularity and a group. Everything not defined here is the host's."""
+class TunerDataset(HostDataset):
+    """A host's DatasetGroup whose items have a granularity and a group."""
 
     def __init__(self, group: Any, config: SgaConfig):
         self.group = group
@@ -62,12 +60,6 @@ class TunerDataset(RunDataset):
         super().__init__(self._slices(), batch_sizes, config, group.datasets[0].seed, identifier.metadata())
         self._levels: tuple[int, list[float], list[int]] | None = None
         self._drawn: Iterator[float] = iter(())
-
-    def __getattr__(self, name: str) -> Any:
-        # Through __dict__, because unpickling asks for attributes before there are any.
-        if "group" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.__dict__["group"], name)
 
     def _slices(self) -> list[tuple[Slice, str | None]]:
         return [
@@ -103,33 +95,27 @@ class TunerDataset(RunDataset):
         for dataset, items in zip(self.group.datasets, self.items, strict=True):
             yield from _out_of_step(dataset, items)
 
+    def contents(self) -> Contents:
+        return self._contents
+
+    @functools.cached_property
+    def _contents(self) -> Contents:
+        """The caches, which are all that is read: an image or a caption that was edited is another one's by then."""
+        caches = (item for items in self.items for _, item, _ in items.values())
+        files = (file for item in caches for file in (item.latent_cache_path, item.text_encoder_output_cache_path))
+        return dict(sample_of(Path(file), None) for file in files)
+
     def set_current_epoch(self, epoch: int) -> None:
         """Called by the host's collator, too late for the epoch's first items; theirs came with their index."""
 
 
-class StockOrderDataset(TunerDataset):
-    """Without tuples: the host's own batches in its own order, each a step of its own, with granularities known."""
+class StockOrderDataset(StockOrder, TunerDataset):
+    """Without tuples; see StockOrder."""
 
-    planned = False
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-    def sampler(self, loader: Any) -> None:  # type: ignore[override]
-        """The host's own."""
-
-    def facts(self) -> dict[str, str]:
-        return {}
-
-    def __getitem__(self, index: int) -> LoadedStep:  # type: ignore[override]  # the host's sampler knows no epochs
-        batch = self.group[index]  # shuffles first where an epoch begins
-        number = next(i for i, end in enumerate(self.group.cumulative_sizes) if index < end)
-        manager = self.group.datasets[number].batch_manager
-        bucket, place = manager.bucket_batch_indices[index - (self.group.cumulative_sizes[number - 1] if number else 0)]
-        items = manager.buckets[bucket][place * manager.batch_size : (place + 1) * manager.batch_size]
-        keys = tuple(_key(item) for item in items)
-        labels = tuple(self.identities[number][key].granularity for key in keys)
-        return LoadedStep([(SubBatch(number, keys, labels, groups=len(keys)), batch)])
+    def keys_of(self, dataset: int, place: int) -> tuple[str, ...]:
+        manager = self.group.datasets[dataset].batch_manager
+        bucket, number = manager.bucket_batch_indices[place]
+        return tuple(map(_key, manager.buckets[bucket][number * manager.batch_size :][: manager.batch_size]))
 
     def set_current_epoch(self, epoch: int) -> None:
         self.group.set_current_epoch(epoch)
@@ -170,19 +156,17 @@ def _identify(datasets: Sequence[Any], items: Sequence[Items], identifier: Ident
 def _sources_of(dataset: Any, items: Items) -> Iterator[tuple[str, Source]]:
     """(key, what it was made of) of each item; a file that is gone is thought of in the dataset's folder."""
     rows = dict(_sources(dataset))
-    folder = Path(getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None) or ".")
+    folder = Path(_folder_of(dataset) or ".")
     for key, (_, item, _) in items.items():
-        stem = _CLIP.sub("", item.item_key)
-        yield key, rows.get(item.item_key) or rows.get(stem) or (folder / stem, {})
+        yield key, rows.get(item.item_key) or (folder / item.item_key, {})
 
 
 def _out_of_step(dataset: Any, items: Items) -> Iterator[str]:
     """Where caches and images differ: the host trains on the caches that it finds, and says nothing."""
-    folder = getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None)
+    folder = _folder_of(dataset)
     named = {stem for stem, _ in _sources(dataset)}
     cached = {item.item_key for _, item, _ in items.values()}
-    cached |= {_CLIP.sub("", key) for key in cached - named}
-    missing, gone = sorted(named - cached), sorted(key for key in cached - named if _CLIP.sub("", key) not in named)
+    missing, gone = sorted(named - cached), sorted(cached - named)
     where = folder or "the JSONL file"
     if missing:
         yield (
@@ -198,6 +182,11 @@ def _out_of_step(dataset: Any, items: Items) -> Iterator[str]:
     silent = sorted(pictures - named - cached)
     if silent and getattr(dataset, "image_directory", None):
         yield f"{len(silent)} images of {folder} have no caption file and do not train, such as {silent[0]}"
+
+
+def _folder_of(dataset: Any) -> str | None:
+    """Of its images or videos; None where a JSONL file names them."""
+    return getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None)
 
 
 def _sources(dataset: Any) -> Iterator[tuple[str, Source]]:

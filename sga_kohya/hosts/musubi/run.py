@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.errors import SgaError
-from sga_kohya.hosts.musubi.checkout import find_tuner
-from sga_kohya.hosts.musubi.families import SCRIPTS, check
-from sga_kohya.hosts.musubi.files import check_files
-from sga_kohya.kit.cli import run_command
-from sga_kohya.options import read_options
+from sga_kohya.hosts.door import open_door
+from sga_kohya.hosts.musubi.checkout import Tuner, find_tuner
+from sga_kohya.hosts.musubi.checks import check
+from sga_kohya.hosts.musubi.families import HOST, SCRIPTS
+from sga_kohya.kit.cli import CORRECT, OK
+from sga_kohya.options import asks_for_help, read_options
 
 NAME = "sga_kohya.musubi"
 USAGE = f"""usage: python -m sga_kohya.musubi SCRIPT [OPTIONS of the script and --sga_*]
@@ -24,26 +24,30 @@ Run a training script of musubi-tuner with SGA, also under `accelerate launch -m
 {", ".join(SCRIPTS)}."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The door. Returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The door. Exits with code 2 on a user's error."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
-        return 0 if words else 2
-    return run_command(NAME, lambda: _run(Path(words[0]).stem, words[1:]), kinds=(SgaError,))
+        sys.exit(OK if words else CORRECT)
+    open_door(NAME, lambda: _prepare(Path(words[0]).stem, words[1:]), _run)
 
 
-def _run(script: str, argv: list[str]) -> None:
-    options = read_options(argv)
+def _prepare(script: str, argv: list[str]) -> tuple[SgaConfig, Tuner, str, list[str]]:
+    """Whatever words and files alone can get wrong is said here, before anything is imported or loaded."""
+    options = read_options(argv, HOST)
     config = SgaConfig.from_options(options)
     tuner = find_tuner(options.get("musubi_tuner"))
-    module = tuner.module(script)
-    check(options, config)
-    if not {"-h", "--help"} & set(argv):
-        check_files(options)
-    # Only now, because it imports torch: what words and files alone get wrong was said at once.
-    from sga_kohya.hosts.musubi.install import install_for
+    tuner.module(script)
+    if not asks_for_help(argv):
+        check(script, options, config)
+    return config, tuner, script, argv
 
+
+def _run(prepared: tuple[SgaConfig, Tuner, str, list[str]]) -> None:
+    from sga_kohya.hosts.musubi.install import install_for  # only now, because it imports torch
+
+    config, tuner, script, argv = prepared
     with install_for(config, tuner, script):
         sys.argv = [f"{script}.py", *argv]
-        importlib.import_module(module).main()
+        importlib.import_module(tuner.module(script)).main()

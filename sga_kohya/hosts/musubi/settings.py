@@ -4,8 +4,9 @@ import argparse
 import functools
 from collections.abc import Callable
 
+from sga_kohya.hosts.musubi.families import HOST
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.hosts.toml_keys import settings_of_file, wrong_settings
+from sga_kohya.hosts.toml_keys import say_wrong_settings
 from sga_kohya.training.output_folder import is_main_process
 from sga_kohya.training.session import Session
 
@@ -14,8 +15,7 @@ def _replace(original: Callable, session: Session) -> Callable:
     @functools.wraps(original)
     def read_config_from_file(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
         if args.config_file and is_main_process():
-            for _, text in wrong_settings(parser, settings_of_file(args.config_file), "musubi-tuner"):
-                print(f"sga_kohya: warning: --config_file {args.config_file}: {text}", flush=True)
+            say_wrong_settings(parser, args.config_file, HOST)
         return original(args, parser)
 
     return read_config_from_file

@@ -15,10 +15,9 @@ from sga_kohya.hosts.musubi.levels import Levels
 from sga_kohya.hosts.seam import Seam
 from sga_kohya.training.accelerator import HostAccelerator
 from sga_kohya.training.begin import accelerator_class, begins_run
-from sga_kohya.training.output_folder import is_main_process
 from sga_kohya.training.session import Session
 
-_TARGET = "musubi_tuner.hv_train_network.prepare_accelerator"
+TARGET = "musubi_tuner.hv_train_network.prepare_accelerator"
 
 
 class HearingAccelerator(HostAccelerator):
@@ -34,19 +33,13 @@ def _replace_class(original: type, session: Session) -> type:
 
 def seams(family: Family) -> list[Seam]:
     def start(session: Session, args: argparse.Namespace) -> Levels:
-        check_mode(session.config, args)
-        if getattr(args, "offload_inactive_dit", False) and session.config.tuples and is_main_process():
-            print(
-                "sga_kohya: warning: with --offload_inactive_dit each change between the models of high and low noise "
-                "moves a whole model, and sub-batches of one step may need both",
-                flush=True,
-            )
+        check_mode(session.config, args, family)
         return Levels(args, session.config, family)
 
     def _replace(original: Callable, session: Session) -> Callable:
         return begins_run(original, session, start)
 
     return [
-        Seam("accelerator class", _TARGET, ("args",), _replace_class, inside="Accelerator"),
-        Seam("start", _TARGET, ("args",), _replace),
+        Seam("accelerator class", TARGET, ("args",), _replace_class, inside="Accelerator"),
+        Seam("start", TARGET, ("args",), _replace),
     ]

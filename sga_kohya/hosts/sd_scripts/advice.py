@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.checks import dora_advice, static_graph_advice
 from sga_kohya.hosts.sd_scripts.captions import caption_advice, mangled_text
-from sga_kohya.hosts.sd_scripts.checks import network_args, wants_dora, wants_static_graph
 from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
 from sga_kohya.hosts.sd_scripts.masks import mask_advice
 
@@ -16,9 +16,8 @@ _HOSTS_WORKERS = 8  # sd-scripts' default of --max_data_loader_n_workers
 
 def advice(options: Mapping[str, Any]) -> Iterator[str]:
     """Every warning about a run's settings and folders. options: by name, as read_options gives them, or vars(args)."""
-    yield from dora_in_comfyui(options)
-    if wants_static_graph(options):
-        yield "ddp_static_graph works with tuples in one process only: leave it out before you train with several"
+    yield from dora_advice(options)
+    yield from static_graph_advice(options)
     prompts = Path(str(options.get("sample_prompts") or ""))
     if prompts.suffix == ".txt" and prompts.is_file():
         yield from mangled_text([prompts])
@@ -30,19 +29,6 @@ def advice(options: Mapping[str, Any]) -> Iterator[str]:
     yield from mask_advice(folders, options)
     for folder in folders:
         yield from caption_advice(folder)
-
-
-def dora_in_comfyui(options: Mapping[str, Any]) -> Iterator[str]:
-    """LyCORIS 4.1.3 normalises by W + delta W on either axis, ComfyUI on the input axis only.
-
-    Where dora_scale has one entry per output, ComfyUI divides by the norm of W alone: ComfyUI pull request 15458 (open
-    in August 2026) and LyCORIS issue 216.
-    """
-    if wants_dora(options) and network_args(options).get("wd_on_output", "true") in ("true", "1"):
-        yield (
-            "ComfyUI applies DoRA of the output axis (LyCORIS' default) differently: images made there differ from the "
-            'samples made in training. If you use ComfyUI, add "wd_on_output=False" to network_args'
-        )
 
 
 def inline_attributes(options: Mapping[str, Any], folders: Sequence[Folder]) -> Iterator[str]:

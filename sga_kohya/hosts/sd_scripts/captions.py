@@ -1,20 +1,16 @@
-"""How sd-scripts will read captions and prompts, and what of it hurts: some files stop it, others mislead it.
+"""How sd-scripts will read captions, and what of it hurts: some files stop it, others mislead it.
 
 It reads them as strict UTF-8, and a byte order mark as a character.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from sga_kohya.hosts.prompts import AS_UTF_8, MARK, as_host, names_of
 from sga_kohya.hosts.sd_scripts.folders import Folder
 from sga_kohya.kit.text import decode_text, lines_of, safe
 
-_AS_UTF_8 = "In your editor, save it as UTF-8"
 _LOST_FIELDS = 4  # a name left by face_crop tools ends in _x_y_w_h, and sd-scripts looks for the caption without them
-
-
-_MARK = "\ufeff"
 
 
 def caption_problems(folder: Folder) -> Iterator[str]:
@@ -23,40 +19,26 @@ def caption_problems(folder: Folder) -> Iterator[str]:
     empty = [path for path in files if path.stat().st_size == 0]
     if empty:
         yield (
-            f"{_names(empty)}: the caption file is empty, which stops sd-scripts. Write a caption, or delete "
+            f"{names_of(empty)}: the caption file is empty, which stops sd-scripts. Write a caption, or delete "
             "the file to train without one"
         )
-    undecodable = [path for path in files if _as_host(path) is None]
+    undecodable = [path for path in files if as_host(path) is None]
     if undecodable:
-        yield f"{_names(undecodable)}: the caption is not UTF-8, which stops sd-scripts. {_AS_UTF_8}"
-
-
-def prompt_problems(options: Mapping[str, Any]) -> Iterator[str]:
-    """A file of sample prompts is read when the first samples are made, which may be hours later."""
-    if not options.get("sample_prompts"):
-        return
-    path = Path(str(options["sample_prompts"]))
-    text = _as_host(path) if path.is_file() else ""
-    if not path.is_file():
-        yield f"--sample_prompts {path}: {path.absolute()} does not exist; correct the path, or leave the option out"
-    elif text is None:
-        yield f"--sample_prompts {_names([path])}: not UTF-8, which stops sd-scripts. {_AS_UTF_8}"
-    elif text.startswith(_MARK) and path.suffix != ".txt":
-        yield f"--sample_prompts {_names([path])}: a byte order mark in front stops sd-scripts. {_AS_UTF_8} without BOM"
+        yield f"{names_of(undecodable)}: the caption is not UTF-8, which stops sd-scripts. {AS_UTF_8}"
 
 
 def mangled_text(files: Sequence[Path]) -> Iterator[str]:
     """Files that sd-scripts decodes, but not as their owner sees them."""
-    texts = {file: text for file in files if (text := _as_host(file)) is not None}
-    marked = [file for file, text in texts.items() if text.startswith(_MARK)]
+    texts = {file: text for file in files if (text := as_host(file)) is not None}
+    marked = [file for file, text in texts.items() if text.startswith(MARK)]
     if marked:
         yield (
-            f"{_names(marked)}: begins with a byte order mark, which sd-scripts takes for a character of the text. "
-            f"{_AS_UTF_8} without BOM"
+            f"{names_of(marked)}: begins with a byte order mark, which sd-scripts takes for a character of the text. "
+            f"{AS_UTF_8} without BOM"
         )
     lost = {file: reason for file in texts if (reason := _what_was_lost(file))}
     if lost:
-        yield f"{_names(list(lost))}: {next(iter(lost.values()))}. Write it again, as UTF-8"
+        yield f"{names_of(list(lost))}: {next(iter(lost.values()))}. Write it again, as UTF-8"
 
 
 def caption_advice(folder: Folder) -> Iterator[str]:
@@ -77,21 +59,21 @@ def _taken_from_others(captions: Mapping[Path, Path | None], folder: Folder) -> 
     taken = [(image, file) for image, file in captions.items() if file and file.stem != image.stem]
     if taken:
         yield (
-            f"{_names([image for image, _ in taken])}: no caption of its own, so sd-scripts takes that of "
-            f"{_names([taken[0][1]])}: it drops the last {_LOST_FIELDS} fields of a name with five or more, separated "
-            f"by _. Write {safe(taken[0][0].stem)}{folder.caption_extension}, or rename the image"
+            f"{names_of([image for image, _ in taken])}: no caption of its own, so sd-scripts takes that of "
+            f"{names_of([taken[0][1]])}: it drops the last {_LOST_FIELDS} fields of a name with five or more, "
+            f"separated by _. Write {safe(taken[0][0].stem)}{folder.caption_extension}, or rename the image"
         )
 
 
 def _lines_not_read(files: Sequence[Path]) -> Iterator[str]:
-    texts = {file: text for file in files if (text := _as_host(file))}
+    texts = {file: text for file in files if (text := as_host(file))}
     blank = [file for file, text in texts.items() if not text.partition("\n")[0].strip()]
     if blank:
-        yield f"{_names(blank)}: the first line is blank, and sd-scripts reads only that one"
+        yield f"{names_of(blank)}: the first line is blank, and sd-scripts reads only that one"
     several = [file for file, text in texts.items() if file not in blank and len(lines_of(text)) > 1]
     if several:
         yield (
-            f"{_names(several)}: several lines, of which sd-scripts reads the first. Join them, or set "
+            f"{names_of(several)}: several lines, of which sd-scripts reads the first. Join them, or set "
             "enable_wildcard = true to train on one of them by chance"
         )
 
@@ -115,14 +97,6 @@ def _caption_file(image: Path, folder: Folder) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _as_host(file: Path) -> str | None:
-    """What sd-scripts reads, None where it fails."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
 def _what_was_lost(file: Path) -> str:
     try:
         decode_text(file.read_bytes())
@@ -134,7 +108,3 @@ def _what_was_lost(file: Path) -> str:
 def _other_extension(images: Sequence[Path], folder: Folder) -> str | None:
     extensions = (".txt", ".caption")
     return next((e for e in extensions if e != folder.caption_extension and images[0].with_suffix(e).is_file()), None)
-
-
-def _names(files: Sequence[Path]) -> str:
-    return safe(str(files[0])) + (f" and {len(files) - 1} more" if len(files) > 1 else "")

@@ -6,7 +6,6 @@ looks for the keys of a bucket, so caches, masks, flips, captions and everything
 """
 
 import functools
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity, misspelled
+from sga_kohya.hosts.dataset import HostDataset, StockOrder
 from sga_kohya.hosts.sd_scripts.split import HeldOut, Share, shares, validated
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.contents import Contents, sample_of
-from sga_kohya.tuples.loader import LoadedStep
 from sga_kohya.tuples.step import Slice, SubBatch
 
 
@@ -67,8 +65,8 @@ def _keep_attributes(blueprints: Sequence[Any], datasets: Sequence[Any]) -> None
                 subset.custom_attributes = given[subset.image_dir] or {}
 
 
-class HostDatasetGroup(RunDataset):
-    """A host's DatasetGroup whose images have a granularity and a group. Everything not defined here is the host's.
+class HostDatasetGroup(HostDataset):
+    """A host's DatasetGroup whose images have a granularity and a group.
 
     held_out: what validates.
     """
@@ -86,12 +84,6 @@ class HostDatasetGroup(RunDataset):
     def keepers(self) -> list[Any]:
         """The host's datasets that keep images and subsets, in order."""
         return [keeper(dataset) for dataset in self.group.datasets]
-
-    def __getattr__(self, name: str) -> Any:
-        # Through __dict__, because unpickling asks for attributes before there are any.
-        if "group" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.__dict__["group"], name)
 
     def load(self, sub_batch: SubBatch) -> Any:
         dataset = self.group.datasets[sub_batch.dataset]
@@ -166,29 +158,14 @@ class TupleDatasetGroup(HostDatasetGroup):
             dataset.set_max_train_steps(max_train_steps)
 
 
-class StockOrderGroup(HostDatasetGroup):
-    """Without tuples: the host's own batches in its own order, each a step of its own, with granularities known."""
+class StockOrderGroup(StockOrder, HostDatasetGroup):
+    """Without tuples; see StockOrder."""
 
-    planned = False
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-    def sampler(self, loader: Any) -> None:  # type: ignore[override]
-        """The host's own."""
-
-    def facts(self) -> dict[str, str]:
-        return {}
-
-    def __getitem__(self, index: int) -> LoadedStep:  # type: ignore[override]  # the host's sampler knows no epochs
-        number = bisect_right(self.group.cumulative_sizes, index)
-        dataset = self.group.datasets[number]
-        place = dataset.buckets_indices[index - (self.group.cumulative_sizes[number - 1] if number else 0)]
-        start = place.batch_index * place.bucket_batch_size
-        keys = tuple(dataset.bucket_manager.buckets[place.bucket_index][start : start + place.bucket_batch_size])
-        identities = self.identities[number]
-        sub_batch = SubBatch(number, keys, tuple(identities[key].granularity for key in keys), groups=len(keys))
-        return LoadedStep([(sub_batch, self.group[index])])
+    def keys_of(self, dataset: int, place: int) -> tuple[str, ...]:
+        one = self.group.datasets[dataset]
+        batch = one.buckets_indices[place]
+        start = batch.batch_index * batch.bucket_batch_size
+        return tuple(one.bucket_manager.buckets[batch.bucket_index][start : start + batch.bucket_batch_size])
 
 
 def _identify(group: Any, identifier: Identifier) -> list[dict[str, Identity]]:

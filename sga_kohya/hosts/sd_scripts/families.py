@@ -12,8 +12,9 @@ from typing import Any
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.hosts.shift import check_form, check_table
 from sga_kohya.kit.safetensors_file import tensor_shapes
-from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT, UPSTREAM
+from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT
 
 # Weights of the host's that follow the SNR. It multiplies all that are set, and Eq. 33 takes their place.
 _OTHER_WEIGHTS = ("debiased_estimation_loss", "v_pred_like_loss", "scale_v_pred_loss_like_noise_pred")
@@ -175,23 +176,9 @@ def check_modulation(config: SgaConfig, args: argparse.Namespace) -> None:
     if config.flow_snr_weight and family.modulation == SNR_GAMMA:
         raise SgaError("sga_flow_snr_weight is for flow-matching models; this one has sga_snr_gamma without it")
     _check_other_weights(config, args)
-    if config.timestep_shift_form == UPSTREAM:
-        mode = getattr(args, "timestep_sampling", None)
-        if mode not in NORMAL_MODES:
-            reason = f"timestep_sampling={mode} has no such z" if mode else f"{family.name} has no sigmoid_scale"
-            raise SgaError(
-                f"sga_timestep_shift_form=upstream is sigmoid(s*(z + Delta)), and {reason}: use logit, which fits "
-                f"every mode, or one of {', '.join(NORMAL_MODES)} where the script has them"
-            )
-    used = [family.modulation, *([SNR_GAMMA] if config.flow_snr_weight else [])]
-    for name in used:
-        table = getattr(config, name)
-        if table and not set(table) & set(config.granularities):
-            raise SgaError(
-                f"{family.name} is modulated by sga_{name}, which names none of {','.join(config.granularities)}: "
-                f"write it for them, such as --sga_{name} {','.join(f'{label}:5' for label in config.granularities)}, "
-                "or set --sga_modulation=false"
-            )
+    check_form(config, getattr(args, "timestep_sampling", None), family.name, NORMAL_MODES)
+    for name in (family.modulation, *([SNR_GAMMA] if config.flow_snr_weight else [])):
+        check_table(config, name, family.name)
 
 
 def check_path(config: SgaConfig, args: argparse.Namespace) -> None:

@@ -3,10 +3,8 @@
 import argparse
 import functools
 import inspect
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,16 +12,14 @@ from torch import Tensor
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.weights import min_snr_weight
+from sga_kohya.hosts.levels import drawn_levels
 from sga_kohya.hosts.memory import question
 from sga_kohya.hosts.sd_scripts import noise
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.families import SD, SDXL, family_of
 from sga_kohya.hosts.sd_scripts.loss import snr
-from sga_kohya.training.events import Run
 from sga_kohya.training.memory import Load, Model
 from sga_kohya.training.session import Session
-from sga_kohya.tuples.step import SubBatch
-from sga_kohya.words import LINEAR
 
 
 class Levels:
@@ -47,17 +43,14 @@ class Levels:
         """As the host draws them and our parts move them. The random state is left as it was."""
         [seam] = noise.seams_of(self.family.scripts[0])
         original = inspect.unwrap(getattr(import_module(self.family.sampler), seam.target.rpartition(".")[2]))
-        session = Session(replace(self.config, path=LINEAR))  # whose points need channels; levels are the same
-        session.started(Run(self.modulation))
-        session.accelerator = SimpleNamespace(current=SubBatch(0, (), (label,) * count))  # type: ignore[assignment]
-        width, height = (side // self.family.compression for side in bucket)
-        empty = torch.empty(count, 0, height, width)  # no channels: the host reads sizes only
         given = [] if seam is noise.SD3 else [_scheduler(self.args.discrete_flow_shift)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            seam.replace(original, session)(self.args, *given, empty, empty, torch.device("cpu"), torch.float32)
-        assert session.batch is not None
-        return session.batch.sigma
+
+        def draw(session: Session, empty: Tensor) -> object:
+            function = seam.replace(original, session)
+            return function(self.args, *given, empty, empty, torch.device("cpu"), torch.float32)
+
+        width, height = (side // self.family.compression for side in bucket)
+        return drawn_levels(self.config, label, count, (width, height), draw)
 
     def snr_weights(self, label: str | None) -> Tensor:
         gamma = self.config.gamma(label)

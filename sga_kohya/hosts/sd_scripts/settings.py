@@ -5,18 +5,14 @@ arguments pass unchanged. The doctor asks the same questions.
 """
 
 import argparse
-import contextlib
 import functools
-import io
 import runpy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.families import check_modulation
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.hosts.toml_keys import settings_of_file, wrong_settings
+from sga_kohya.hosts.toml_keys import say_wrong_settings
 from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.session import Session
 
@@ -29,8 +25,7 @@ def _replace(original: Callable, session: Session) -> Callable:
     @functools.wraps(original)
     def read_config_from_file(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
         if args.config_file and not getattr(args, "output_config", False) and is_main_process():
-            for _, text in wrong_settings(parser, settings_of_file(args.config_file)):
-                print(f"sga_kohya: warning: --config_file {args.config_file}: {text}", flush=True)
+            say_wrong_settings(parser, args.config_file)
         args = original(args, parser)
         check_modulation(session.config, args)
         if session.config.show_timesteps is None and _trains(args):
@@ -48,16 +43,6 @@ def _trains(args: argparse.Namespace) -> bool:
 def host_parser(script: Path) -> argparse.ArgumentParser:
     """The real parser of a script; its checkout must be installed into (install.py) or first on sys.path."""
     return runpy.run_path(str(script), run_name="sga_kohya_doctor")["setup_parser"]()
-
-
-def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: Sequence[str]) -> argparse.Namespace:
-    """What the script will see. settings: of the TOML. Raises SgaError with the parser's own words when it refuses."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return parser.parse_args(list(words), namespace=argparse.Namespace(**settings))
-    except SystemExit:
-        raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
 
 
 SEAM = Seam("settings", "library.train_util.read_config_from_file", ("args", "parser"), _replace)

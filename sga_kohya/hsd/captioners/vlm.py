@@ -82,7 +82,7 @@ def sentence(reply: str) -> str:
 
 
 def create(options: Options, photos: Path) -> VlmCaptioner:
-    terms = Terms.read(options)
+    terms = Terms.read(options, max_new_tokens=200)
     coarsest = options.levels[0]
     prompts = options.per_level("prompt", _prompt, lambda level: WHOLE if level == coarsest else PART)
     options.finish()

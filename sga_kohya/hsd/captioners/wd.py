@@ -8,7 +8,7 @@ import csv
 import io
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from sga_kohya.hsd.detectors.onnx.model import first_line, load
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.photos.images import resize
 from sga_kohya.kit.text import UnreadableText, read_text
-from sga_kohya.kit.values import existing, names, number, one_of, text
+from sga_kohya.kit.values import existing, names, number, one_of
 
 WHO = "captioner wd"
 TAGS = "selected_tags.csv"
@@ -93,19 +93,25 @@ class WdCaptioner:
     name = "wd"
 
     def __init__(
-        self, tagger: Tagger, tags: TagList, thresholds: dict[str, float], rating: bool, left_out: frozenset[str]
+        self,
+        tagger: Tagger,
+        tags: TagList,
+        thresholds: Mapping[str, float],
+        rating: bool,
+        left_out: Mapping[str, Collection[str]],
     ) -> None:
         """thresholds: lowest score by category; tags of others are not used. rating: the best of them stands last.
 
-        left_out: tags as they are written.
+        left_out: tags that a level does not get, as they are written.
         """
         self._tagger, self._thresholds, self._rating, self._left_out = tagger, thresholds, rating, left_out
         self._tags, self._categories = [readable(name) for name in tags.names], np.array(tags.categories)
 
     def describe(self, slices: Sequence[Slice]) -> list[str | None]:
-        return [self._line(scores) for scores in self._tagger.scores([piece.pixels for piece in slices])]
+        found = self._tagger.scores([piece.pixels for piece in slices])
+        return [self._line(scores, piece.level) for scores, piece in zip(found, slices, strict=True)]
 
-    def _line(self, scores: np.ndarray) -> str:
+    def _line(self, scores: np.ndarray, level: str) -> str:
         """The tags of a picture: category by category, each in the list's order, most common first."""
         chosen = [
             int(number)
@@ -115,7 +121,8 @@ class WdCaptioner:
         ratings = np.flatnonzero(self._categories == RATING)
         if self._rating and len(ratings):
             chosen.append(int(ratings[scores[ratings].argmax()]))
-        return ", ".join(tag for tag in (self._tags[number] for number in chosen) if tag not in self._left_out)
+        tags = [self._tags[number] for number in chosen]
+        return ", ".join(tag for tag in tags if tag not in self._left_out[level])
 
 
 def readable(tag: str) -> str:
@@ -141,7 +148,7 @@ def create(options: Options, photos: Path) -> WdCaptioner:
     general = options.read("general_threshold", number(0, 1), threshold)
     character = options.read("character_threshold", number(0, 1), threshold)
     rating = options.read("rating", one_of(("no", "last")), "no") == "last"
-    left_out = options.read("left_out", text, "")
+    left_out = options.per_level("left_out", lambda value: [readable(tag) for tag in names(value)], lambda level: [])
     if model is None and not options.problems:
         options.problems.append(f"no model: give model=FILE.onnx, with {TAGS} beside it or as tags=FILE.csv")
     options.finish()
@@ -150,6 +157,5 @@ def create(options: Options, photos: Path) -> WdCaptioner:
     if not tags.is_file():
         raise SgaError(f"{WHO}: no {tags}: give the model's list of tags as tags=FILE.csv")
     listed = TagList.read(tags)
-    unwanted = frozenset(readable(tag) for tag in names(left_out)) if left_out else frozenset()
     thresholds = {GENERAL: general, CHARACTER: character}
-    return WdCaptioner(Tagger(str(model), listed, options.device), listed, thresholds, rating, unwanted)
+    return WdCaptioner(Tagger(str(model), listed, options.device), listed, thresholds, rating, left_out)

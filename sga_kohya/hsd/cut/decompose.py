@@ -5,9 +5,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
+from sga_kohya.hsd.cut.crop import Crop
 from sga_kohya.hsd.cut.geometry import (
     Box,
     Size,
@@ -18,6 +20,9 @@ from sga_kohya.hsd.cut.geometry import (
     framing_crop,
     iou,
 )
+from sga_kohya.hsd.cut.nesting import nested, widened
+from sga_kohya.hsd.cut.quality import CROP_FILTERS
+from sga_kohya.hsd.cut.strips import strips
 from sga_kohya.hsd.detect import Detection, Detector, View
 from sga_kohya.hsd.photos.images import resize
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
@@ -28,29 +33,8 @@ ITS_OWN = 0.4
 """Area, as a share of the box around it, below which a thing of the same kind is one of its own."""
 A_LITTLE = 1.1
 """Upscale that is always allowed to a photo that would otherwise be lost."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """What is planned to be cut from a photo, or was discarded. A kept one becomes a slice, a file of its level.
-
-    box: source pixels; of a kept crop the exported frame, of a discarded one what was detected. score: the
-    detector's, None for a whole photo. scale: output pixels per source pixel, above 1 for an upscale. size: exported
-    width and height, None when discarded. label: what the detector took it for. reason: None when kept, else
-    "kind: details".
-    """
-
-    level: str
-    box: Box
-    score: float | None
-    scale: float | None = None
-    size: Size | None = None
-    label: str = ""
-    reason: str | None = None
-
-    @property
-    def kept(self) -> bool:
-        return self.reason is None
+ROOM = 1.5
+"""How much of the surroundings a level of its own scale takes in rather than enlarge a box, over the box's sides."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +42,7 @@ class Choice:
     """What is used of one level's detections, best first, and what is not, with the reason."""
 
     chosen: list[Detection]
-    left: dict[Detection, str] = field(default_factory=dict)
-
-    def discards(self) -> list[Crop]:
-        return [_discard(detection, reason) for detection, reason in self.left.items()]
+    discards: list[Crop] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,18 +67,19 @@ def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, conf
         [coarsest_crop(place, view.box, config) for place in choice.chosen]
         for view, choice in zip(wholes, choices, strict=True)
     ]
-    views = [
-        _view(source, image, crop.box)
+    kept = [
+        (source, image, crop.box)
         for (source, image), crops in zip(photos, coarsest, strict=True)
         for crop in crops
         if crop.kept
     ]
+    views = [_view(*place) for place in kept]
     found = [detector.detect(views, level.name) if views else [] for level in config.finer]
-    per_view = zip(*found, strict=True)
+    per_view = zip((image for _, image, _ in kept), *found, strict=True)
     return [
         [
-            *(assemble_region(crop, next(per_view), config) if crop.kept else Region((crop,)) for crop in crops),
-            *(Region((crop,)) for crop in choice.discards()),
+            *(assemble_region(crop, config, *next(per_view)) if crop.kept else Region((crop,)) for crop in crops),
+            *(Region((crop,)) for crop in choice.discards),
         ]
         or [Region((nothing_found(view.box, detector, config),))]
         for view, crops, choice in zip(wholes, coarsest, choices, strict=True)
@@ -107,14 +89,16 @@ def decompose(photos: Sequence[tuple[str, np.ndarray]], detector: Detector, conf
 def partition(wholes: Sequence[View], detector: Detector, config: HsdConfig) -> list[Choice]:
     """Stage 1: the regions of each photo, best first.
 
-    Whole-image mode: the photo is its only region. Split mode: what is detected for the coarsest level.
+    Whole-image mode: the photo is its only region, unless it is too long for any size. Split mode: what is detected
+    for the coarsest level.
     """
     level = config.coarsest
     if config.mode == "whole":
-        return [Choice([Detection(view.box, 1.0, level.name)]) for view in wholes]
+        targets = level.targets(config.min_size)
+        return [Choice([Detection(box, 1.0, level.name) for box in strips(view.pixels, targets)]) for view in wholes]
     found = detector.detect(wholes, level.name) if wholes else []
     return [
-        choose(_inside(view.box, detections), config.duplicate_overlap, level.max_slices)
+        choose(_placed(view.box, level, detections), config.duplicate_overlap, level.max_slices)
         for view, detections in zip(wholes, found, strict=True)
     ]
 
@@ -138,52 +122,96 @@ def nothing_found(photo: Box, detector: Detector, config: HsdConfig) -> Crop:
     return Crop(config.coarsest.name, photo, None, reason=reason)
 
 
-def assemble_region(coarsest: Crop, found: Sequence[Sequence[Detection]], config: HsdConfig) -> Region:
-    """Stages 2 and 3 for one region. found: per finer level, the detections in pixels of the coarsest crop's frame."""
+def assemble_region(coarsest: Crop, config: HsdConfig, image: np.ndarray, *found: Sequence[Detection]) -> Region:
+    """Stages 2 and 3 for one region.
+
+    image: the whole photo. found: per finer level, the detections in pixels of the coarsest crop's frame.
+    """
     frame = coarsest.box
-    boxes = {config.coarsest.name: [Detection(frame, 1.0, config.coarsest.name)]}
-    seen = [_inside(frame, detections) for detections in found]
-    choices = {
-        level.name: choose(detections, config.duplicate_overlap, level.max_slices)
-        for level, detections in zip(config.finer, seen, strict=True)
-    }
-    boxes |= {name: choice.chosen for name, choice in choices.items()}
+    tried: dict[Detection, Crop] = {}
+
+    def crop_of(detection: Detection, level: LevelConfig, rooms: Sequence[Box] = (frame,)) -> Crop:
+        """Once for each detection, unless it has to lie in less room than before."""
+        known = tried.get(detection)
+        room = next(room for room in rooms if detection.box.inside(room))
+        if known is None or not (known.kept and known.box.inside(room)):
+            tried[detection] = make_crop(detection, rooms, level, config, image)
+        return tried[detection]
+
+    choices = {}
+    for level, detections in zip(config.finer, found, strict=True):
+        placed = _placed(frame, level, detections)
+        choices[level.name] = choose(placed, config.duplicate_overlap, level.max_slices, partial(crop_of, level=level))
+    boxes = nested({name: choice.chosen for name, choice in choices.items()})
+    boxes[config.coarsest.name] = [Detection(frame, 1.0, config.coarsest.name)]
     redundant = redundancies(boxes, config)
     crops: list[Crop] = []
     for level in config.finer:
+        rooms = (*(crop.box for crop in reversed(crops) if crop.kept and crop.level != level.name), frame)
         crops += [
-            _discard(detection, redundant[detection])
-            if detection in redundant
-            else adapt(detection, frame, level, config.min_size, detection.score)
+            _discard(detection, redundant[detection]) if detection in redundant else crop_of(detection, level, rooms)
             for detection in boxes[level.name]
         ]
-        crops += choices[level.name].discards()
+        crops += choices[level.name].discards
     reason = redundant.get(boxes[config.coarsest.name][0])
     # A suppressed region comes back when what made it redundant was itself discarded: no photo is lost that way.
     if reason and any(crop.kept for crop in crops):
         coarsest = replace(coarsest, size=None, reason=reason)
-    return Region((coarsest, *crops), tuple(detection for level in seen for detection in level))
+    return Region((coarsest, *crops), tuple(seen for detections in found for seen in _inside(frame, detections)))
 
 
-def choose(detections: Sequence[Detection], overlap: float, count: int) -> Choice:
+def make_crop(
+    detection: Detection, rooms: Sequence[Box], level: LevelConfig, config: HsdConfig, image: np.ndarray
+) -> Crop:
+    """The crop of a detection, discarded where it is too small or a filter has a reason.
+
+    rooms: what its frame may take in, finer before coarser; the first counts that holds the whole of it and in which it
+    is large enough. The last is the region.
+    """
+    own = replace(level, own_scale=level.own_scale and config.upscale_model is None)
+    holding = [room for room in rooms if detection.box.inside(room)]
+    tries = (adapt(detection, room, own, config.min_size, detection.score) for room in holding)
+    crop = next((crop for crop in tries if crop.kept), None)
+    if crop is None:
+        return adapt(detection, rooms[-1], own, config.min_size, detection.score)
+    pixels = image[crop.box.y0 : crop.box.y1, crop.box.x0 : crop.box.x1]
+    reason = next((reason for reason in (judge(pixels, crop, level) for judge in CROP_FILTERS) if reason), None)
+    return replace(_discard(detection, reason), scale=crop.scale) if reason else crop
+
+
+def choose(
+    detections: Sequence[Detection],
+    overlap: float,
+    count: int,
+    tried: Callable[[Detection], Crop] | None = None,
+) -> Choice:
     """Stage 2 inside one level: the best `count` detections, without those that show again what a better one shows.
 
-    What is above the count has one row that tells how much it is: detectors find dozens.
+    tried: the crop of a detection; where it is a discard, the next best takes its place. What is above the count has
+    one row that tells how much it is: detectors find dozens.
     """
-    choice, surplus = Choice([]), []
+    choice, surplus, unfit = Choice([]), [], []
     for detection in sorted(detections, key=lambda d: (-d.score, -d.box.area, d.box)):
         twin = next((other for other in choice.chosen if same_thing(detection, other, overlap)), None)
         if twin is not None:
             shared = (
                 f"IoU {iou(detection.box, twin.box):.2f}, {containment(detection.box, twin.box):.0%} of the smaller"
             )
-            choice.left[detection] = f"{DUPLICATE}: {shared} shared with a better {twin.label or twin.level}"
+            reason = f"{DUPLICATE}: {shared} shared with a better {twin.label or twin.level}"
+            choice.discards.append(_discard(detection, reason))
         elif len(choice.chosen) == count:
             surplus.append(detection)
+        elif tried and not (crop := tried(detection)).kept:
+            unfit.append((detection, crop))
         else:
             choice.chosen.append(detection)
+    # Only as many as are missing count against the photo.
+    missing = count - len(choice.chosen)
+    choice.discards.extend(crop for _, crop in unfit[:missing])
+    surplus = [detection for detection, _ in unfit[missing:]] + surplus
     if surplus:
-        choice.left[surplus[0]] = f"{SURPLUS}: {len(surplus)} more than max_slices {count}, this the best"
+        reason = f"{SURPLUS}: {len(surplus)} more than max_slices {count}, this the best"
+        choice.discards.append(_discard(surplus[0], reason))
     return choice
 
 
@@ -203,7 +231,9 @@ def same_thing(a: Detection, b: Detection, overlap: float) -> bool:
 
 
 def _discard(detection: Detection, reason: str) -> Crop:
-    return Crop(detection.level, detection.box, detection.score, label=detection.label, reason=reason)
+    return Crop(
+        detection.level, detection.box, detection.score, None, None, detection.label, detection.found_by, reason
+    )
 
 
 def redundancies(boxes: Mapping[str, Sequence[Detection]], config: HsdConfig) -> dict[Detection, str]:
@@ -230,22 +260,31 @@ def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, 
 
     The upscale that is needed is held against tau_up, the downscale that is available against tau_down. A crop that
     would need more than tau_up for the level's largest sizes takes a smaller one; it is discarded when none is small
-    enough.
+    enough. A level of its own scale takes a size that needs no upscale where there is one, and the surroundings of a
+    box that is a little too small for that.
     """
-    box = detection.box
-    scales = {size: _scale(framed_size(box.size, bounds.size, size), size) for size in level.targets(min_size)}
+    box = _roomy(detection.box, bounds, min_size) if level.own_scale else detection.box
+    own, room = box.size, bounds.size
+    scales = {size: _scale(framed_size(own, room, size), size) for size in level.targets(min_size)}
     reachable = [size for size, scale in scales.items() if scale <= level.tau_up]
     if not reachable:
         size, scale = min(scales.items(), key=lambda pair: pair[1])
         have = f"{box.width}x{box.height}"
         reason = f"too small: {have} takes {scale:.2f}x to reach {size[0]}x{size[1]}, above tau_up {level.tau_up:g}"
-        return Crop(level.name, box, score, scale, label=detection.label, reason=reason)
-    size = best_aspect_match(box.size, reachable)
+        return replace(_discard(detection, reason), score=score, scale=scale)
+    unenlarged = [size for size in reachable if scales[size] <= 1] if level.own_scale else []
+    size = best_aspect_match(box.size, unenlarged or reachable)
     frame, scale = framing_crop(box, bounds, size), scales[size]
     cut_only = frame.width >= size[0] and frame.height >= size[1] and 1 / scale <= level.tau_down
     if cut_only:
         frame, scale = centred_box(frame, frame, size), 1.0
-    return Crop(level.name, frame, score, scale, size, detection.label)
+    return Crop(level.name, frame, score, scale, size, detection.label, detection.found_by)
+
+
+def _roomy(box: Box, bounds: Box, side: int) -> Box:
+    """The box, grown around its middle towards sides of `side` pixels, up to ROOM times what they are."""
+    width, height = (max(length, min(side, round(ROOM * length))) for length in box.size)
+    return centred_box(box, bounds, (min(width, bounds.width), min(height, bounds.height)))
 
 
 def _scale(frame: Size, size: Size) -> float:
@@ -270,6 +309,13 @@ def _whole(image: np.ndarray) -> Box:
 
 def _view(source: str, image: np.ndarray, box: Box) -> View:
     return View(image[box.y0 : box.y1, box.x0 : box.x1], source, box, _whole(image).size)
+
+
+def _placed(frame: Box, level: LevelConfig, detections: Sequence[Detection]) -> list[Detection]:
+    """In pixels of the photo, with the level's margin around them."""
+    return [
+        replace(detection, box=widened(detection.box, level.margin, frame)) for detection in _inside(frame, detections)
+    ]
 
 
 def _inside(frame: Box, detections: Sequence[Detection]) -> list[Detection]:

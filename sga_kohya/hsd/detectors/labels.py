@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.roles import role_of
 from sga_kohya.kit.values import names
 
 PHRASES = {
@@ -23,9 +24,7 @@ CLASSES = {
 
 def by_rank(defaults: Mapping[str, Sequence[str]], level: str, levels: Sequence[str]) -> tuple[str, ...]:
     """The defaults of a level: by its name, else those of macro for the first, of micro for the last level."""
-    rank = levels.index(level)
-    role = level if level in defaults else "macro" if rank == 0 else "micro" if rank == len(levels) - 1 else "meso"
-    return tuple(defaults[role])
+    return tuple(defaults[role_of(level, levels)])
 
 
 def phrases(options: Options) -> dict[str, tuple[str, ...]]:

@@ -26,16 +26,16 @@ class Options(Fields):
         device: str,
         kind: str = "detector",
         masks: bool = False,
+        smallest: Mapping[str, int] | None = None,
     ) -> None:
         """detector: its name; or that of another thing with options, which is of that kind.
 
-        given: as the user wrote them. levels: names, coarse to fine. detected: those of them that are looked for.
-
-        device: where a model is to run, "" for automatic. masks: whether masks of what is found are wanted.
+        device: where a model is to run, "" for automatic. masks: whether masks of what is found are wanted. smallest:
+        by level, the sides in pixels of the photo below which a box makes no slice, or one that has to be enlarged.
         """
         super().__init__(_nested(given), "", [])
         self.detector, self.levels, self.detected, self.device = detector, list(levels), list(detected), device
-        self.who, self.masks = f"{kind} {detector}", masks
+        self.who, self.masks, self.smallest = f"{kind} {detector}", masks, dict(smallest or {})
 
     def per_level(self, name: str, reader: Reader[T], default: Callable[[str], T]) -> dict[str, T]:
         """{level: value}; default: from the level's name."""
@@ -73,6 +73,23 @@ class Options(Fields):
         self.refuse_unknown()
         if self.problems:
             raise SgaError(f"{self.who}: {'; '.join(self.problems)}")
+
+
+def of_each(detectors: Sequence[str], given: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    """Which of the options are for which of several detectors: those behind its name, "yolo.model" or a table `yolo`.
+
+    What has no name in front is for the first.
+    """
+    shared: dict[str, dict[str, Any]] = {detector: {} for detector in detectors}
+    for name, value in given.items():
+        head, _, tail = name.partition(".")
+        if head not in shared:
+            shared[detectors[0]][name] = value
+        elif tail:
+            shared[head][tail] = value
+        else:
+            shared[head] |= dict(value) if isinstance(value, Mapping) else {name: value}
+    return shared
 
 
 def _nested(options: Mapping[str, object]) -> dict[str, Any]:

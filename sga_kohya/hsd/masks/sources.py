@@ -3,7 +3,7 @@
 A mask is (H, W) uint8 of its photo's upright size: what is 255 counts, what is 0 does not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -30,10 +30,14 @@ class UnreadableMask(Exception):
 
 @dataclass(frozen=True)
 class Masks:
-    """kind: NONE, ALPHA, DETECTOR or a folder. files: the folder's pictures, by path below it without suffix."""
+    """kind: NONE, ALPHA, DETECTOR or a folder. files: the folder's pictures, by path below it without suffix.
+
+    strays: those that are of no photo, or of one that has another mask.
+    """
 
     kind: str = NONE
     files: Mapping[str, Path] | None = None
+    strays: Sequence[str] = ()
 
     @property
     def beside(self) -> bool:
@@ -67,12 +71,25 @@ def is_masks(kind: str) -> bool:
     return kind in (NONE, ALPHA, DETECTOR) or Path(kind).is_dir()
 
 
-def find_masks(kind: str, photos: Path, sources: list[str]) -> Masks:
-    """kind: of the setting. sources: the photos below `photos`. Raises SgaError for a folder that has none of them."""
+def without_masks(kind: str, photos: Path, found: Sequence[Path]) -> list[Path]:
+    """The photos among the pictures below `photos`, where masks lie below it, too. Raises SgaError for one folder."""
+    folder = Path(kind).resolve()
+    if kind in (NONE, ALPHA, DETECTOR) or not folder.is_relative_to(photos):
+        return list(found)
+    if folder == photos:
+        raise SgaError(f"masks {kind}: these are the photos: give the masks a folder of their own")
+    return [path for path in found if not path.is_relative_to(folder)]
+
+
+def find_masks(kind: str, photos: Path, sources: Sequence[str], markers: Collection[str]) -> Masks:
+    """kind: of the setting. sources: the photos below `photos`. markers: of folders with results, which are no masks.
+
+    Raises SgaError for a folder that has none of them.
+    """
     if kind in (NONE, ALPHA, DETECTOR):
         return Masks(kind)
-    folder = Path(kind)
-    found = find_images(folder, photos, ())
+    folder = Path(kind).resolve()
+    found = find_images(folder, photos, markers)
     files = {_key(path.relative_to(folder).as_posix()): path for path in reversed(found.images)}
     if not any(_key(source) in files for source in sources):
         have = f"such as {found.images[0].relative_to(folder)}" if found.images else "none at all"
@@ -80,7 +97,9 @@ def find_masks(kind: str, photos: Path, sources: list[str]) -> Masks:
             f"masks {kind}: of its pictures, {have}, none has the name of a photo, such as {sources[0]}: give each "
             "mask its photo's sub-folder and name, with any suffix"
         )
-    return Masks(kind, files)
+    used = {files.get(_key(source)) for source in sources}
+    strays = [path for path in found.images if path not in used]
+    return Masks(kind, files, [path.relative_to(folder).as_posix() for path in strays])
 
 
 def read_mask(file: Path, size: Size) -> np.ndarray:
@@ -96,6 +115,8 @@ def read_mask(file: Path, size: Size) -> np.ndarray:
     mask = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if alpha is not None:
         mask = np.minimum(mask, alpha)
+    if mask.max() == 1:
+        raise UnreadableMask(f"{file.name} has no pixel above 1 of {COUNTS}: write what counts as {COUNTS}")
     height, width = mask.shape
     if abs(width * size[1] / (height * size[0]) - 1) > SHAPE:
         raise UnreadableMask(f"{file.name} is {width}x{height}, of another shape than the photo, {size[0]}x{size[1]}")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
 from sga_kohya.hsd.out.exports import caches_by_stem
@@ -76,16 +77,17 @@ def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress
     wanted = list(_wanted(photos, out, config))
     folder, missing = _RawFolder(out), set()
     with closing(folder):
-        todo = [photo for photo in wanted if not folder.has_picture(photo)]
+        todo = [photo for photo in wanted if not folder.holds_image(photo)]
         made = _pictures(photos, todo, config, workers)
         for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
             if data is None:
                 missing.add(photo.source)
             else:
-                folder.write(photo, data)
-        kept = [photo for photo in wanted if photo.source not in missing]
-        for photo in kept:
-            folder.write_words(photo)
+                folder.write(photo, photo.file, data)
+        for photo in wanted:
+            if photo.source not in missing and not folder.holds_caption(photo):
+                folder.write(photo, caption_file(photo.file), photo.caption.encode())
+    kept = [photo for photo in wanted if photo.source not in missing]
     removed, left = folder.sweep(kept)
     texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
     aside = [_write(out / name, text(config, out) if kept else None) for name, text in texts.items()]
@@ -112,13 +114,17 @@ def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
 
 
 def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str:
-    """The words that its coarsest slice trains on; of a photo with several regions, the photo's own."""
-    whole = [row for row in rows if row.granularity == config.coarsest.name]
-    if len(whole) == 1 and len({row.group for row in rows}) == 1:
-        with suppress(OSError):
-            return read_text(out / caption_file(str(whole[0].file))).strip() or NOTHING_KNOWN
-    source = rows[0].source
-    return find_caption(photos / source, photos, config.of(config.override_of(source)).caption).text
+    """Those that its coarsest slice trains on; of a photo with several regions, those that somebody wrote for it."""
+    source, first = rows[0].source, next((row for row in rows if row.granularity == config.coarsest.name), rows[0])
+    # What cannot be read now, such as on a drive that is away, is no reason to stop here.
+    with suppress(OSError, SgaError):
+        if len({row.group for row in rows}) > 1:
+            found = find_caption(photos / source, photos, config.of(config.override_of(source)).caption)
+            if not found.guessed:
+                return found.text
+    with suppress(OSError, SgaError):
+        return read_text(out / caption_file(str(first.file))).strip() or NOTHING_KNOWN
+    return NOTHING_KNOWN
 
 
 def _pictures(
@@ -155,32 +161,32 @@ class _RawFolder:
     def close(self) -> None:
         self.journal.close()
 
-    def has_picture(self, photo: RawPhoto) -> bool:
-        """Whether it is there from the same photo, or from it and edited."""
+    def holds_image(self, photo: RawPhoto) -> bool:
+        """Whether it is there from the same photo, or someone has edited it since."""
         return self.written.get(photo.file, {}).get("from") == photo.made_from and (self.out / photo.file).is_file()
+
+    def holds_caption(self, photo: RawPhoto) -> bool:
+        """Whether it says the same, or someone has edited it since."""
+        file = caption_file(photo.file)
+        there = self.out / file
+        return there.is_file() and (there.read_bytes() == photo.caption.encode() or self._is_anothers(file))
 
     def edited(self, file: str) -> bool:
         path = self.out / file
         return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
 
-    def write(self, photo: RawPhoto, image: bytes) -> None:
-        self._write(photo.file, image, photo.made_from)
-
-    def write_words(self, photo: RawPhoto) -> None:
-        """Its caption, where it says something else. Trainers' caches hold what text encoders made of the words."""
-        file, words = caption_file(photo.file), photo.caption.encode()
-        if not (self.out / file).is_file() or (self.out / file).read_bytes() != words:
-            self._write(file, words, photo.made_from)
-
-    def _write(self, file: str, data: bytes, made_from: str) -> None:
-        """What someone has edited stays, and so do trainers' caches of it."""
-        if file in self.written and self.edited(file):
+    def write(self, photo: RawPhoto, file: str, data: bytes) -> None:
+        """One of a photo's two files, unless someone has edited it."""
+        if self._is_anothers(file):
             return
         self._purge_caches(file)
-        row = {"file": file, "sha256": digest(data), "from": made_from}
+        row = {"file": file, "sha256": digest(data), **({"from": photo.made_from} if file == photo.file else {})}
         self.journal.append(row)
         write_whole(self.out / file, data)
         self.written[file] = row
+
+    def _is_anothers(self, file: str) -> bool:
+        return file in self.written and self.edited(file)
 
     def sweep(self, kept: list[RawPhoto]) -> tuple[int, list[str]]:
         """Remove what is no longer wanted. Returns how many files went, and those that stay because they were edited.

@@ -21,7 +21,7 @@ JOURNAL = "sga_manifest.partial.jsonl"
 """A line per slice before its files are written, {file: digest}, and one per finished photo, [row, …]."""
 
 STRIPS = "report"
-"""Folder of the report's pictures, one per group."""
+"""Folder of the report's pictures, one of each group and one of each photo."""
 
 
 class _Block(NamedTuple):
@@ -130,9 +130,11 @@ def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
             files[caption_file(file)] = str(row.get("caption_sha256") or "")
             if row.get("mask_sha256"):
                 files[mask_file(file)] = str(row["mask_sha256"])
-            strip = strip_file(str(row.get("group")))
-            if is_plain(strip):
-                files[strip] = str(row.get("strip_sha256") or "")
+            pictures = {
+                "strip_sha256": strip_file(str(row.get("group"))),
+                "view_sha256": view_file(str(row.get("root"))),
+            }
+            files |= {name: str(row.get(known) or "") for known, name in pictures.items() if is_plain(name)}
     return files
 
 
@@ -144,6 +146,11 @@ def recorded_files(out: Path) -> dict[str, str]:
 def strip_file(group: str) -> str:
     """The picture of a group in the report."""
     return f"{STRIPS}/{group}.jpg"
+
+
+def view_file(root: str) -> str:
+    """The picture of a photo in the report; no group has such a name, as no root holds a +."""
+    return f"{STRIPS}/{root}+photo.jpg"
 
 
 def digest(data: bytes) -> str:

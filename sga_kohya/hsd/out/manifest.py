@@ -15,6 +15,8 @@ MANIFEST = MANIFEST_NAME
 NEAR_DUPLICATE = "near-duplicate"
 UNREADABLE = "unreadable"
 UNREADABLE_CAPTION = "unreadable caption"
+REVIEW = "review"
+"""Stands for the detector of a box that a person has drawn."""
 UNREADABLE_MASK = "unreadable mask"
 MASKS = "masks_"
 """In front of a level's folder: that of its masks."""
@@ -32,10 +34,10 @@ class Row:
     name: name and box; in the first row of the group. source: below PHOTOS. inputs:
     digest of everything that the photo's rows depend on. source_size: width and height of the upright photo. phash:
     its perceptual hash, hexadecimal, "" for a blank one. mask_sha256: of its mask, None where it has none of its own.
-    strip_sha256: of the group's picture in the report. notes:
-    what was changed in reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one.
-    reason: None for a slice, "kind: details" for a discard. A photo that a
-    filter left out has one row, without group.
+    strip_sha256: of the group's picture in the report, and view_sha256: of the photo's. notes: what was changed in
+    reading it. guessed_caption: words of a name that it trains on, "" where somebody wrote one. decided: the place of
+    review/decisions.py that made or discarded it. reason: None for a slice, "kind: details" for a discard. A photo that
+    a filter left out has one row, without group.
     """
 
     file: str | None = None
@@ -57,6 +59,7 @@ class Row:
     caption_sha256: str | None = None
     mask_sha256: str | None = None
     strip_sha256: str | None = None
+    view_sha256: str | None = None
     captioned: str = ""
     seen: Sequence[tuple[str, Sequence[int]]] = ()
     source: str
@@ -66,6 +69,7 @@ class Row:
     phash: str | None = None
     notes: Sequence[str] = ()
     guessed_caption: str = ""
+    decided: str = ""
     reason: str | None
 
     def to_json(self) -> str:
@@ -107,11 +111,12 @@ def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, de
                 # A detector may well answer in NumPy's numbers, which json refuses.
                 box=[int(edge) for edge in crop.box.as_list()],
                 score=None if crop.score is None else float(crop.score),
-                detector=None if crop.score is None else detector,
+                detector=None if crop.score is None else REVIEW if crop.drawn else crop.detector or detector,
                 label=crop.label,
                 scale=None if crop.scale is None else round(crop.scale, 4),
                 upscaled=crop.kept and crop.scale is not None and crop.scale > 1,
                 size=crop.size,
+                decided=crop.decided,
                 seen=_named(region) if i == 0 else (),
                 reason=crop.reason,
             )

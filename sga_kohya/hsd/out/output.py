@@ -11,7 +11,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.exports import EXPORTS, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.exports.export import HEADER
-from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file
+from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file, view_file
 from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
 from sga_kohya.hsd.out.report import REPORT
@@ -21,6 +21,9 @@ from sga_kohya.kit.files import part_of, sha256, write_whole
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import set_edited_aside
 from sga_kohya.words import RAW_TOML
+
+MARKED = 4096
+"""Bytes at a file's beginning that hold the mark of whoever wrote it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class OutputFolder:
         own_files = {**dict.fromkeys(datasets, HEADER), CONFIG_TOML: CONFIG_HEADER, REPORT: REPORT_MARK}
         for name, marker in own_files.items():
             own = path / name
-            if own.exists() and marker not in own.read_text(encoding="utf-8", errors="replace"):
+            if own.exists() and marker.encode() not in _beginning(own):
                 raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
         path.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(path)
@@ -73,27 +76,27 @@ class OutputFolder:
             for known in (self._caches, self._other_caches):
                 known.pop(picture.with_suffix("").as_posix(), None)
 
-    def edited(self, file: str, written: str | None = None) -> bool:
-        """Whether an earlier run's file is not what was written. written: digest of what this run writes there.
-
-        An empty file is nobody's work.
+    def edited(self, file: str, *written: str | None) -> bool:
+        """Whether an earlier run's file is not what was written. written: digests that are no edit either, such as of
+        what this run writes there. An empty file is nobody's work.
         """
         if file not in self.ledger.written:
             return False
         path = self.path / file
         if not path.is_file() or not path.stat().st_size:
             return False
-        return sha256(path) not in {*self.ledger.written[file].split(), written}
+        return sha256(path) not in {*self.ledger.written[file].split(), *written}
 
     def as_written(self, file: str) -> str:
-        """The digest that an earlier run wrote a file with, the last one where there are several."""
-        return self.ledger.written[file].split()[-1]
+        """The digest that an earlier run wrote a file with: the last one where there are several, "" where none is
+        recorded."""
+        return (["", *self.ledger.written[file].split()])[-1]
 
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
         if row.file is None:
             return True
-        files = [caption_file(row.file), strip_file(str(row.group))]
+        files = [caption_file(row.file), strip_file(str(row.group)), view_file(row.root)]
         files += [mask_file(row.file)] if row.mask_sha256 else []
         if not all((self.path / file).is_file() for file in (row.file, *files)):
             return False
@@ -103,13 +106,13 @@ class OutputFolder:
         """Whether the file of a kept slice has another length than the one written."""
         return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
-    def write_slice(self, slice_file: str, contents: Mapping[str, bytes]) -> None:
+    def write_slice(self, slice_file: str, contents: Mapping[str, bytes], saw: str = "") -> None:
         """Writes what changed of a slice: contents of its image, its mask and its caption, or of some of them, by file.
 
         What has not changed stays untouched, and so do the trainers' caches where nothing has. What the user has edited
-        stays as it is.
+        stays as it is. saw: digest of the caption that the user has since replaced in the review.
         """
-        changed = self._changed(contents)
+        changed = self._changed(contents, saw)
         self.ledger.announce({name: digest(data) for name, data in changed.items()})
         if changed:
             # Before the files: a kill in between must not leave a new file with an old cache.
@@ -117,18 +120,18 @@ class OutputFolder:
         for name, data in changed.items():
             write_whole(self.path / name, data)
 
-    def write_strip(self, group: str, image: bytes) -> None:
-        """The report's picture of a group."""
-        for name, data in self._changed({strip_file(group): image}).items():
-            self.ledger.announce({name: digest(data)})
-            write_whole(self.path / name, data)
+    def write_picture(self, name: str, image: bytes) -> None:
+        """One of the report's."""
+        for file, data in self._changed({name: image}).items():
+            self.ledger.announce({file: digest(data)})
+            write_whole(self.path / file, data)
 
-    def _changed(self, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    def _changed(self, contents: Mapping[str, bytes], saw: str = "") -> dict[str, bytes]:
         """Those of the files that do not hold what they should, and that nobody has edited."""
         return {
             name: data
             for name, data in contents.items()
-            if not _holds(self.path / name, data) and not self.edited(name, digest(data))
+            if not _holds(self.path / name, data) and not self.edited(name, digest(data), saw)
         }
 
     def done(self, rows: Sequence[Row], new: bool) -> None:
@@ -190,6 +193,12 @@ def remove_recorded(folder: Path, prefix: str) -> None:
     for file, known in recorded_files(folder).items():
         if file.startswith(prefix) and (folder / file).is_file() and sha256(folder / file) == known:
             (folder / file).unlink()
+
+
+def _beginning(path: Path) -> bytes:
+    """What a mark of ours stands in; a report grows to megabytes behind it."""
+    with path.open("rb") as file:
+        return file.read(MARKED)
 
 
 def caption_bytes(caption: str) -> bytes:

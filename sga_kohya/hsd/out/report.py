@@ -7,14 +7,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sga_kohya.hsd.out.ledger import STRIPS, read_rows
-from sga_kohya.hsd.out.manifest import caption_file
-from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT
+from sga_kohya.hsd.out.ledger import read_rows
 from sga_kohya.hsd.out.tally import LevelTally, Tally
+from sga_kohya.hsd.out.view import photo_view
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import whole_file
 from sga_kohya.kit.page import as_json, stream
-from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
+from sga_kohya.kit.text import safe
 
 REPORT = "report.html"
 MARK = Markup('<meta name="generator" content="sga_kohya.hsd">')
@@ -27,24 +26,22 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
     pieces = stream(
-        __package__,
-        "page.html",
+        "sga_kohya.hsd",
+        "out/page.html",
         mark=MARK,
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
-        lead=_lead(config) + ("" if preview else " Click a name to open the slice in full size."),
+        lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
         numbers=_numbers(tally),
         group_sizes=sorted(tally.group_sizes),
         group_bars=_bars((f"K = {k}", count, 0, f"{count:,}") for k, count in sorted(tally.group_sizes.items())),
         level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in tally.levels.items()),
         sizes=[(name, _sizes(level)) for name, level in tally.levels.items()],
         discarded=any(tally.reasons.values()),
+        levels=list(tally.levels),
         guessed=[(safe(words), count) for words, count in tally.guessed.most_common(MOST_GUESSES)],
         guessed_more=len(tally.guessed) - MOST_GUESSES,
         notes=tally.notes.most_common(),
         examples=tally.examples,
-        strips=STRIPS,
-        gap=GAP,
-        height=TILE_HEIGHT,
         data=_data(out, list(tally.levels), links=not preview),
     )
     with whole_file(out / REPORT) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
@@ -54,7 +51,10 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
 def _lead(config: HsdConfig) -> str:
     mode = "each photo is one region" if config.mode == "whole" else "regions are what the detector finds in a photo"
     levels = ", ".join(f"{level.name} up to {level.resolution}²" for level in config.levels)
-    return f"Detector {config.detector}; {mode}; {levels} pixels."
+    own = "".join(f"; {level.name} by {level.detector}" for level in config.levels if level.detector)
+    least = ", ".join(f"{level.min_detail:g} for {level.name}" for level in config.finer if level.min_detail)
+    gate = f" Left out where even the richest part has less detail than {least} (grey levels)." if least else ""
+    return f"Detector {config.detector}{own}; {mode}; {levels} pixels.{gate}"
 
 
 def _numbers(tally: Tally) -> Iterator[tuple[str, str]]:
@@ -72,7 +72,8 @@ def _numbers(tally: Tally) -> Iterator[tuple[str, str]]:
 
 
 def _in_words(level: LevelTally) -> str:
-    return f"{level.kept:,}" + (f", {level.upscaled / level.kept:.0%} enlarged" if level.upscaled else "")
+    share = f", {level.upscaled / level.kept:.0%} enlarged by {level.enlargement:.2f}×" if level.upscaled else ""
+    return f"{level.kept:,}{share}"
 
 
 def _bars(rows: Iterable[tuple[str, int, int, str]]) -> list[tuple[str, float, float, str]]:
@@ -90,32 +91,17 @@ def _sizes(level: LevelTally) -> str:
 
 
 def _data(out: Path, levels: list[str], links: bool) -> Iterator[Markup]:
-    """JSON in pieces: the groups as they stream by, the discards after them."""
+    """JSON in pieces: the photos as they stream by, and after them what was left out, by kind."""
     discards: dict[str, list[list[object]]] = defaultdict(list)
-    yield Markup('{"levels": %s, "links": %s, "groups": [') % (as_json(levels), as_json(links))
+    yield Markup('{"levels": %s, "links": %s, "photos": [') % (as_json(levels), as_json(links))
     comma = Markup("")
-    for (group, source), members in groupby(read_rows(out), key=lambda row: (row.group, row.source)):
-        source, slices, captions, guessed = safe(source), [], [], False
-        for row in members:
-            level = levels.index(row.granularity)
-            if row.file and row.size:
-                slices.append([level, row.file, *row.size, row.scale, row.score, row.label, row.upscaler])
-                captions.append(_caption(out / caption_file(row.file)))
-                guessed = bool(row.guessed_caption)
-            else:
-                discards[row.kind].append([source, level, safe((row.reason or "").partition(":")[2].strip())])
-        if slices:
-            captions = captions[:1] if len(set(captions)) == 1 else captions
-            yield comma + as_json([group, source, slices, captions, guessed])
+    for source, members in groupby(read_rows(out), key=lambda row: row.source):
+        rows = list(members)
+        for row in rows:
+            if not row.file:
+                why = safe((row.reason or "").partition(":")[2].strip())
+                discards[row.kind].append([safe(source), levels.index(row.granularity), why])
+        if any(row.file for row in rows):
+            yield comma + as_json(photo_view(rows, levels, out))
             comma = Markup(",\n")
     yield Markup('], "discards": %s}') % as_json(discards)
-
-
-def _caption(file: Path) -> str:
-    """As it lies there, which may have been edited."""
-    try:
-        return "\n".join(map(safe, lines_of(read_text(file))))
-    except UnreadableText as error:
-        return f"({error.reason})"
-    except OSError as error:
-        return f"({error.strerror})"

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
-from sga_kohya.hsd.masks.sources import NONE
+from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.out.exports import wanted
 from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
-from sga_kohya.hsd.photos.images import Found
+from sga_kohya.hsd.photos.images import LAID, Found
+from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.pictures import RAW, is_picture
@@ -30,6 +31,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
         "",
         *_groups(tally),
         *_drops(tally),
+        *_decided(result.decisions),
         *_swept(result),
         *_raw(result),
         f"look     {safe(str(result.out / REPORT))}",
@@ -57,10 +59,15 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     yield from _lost(tally)
     yield from _guessed(tally)
     for note, count in tally.notes.most_common():
-        yield f"{count} photos, {note}: {_examples(tally, note, count)}"
+        if note.startswith(LAID) and config.masks == ALPHA:
+            continue  # and it is kept beside
+        advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
+        yield f"{count} photos, {note}: {_examples(tally, note, count)}{advice}"
     for level in config.finer:
         yield from _level_warning(tally.levels[level.name], level, config)
-    if any(own.mode == "split" and own.detector == "heuristic" for own in config.everywhere):
+        yield from _unseen(tally.levels[level.name], tally.regions, level, config)
+    yield from squares(config)
+    if any(own.mode == "split" and own.detectors[own.coarsest.name][:1] == ("heuristic",) for own in config.everywhere):
         yield (
             'mode "split" with the heuristic detector: it knows no people and no objects, so its regions are only '
             "areas that stand out. Use another --detector, or --mode whole"
@@ -71,7 +78,11 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             f"{_examples(tally, LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
         )
     yield from _left_alone(result)
+    yield from _not_obeyed(result, config)
     yield from _not_read(result.found)
+    if result.stray_masks:
+        strays = _some(result.stray_masks)
+        yield f"{len(result.stray_masks)} masks are of no photo, or of one that has another mask: {strays}"
     foreign = [file for file in result.foreign if is_picture(Path(file))]
     if foreign:
         yield (
@@ -128,6 +139,23 @@ def _left_alone(result: Result) -> Iterator[str]:
         yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
 
 
+def _not_obeyed(result: Result, config: HsdConfig) -> Iterator[str]:
+    """Decisions of the review that this run could do nothing with."""
+    decisions = result.decisions
+    if decisions.absent and result.swept:  # a preview does not look at every photo
+        yield (
+            f"{len(decisions.absent)} photos that were decided about in the review are not here, or were changed: "
+            f"{_some(decisions.absent)}"
+        )
+    known = {"", *(level.name for own in config.everywhere for level in own.levels)}
+    levels = [place.level for place in decisions.obeyed() if place.level not in known]
+    if levels:
+        names = ", ".join(sorted(set(levels)))
+        yield f"{len(levels)} decisions of the review are about levels that this run does not have: {names}"
+    if decisions.unread:
+        yield f"{decisions.unread} lines of {decisions.path} are no decisions and are passed over"
+
+
 def _not_read(found: Found) -> Iterator[str]:
     """What lies in PHOTOS and is passed over."""
     for folder, why in sorted(found.unreadable.items()):
@@ -162,13 +190,45 @@ def _level_warning(tally: LevelTally, level: LevelConfig, config: HsdConfig) -> 
             f"{tally.too_small} of {found} {level.name} slices were dropped: even at {level.tau_up:g}x upscale they do "
             f"not reach min_size {config.min_size}. Use larger photos, or a smaller --min_size"
         )
+    elif tally.plain > MANY * found:
+        yield (
+            f"{tally.plain} of {found} {level.name} slices were dropped as flat or blurred, below min_detail "
+            f"{level.min_detail:g}. Use sharper photos, or a smaller --min_detail"
+        )
     elif not tally.kept:
         yield f"no {level.name} slices at all: try another --detector, or leave the level out of --levels"
-    elif small > MANY * tally.kept:
+    elif small > MANY * tally.kept and not level.own_scale:
         yield (
             f"{small} of {tally.kept} {level.name} slices are below half of resolution {level.resolution}: more "
             f"than {level.tau_up:g}x upscale would only blur. Use larger photos, or a smaller --resolution"
         )
+
+    if level.own_scale and tally.upscaled and not config.upscale_model:
+        yield (
+            f"{tally.upscaled} of {tally.kept} {level.name} slices are enlarged by a median of "
+            f"{tally.enlargement:.2f}x, which adds no detail: --tau_up 1, larger photos or --upscale_model"
+        )
+
+
+def _unseen(tally: LevelTally, regions: int, level: LevelConfig, config: HsdConfig) -> Iterator[str]:
+    if tally.unseen > MANY * regions:
+        names = config.detectors[level.name]
+        chain = ",".join((*names, "heuristic"))
+        remedy = "" if "heuristic" in names else f"--detector {chain} takes salient windows there; else "
+        yield (
+            f"in {tally.unseen} of {regions} regions {', '.join(names)} found nothing for {level.name}, so they have "
+            f"no such slice: {remedy}a lower threshold, other labels or another detector may find more"
+        )
+
+
+def squares(config: HsdConfig) -> Iterator[str]:
+    for own in config.everywhere:
+        names = [level.name for level in own.levels if all(w == h for w, h in level.targets(own.min_size))]
+        if names:
+            yield (
+                f"every slice of {', '.join(names)} is cut to a square, as no other size lies between min_size "
+                f"{own.min_size} and resolution {own.resolution}: use a smaller --min_size or a larger --resolution"
+            )
 
 
 def _photos(tally: Tally) -> Iterator[str]:
@@ -177,16 +237,30 @@ def _photos(tally: Tally) -> Iterator[str]:
 
 
 def _levels(tally: Tally) -> Iterator[str]:
-    yield f"{'level':<12}{'slices':>8}{'dropped':>9}{'upscaled':>10}  most common size"
+    yield f"{'level':<12}{'slices':>8}{'dropped':>9}{'upscaled':>12}  most common size"
     for name, level in tally.levels.items():
         share = f"{level.upscaled / level.kept:.0%}" if level.kept else "-"
+        share += f" {level.enlargement:.2f}x" if level.upscaled else ""
         common = "{}x{}".format(*level.sizes.most_common(1)[0][0]) if level.sizes else "-"
-        yield f"{name:<12}{level.kept:>8}{level.dropped - level.spare:>9}{share:>10}  {common}"
+        yield f"{name:<12}{level.kept:>8}{level.dropped - level.spare:>9}{share:>12}  {common}"
 
 
 def _groups(tally: Tally) -> Iterator[str]:
     counts = ", ".join(f"{count} with K={k}" for k, count in sorted(tally.group_sizes.items(), reverse=True))
     yield f"groups   {sum(tally.group_sizes.values())}" + (f": {counts}" if counts else "")
+
+
+def _decided(decisions: Decisions) -> Iterator[str]:
+    places = decisions.obeyed()
+    kinds = {
+        "rejected": sum(place.box is None for place in places),
+        "boxes": sum(place.box is not None and place.box != place.anchor for place in places),
+        "captions": sum(bool(place.caption) for place in places),
+        "kept": sum(place.box is not None and place.box == place.anchor and not place.caption for place in places),
+    }
+    if places:
+        words = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        yield f"review   {len(places)} decisions obeyed: {words}"
 
 
 def _swept(result: Result) -> Iterator[str]:

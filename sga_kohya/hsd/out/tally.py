@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
@@ -12,36 +13,52 @@ from sga_kohya.kit.text import safe
 CROPPED = 0.75
 """Share of a photo below which its only region is said to lose much of it."""
 LONG = "much is unused"
+NOT_LOOKED_INTO = ("no region", "too small", DUPLICATE, SURPLUS)
+"""Kinds of discards of a coarsest crop in which no finer level was sought."""
 NAMED = 5
 """Examples that are kept by name."""
 
 
 @dataclass
 class LevelTally:
-    """Of one level. too_small, spare: of the dropped ones, by their kind of reason. sizes: of the kept ones."""
+    """Of one level. too_small, plain, spare: of the dropped ones, by their kind of reason. sizes: of the kept ones.
+
+    scales: of the enlarged ones, in hundredths. unseen: regions in which nothing was found for it.
+    """
 
     kept: int = 0
     dropped: int = 0
     too_small: int = 0
+    plain: int = 0
     spare: int = 0
     upscaled: int = 0
     super_resolved: int = 0
+    unseen: int = 0
     sizes: Counter[Size] = field(default_factory=Counter)
+    scales: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def enlargement(self) -> float:
+        """Median of what the enlarged slices were enlarged by, 1 where none was."""
+        return median(self.scales.elements()) / 100 if self.scales else 1.0
 
     def add(self, row: Row) -> None:
         if row.file is None or row.size is None:
             self.dropped += 1
             self.too_small += row.kind == "too small"
+            self.plain += row.kind == "no detail"
             self.spare += row.kind in (DUPLICATE, SURPLUS)
             return
         self.kept += 1
         self.upscaled += row.upscaled
         self.super_resolved += row.super_resolved
         self.sizes[(row.size[0], row.size[1])] += 1
+        if row.upscaled and row.scale is not None:
+            self.scales[round(100 * row.scale)] += 1
 
 
 class Tally:
-    """photos, used: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without any slice.
+    """photos, used, regions: counts. group_sizes: K to groups. reasons: kind to discards. lost: photos without a slice.
 
     cropped: photos taken as one region that lose much of themselves, being too long for any size. guessed: words of
     names that photos train on for want of a caption, to photos. examples: safe to print.
@@ -49,7 +66,7 @@ class Tally:
 
     def __init__(self, levels: Iterable[str]) -> None:
         self.levels = {name: LevelTally() for name in levels}
-        self.photos = self.used = self.reused = 0
+        self.photos = self.used = self.reused = self.regions = 0
         self.group_sizes: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -71,6 +88,7 @@ class Tally:
             if row.group is not None:
                 # One that the settings no longer have, of a photo that cannot be read now, is counted as well.
                 self.levels.setdefault(row.granularity, LevelTally()).add(row)
+        self._note_unseen(rows)
         for row in kept:
             groups.setdefault(row.group, set()).add(row.granularity)
         self.group_sizes.update(map(len, groups.values()))
@@ -90,16 +108,30 @@ class Tally:
         """Names of the levels that have slices."""
         return {name for name, level in self.levels.items() if level.kept}
 
+    def _note_unseen(self, rows: Sequence[Row]) -> None:
+        """The levels of which a region has no row, kept or not; one that was itself left out was not looked into."""
+        coarsest, *finer = self.levels
+        seen: dict[str, set[str]] = {}
+        for row in rows:
+            if row.group is not None:
+                seen.setdefault(row.group, set()).add(row.granularity)
+        lost = {row.group for row in rows if row.granularity == coarsest and row.kind in NOT_LOOKED_INTO}
+        for levels in (levels for group, levels in seen.items() if group not in lost):
+            self.regions += 1
+            for name in finer:
+                self.levels[name].unseen += name not in levels
+
     def _note_crop(self, kept: Sequence[Row]) -> None:
-        for row in kept:
-            # A whole photo has no score.
-            if row.score is not None or row.box is None or row.source_size is None:
-                continue
-            (x0, y0, x1, y1), (width, height) = row.box, row.source_size
-            share = (x1 - x0) * (y1 - y0) / (width * height)
-            if share < CROPPED:
-                self.cropped += 1
-                self._example(LONG, f"{row.source} ({width}x{height}, {share:.0%} used)")
+        """kept: of one photo, whose regions, where nobody detected them, share it."""
+        # A whole photo has no score.
+        boxes = [row.box for row in kept if row.score is None and row.box is not None]
+        if not boxes or kept[0].source_size is None:
+            return
+        width, height = kept[0].source_size
+        share = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) / (width * height)
+        if share < CROPPED:
+            self.cropped += 1
+            self._example(LONG, f"{kept[0].source} ({width}x{height}, {share:.0%} used)")
 
     def _example(self, kind: str, text: str) -> None:
         named = self.examples.setdefault(kind, [])

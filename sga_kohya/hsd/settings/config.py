@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT, is_captioner
@@ -32,7 +33,10 @@ class LevelConfig:
     resolution: pixels; its square is the largest area of a slice. sizes: the target sizes themselves, where those of
     the resolution are not wanted. tau_down >= 1: a crop this many times larger than its target, or less, is cut to the
     target at its own scale instead of being downsampled. tau_up >= 1: the largest upscale; a crop that needs more takes
-    a smaller target, and is discarded where there is none. max_slices: per region; of the coarsest level: regions per
+    a smaller target, and is discarded where there is none. own_scale: prefers a target that needs no upscale, with more
+    of the surroundings where that helps. margin: around a detected box, over its width and height, on every side.
+    min_detail: what a slice has in its middle frequencies at least (`cut.quality`), in grey levels of 256; 0 takes all.
+    detector: the level's own, "" for the one of all levels. max_slices: per region; of the coarsest level: regions per
     photo, where mode is "split". caption_prefix: put into the level's captions, in front ("close-up of") or, if it is a
     tag of its own ("close-up, "), behind the trigger word.
     """
@@ -42,8 +46,12 @@ class LevelConfig:
     sizes: tuple[Size, ...] = ()
     tau_down: float = 1.0
     tau_up: float = 2.0
+    own_scale: bool = False
+    margin: float = 0.0
+    min_detail: float = 0.0
     max_slices: int = 1
     repeats: int = 1
+    detector: str = ""
     caption_prefix: str = ""
 
     def targets(self, min_size: int) -> tuple[Size, ...]:
@@ -73,9 +81,21 @@ class LevelConfig:
             # Not `< 1`: that lets nan pass.
             if not getattr(self, name) >= 1:
                 yield f"{name} {getattr(self, name)} of level {self.name}: use 1 or more"
+        if not 0 <= self.margin <= MOST_MARGIN:
+            yield f"margin {self.margin} of level {self.name}: use a share of the box's sides from 0 to {MOST_MARGIN:g}"
+        if not 0 <= self.min_detail <= 255:
+            yield f"min_detail {self.min_detail} of level {self.name}: use grey levels from 0, which takes all, to 255"
 
 
-DEFAULT_LEVELS = (LevelConfig("macro", tau_up=1.0), LevelConfig("meso"), LevelConfig("micro"))
+MOST_MARGIN = 2.0
+BY_ROLE: Mapping[str, Mapping[str, Any]] = {
+    "macro": {"tau_up": 1.0},
+    "meso": {"min_detail": 2.0},
+    # It is there for fine detail, of which an enlargement has none.
+    "micro": {"tau_up": 1.25, "own_scale": True, "min_detail": 3.0},
+}
+"""What a level has where nobody says otherwise."""
+DEFAULT_LEVELS = tuple(LevelConfig(name, **settings) for name, settings in BY_ROLE.items())
 MODES = ("whole", "split")
 REGIONS = 4
 """Regions per photo in split mode where the coarsest level does not say."""
@@ -83,12 +103,18 @@ RUN_WIDE = ("batch_size", "export", "masks", "near_duplicates")
 """Settings of the whole run, which no sub-folder can have for itself."""
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+
+
 @dataclass(frozen=True)
 class HsdConfig:
     """Settings of Algorithm 1 and of its output. Raises one ConfigError that lists every bad value with its remedy.
 
-    levels: coarse to fine, two or more. mode: "whole", a photo is one region, or "split", its regions are what the
-    detector finds for the coarsest level. detector_options: checked by the detector itself. device: "" for automatic.
+    levels: coarse to fine, two or more. mode: "whole", a photo is one region, or several, end to end, where it is too
+    long for any size; or "split", its regions are what the detector finds for the coarsest level. detector: one, or
+    several separated by commas, of which the next is asked where one finds nothing. detector_options: checked by the
+    detector itself; of several, those of one stand behind its name and a dot. device: "" for automatic.
     redundant_iou: {(coarser, finer): threshold in (0, 1]}; pairs that are not listed are not compared; None compares
     all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1] above which two boxes of one level are the
     same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
@@ -148,6 +174,21 @@ class HsdConfig:
         return self.levels[1:]
 
     @property
+    def detector_names(self) -> tuple[str, ...]:
+        """The detectors of all levels, in the order in which they are asked."""
+        return _names(self.detector)
+
+    @property
+    def detectors(self) -> dict[str, tuple[str, ...]]:
+        """The detectors of each level, likewise."""
+        return {level.name: _names(level.detector) or self.detector_names for level in self.levels}
+
+    @property
+    def detected(self) -> list[str]:
+        """The levels that a detector is asked for: a whole photo is one crop of the coarsest level."""
+        return [level.name for level in (self.levels if self.mode == "split" else self.finer)]
+
+    @property
     def resolution(self) -> int:
         """The dataset's resolution: no slice of any level has a larger area than its square."""
         return max(level.resolution for config in self.everywhere for level in config.levels)
@@ -175,8 +216,9 @@ class HsdConfig:
                 yield f"IoU threshold {threshold} of {coarser}/{finer}: use a number above 0, at most 1"
         if self.mode not in MODES:
             yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
-        if self.detector not in DETECTORS:
-            yield f"detector {self.detector!r}: use one of {', '.join(sorted(DETECTORS))}"
+        named = (*(self.detector_names or ("",)), *(name for names in self.detectors.values() for name in names))
+        for name in dict.fromkeys(name for name in named if name not in DETECTORS):
+            yield f"detector {name!r}: use one of {', '.join(sorted(DETECTORS))}, or several, separated by commas"
         if not is_captioner(self.captioner):
             known = ", ".join(sorted(CAPTIONERS))
             yield f"captioner {self.captioner!r}: use one of {known}, or package.module:function for one of your own"

@@ -12,7 +12,9 @@ from typing import Any
 import toml
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.settings.config import REGIONS, ConfigError, HsdConfig, LevelConfig
+from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
+from sga_kohya.hsd.roles import role_of
+from sga_kohya.hsd.settings.config import BY_ROLE, REGIONS, ConfigError, HsdConfig, LevelConfig
 from sga_kohya.hsd.settings.layers import (
     FINER_ONLY,
     SHARED,
@@ -77,11 +79,12 @@ def build(layer: Mapping[str, Any], command_line: Mapping[str, Any], problems: l
 
 def _config(layer: Layer, problems: list[str]) -> HsdConfig:
     """Without overrides."""
-    settings = {key: layer[key] for key in PLAIN if key in layer}
+    levels = _levels(layer)
+    settings = {"min_size": _min_size(levels), **{key: layer[key] for key in PLAIN if key in layer}}
     iou = layer.get("iou")
     try:
         return HsdConfig(
-            levels=_levels(layer),
+            levels=levels,
             redundant_iou=None if iou is None else {tuple(name.split("/")): v for name, v in dict(iou).items()},
             export=tuple(layer.get("export", ())),
             upscale_model=Path(str(layer["upscale_model"])) if layer.get("upscale_model") else None,
@@ -93,16 +96,23 @@ def _config(layer: Layer, problems: list[str]) -> HsdConfig:
 
 
 def _levels(layer: Layer) -> tuple[LevelConfig, ...]:
-    levels = []
-    for rank, name in enumerate(level_names(layer)):
-        settings = {key: layer[key] for key in SHARED if key in layer and (rank or key not in FINER_ONLY)}
+    levels, names = [], level_names(layer)
+    for rank, name in enumerate(names):
+        settings = dict(BY_ROLE[role_of(name, names) if rank else "macro"])
+        settings |= {key: layer[key] for key in SHARED if key in layer and (rank or key not in FINER_ONLY)}
         if rank == 0:
-            settings |= {"tau_up": 1.0, "max_slices": REGIONS if layer.get("mode") == "split" else 1}
+            settings["max_slices"] = REGIONS if layer.get("mode") == "split" else 1
         settings |= tables_of(layer, "level").get(name, {})
         if "sizes" in settings:
             settings["sizes"] = tuple(map(tuple, settings["sizes"]))
         levels.append(LevelConfig(name, **settings))
     return tuple(levels)
+
+
+def _min_size(levels: tuple[LevelConfig, ...]) -> int:
+    """Where nobody says it: half the smallest resolution, at most the usual, so that not every slice is a square."""
+    half = min((level.resolution for level in levels), default=0) // 2
+    return min(HsdConfig.min_size, max(BUCKET_STEPS, half // BUCKET_STEPS * BUCKET_STEPS))
 
 
 def to_layer(config: HsdConfig) -> Layer:
@@ -139,7 +149,9 @@ def to_toml(config: HsdConfig) -> str:
 def _level_layer(level: LevelConfig) -> Layer:
     return {
         **{name: getattr(level, name) for name in SHARED},
+        "own_scale": level.own_scale,
         "caption_prefix": level.caption_prefix,
+        **({"detector": level.detector} if level.detector else {}),
         **({"sizes": [list(size) for size in level.sizes]} if level.sizes else {}),
     }
 

@@ -47,12 +47,17 @@ PRESETS = Path(__file__).parent / "presets"
 
 SHARED: dict[str, Reader[Any]] = {
     **dict.fromkeys(("resolution", "max_slices", "repeats"), whole()),
-    **dict.fromkeys(("tau_down", "tau_up"), number()),
+    **dict.fromkeys(("tau_down", "tau_up", "margin", "min_detail"), number()),
 }
 """Keys that stand for all levels at the top of a file, and for one level in its table."""
-FINER_ONLY = ("tau_up", "max_slices")
-"""Shared keys that do not reach the coarsest level: it is not enlarged, and a photo is one region."""
-LEVEL_KEYS: dict[str, Reader[Any]] = {**SHARED, "sizes": sizes, "caption_prefix": text}
+FINER_ONLY = ("tau_up", "max_slices", "min_detail")
+"""Shared keys that do not reach the coarsest level: it is not enlarged, and a photo is a region whatever it shows."""
+LEVEL_KEYS: dict[str, Reader[Any]] = {
+    **SHARED,
+    **dict.fromkeys(("caption_prefix", "detector"), text),
+    "own_scale": boolean,
+    "sizes": sizes,
+}
 KEYS: dict[str, Reader[Any]] = {
     **SHARED,
     **dict.fromkeys(
@@ -152,7 +157,12 @@ def with_absolute_paths(options: Mapping[str, Any], folder: Path) -> Layer:
         path = folder / Path(str(value)).expanduser()
         return str(path.resolve()) if isinstance(value, str) and value and path.exists() else value
 
-    return {name: placed(value) if name.partition(".")[0] in PATH_OPTIONS else value for name, value in options.items()}
+    def placed_option(name: str, value: object) -> object:
+        if set(name.split(".")) & set(PATH_OPTIONS):
+            return placed(value)
+        return with_absolute_paths(value, folder) if isinstance(value, Mapping) else value  # of one of several
+
+    return {name: placed_option(name, value) for name, value in options.items()}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Layer:

@@ -62,7 +62,7 @@ def _in_pixels(corners: Sequence[float], size: tuple[int, int]) -> list[float]:
 
 def create(options: Options, photos: Path) -> VlmDetector:
     coordinates = options.read("coordinates", one_of(("relative", "pixels")), "relative")
-    terms, labels = Terms.read(options), phrases(options)
+    terms, labels = Terms.read(options, max_new_tokens=1024), phrases(options)
     options.finish()
     interview = terms.interview("detector vlm")
     if isinstance(interview.client, HttpClient):

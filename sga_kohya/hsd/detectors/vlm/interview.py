@@ -19,6 +19,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, picture_message
+from sga_kohya.hsd.photos.images import fit
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe
@@ -178,7 +179,8 @@ class Terms:
     device: str
 
     @classmethod
-    def read(cls, options: Options) -> "Terms":
+    def read(cls, options: Options, max_new_tokens: int) -> "Terms":
+        """max_new_tokens: of a reply by transformers, where the user does not say."""
         read = options.read
         endpoint, model = read("endpoint", text, ""), read("model", text, "")
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -193,7 +195,7 @@ class Terms:
             read("request", mapping, {}),
             read("timeout", number(1), 120),
             read("parallel", whole(1), 4),
-            read("max_new_tokens", whole(1), 1024),
+            read("max_new_tokens", whole(1), max_new_tokens),
             read("attempts", whole(1), 3),
             read("max_calls", whole(0), 0),
             read("side", whole(64), 1024),
@@ -213,7 +215,7 @@ class Terms:
 
     def jpeg(self, pixels: np.ndarray) -> tuple[bytes, tuple[int, int]]:
         """(H, W, 3) RGB as it is sent, and its width and height there."""
-        small = shrink(pixels, self.side)
+        small = fit(pixels, self.side)
         encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         return encoded, (small.shape[1], small.shape[0])
 
@@ -244,12 +246,3 @@ class ReplyCache:
 
 def say(warning: str) -> None:
     tqdm.write(f"warning: {safe(warning)}", file=sys.stderr)
-
-
-def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3), averaged down so that the longer side is at most `side`."""
-    factor = side / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    size = tuple(max(1, round(length * factor)) for length in pixels.shape[1::-1])
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

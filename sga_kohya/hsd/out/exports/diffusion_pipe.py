@@ -27,7 +27,13 @@ size_buckets = [
 
 
 def _masks(level: Level) -> str:
-    return f"mask_path = {quoted(level.masks)}\n" if level.masks else ""
+    if level.masks:
+        return f"mask_path = {quoted(level.masks)}\n"
+    return (
+        "# diffusion-pipe takes no mask from a picture's transparency: all of each slice counts.\n"
+        if level.alpha
+        else ""
+    )
 
 
 def one_size_an_aspect(sizes: Counter[Size]) -> list[Size]:

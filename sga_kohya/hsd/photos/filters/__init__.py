@@ -8,6 +8,7 @@ and an entry in FILTERS.
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+from sga_kohya.hsd.cut.quality import CROP_FILTERS
 from sga_kohya.hsd.photos.filters.near_duplicates import NearDuplicates
 from sga_kohya.hsd.photos.filters.too_small import too_small
 from sga_kohya.hsd.photos.filters.unreadable import unreadable
@@ -52,4 +53,5 @@ def reason_against(photo: Photo, filters: Sequence[Filter]) -> str | None:
 
 
 def filter_names() -> list[str]:
-    return [getattr(judge, "__name__", type(judge).__name__) for judge in FILTERS]
+    """Of the filters of photos and of those of crops."""
+    return [getattr(judge, "__name__", type(judge).__name__) for judge in (*FILTERS, *CROP_FILTERS)]

@@ -14,6 +14,7 @@ import ipaddress
 import json
 import os
 import re
+import secrets
 import socket
 import socketserver
 import threading
@@ -25,6 +26,7 @@ from io import BufferedReader
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.page import render
 from sga_kohya.kit.sockets import BoundedReader, TooLong
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -33,7 +35,8 @@ LARGEST_REQUEST = LARGEST_BODY + 32_768
 MOST_CONNECTIONS = 256
 PATIENCE = 20.0  # seconds for a whole request, and for a reply to be taken
 ONCE = ("Host", "Content-Length", "Content-Type", "Origin", "X-Session")
-CLOSED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+NEVER, FOREVER = "no-store", "private, max-age=31536000, immutable"
+CLOSED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 CLOSED |= {"Cross-Origin-Resource-Policy": "same-origin", "Connection": "close"}
 
 
@@ -47,12 +50,21 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """kind: the content's type. policy: what the content may load, by default nothing."""
+    """kind: the content's type. policy: what it may load, by default nothing. cache: how long it may be kept."""
 
     kind: str
     body: bytes
     policy: str = "default-src 'none'"
     status: int = 200
+    cache: str = NEVER
+
+    @classmethod
+    def page(cls, package: str, template: str, **values: object) -> "Reply":
+        """A template of kit/page whose own script and style may run, by their nonce, and nothing else."""
+        nonce = secrets.token_urlsafe(16)
+        policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
+        policy += f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        return cls("text/html; charset=utf-8", render(package, template, nonce=nonce, **values).encode(), policy)
 
     @classmethod
     def json(cls, content: Mapping[str, Any], status: int = 200) -> "Reply":
@@ -65,7 +77,7 @@ class OneRequest(BaseHTTPRequestHandler):
     server: "Site"
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.1"  # what a line without a version is answered in; it is refused
-    server_version, sys_version = "study", ""
+    server_version, sys_version = "sga", ""
 
     def setup(self) -> None:
         super().setup()
@@ -96,7 +108,7 @@ class OneRequest(BaseHTTPRequestHandler):
     def _answer(self) -> Reply:
         path = target(self.requestline, self.headers)
         if not self.server.knows(self.headers["Host"]):
-            raise Refused(403, "Open this page by the address that the study printed.")
+            raise Refused(403, "Open this page by the address that the command printed.")
         if self.command == "POST":
             refuse_other_sites(self.headers)
         body = self._body()
@@ -131,8 +143,8 @@ class OneRequest(BaseHTTPRequestHandler):
         self.connection.settimeout(self.server.patience)
         self.request_version = self.protocol_version  # a reply without headers would be guessed at
         self.send_response(reply.status)
-        sizes = {"Content-Type": reply.kind, "Content-Length": str(len(reply.body))}
-        for name, value in {**sizes, "Content-Security-Policy": reply.policy, **CLOSED}.items():
+        own = {"Content-Type": reply.kind, "Content-Length": str(len(reply.body)), "Cache-Control": reply.cache}
+        for name, value in {**own, "Content-Security-Policy": reply.policy, **CLOSED}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)

@@ -1,0 +1,220 @@
+"""The detector itself: for each level the windows that hold most of what its map shows.
+
+It knows no classes and needs no weights. It is a default to start from, not a substitute for a trained detector: its
+slices are marked "heuristic" in the manifest so that they can be told apart later.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sga_kohya.hsd.cut.geometry import Box
+from sga_kohya.hsd.cut.nesting import widened
+from sga_kohya.hsd.detect import Detection, View
+from sga_kohya.hsd.detectors.heuristic.faces import Faces
+from sga_kohya.hsd.detectors.heuristic.maps import Maps, make_maps
+from sga_kohya.hsd.detectors.heuristic.windows import (
+    Bounds,
+    areas,
+    quiet_edges,
+    scores,
+    shares,
+    suppress_overlaps,
+    window_sizes,
+    windows_in,
+)
+from sga_kohya.hsd.detectors.options import Options
+from sga_kohya.hsd.photos.images import fit
+
+WORKING_SIDE = 320
+"""Long side of the copy that is looked at; its maps have half of that: subjects, not grain."""
+SHRINK = 0.58
+"""Side of a level's windows over that of the level above: 0.58 of the region for meso, 0.34 for micro."""
+SPREAD = (0.68, 0.84, 1.0, 1.1, 1.2)
+"""Sides of a level's windows over the level's own."""
+ASPECTS = (0.6, 0.75, 1.0, 1.33, 1.67)
+STEP = 6
+"""Pixels of the map between windows of the first level that is sought; half of it for those inside of it."""
+INNER = 1.25
+"""Least side of a window over that of the finer windows inside of it."""
+MOST = 0.75
+"""Share of what it lies in that a window may cover by having its edges moved."""
+CANDIDATES = 8
+SUBJECT = {"floor": 45, "area": 0.9, "cut": 0.6, "heads": 3.0}
+DETAIL = {"floor": 56, "area": 0.55, "cut": 0.8, "above": 1.2}
+"""floor: percentile of the map that counts as nothing. area, cut: costs. heads: how much a likely head adds to the
+subject around it. above: how fast that falls from the subject's top to its bottom."""
+A_HEAD, HEADLESS = 0.45, 0.5
+"""What a whole head adds to a window's score, where it is as high as the window, and what a window without any loses
+where there are some; one that is cut costs 1."""
+WHOLE = 0.97
+"""Share of a head inside a window from which on it is whole."""
+AROUND_HEAD = 0.1
+"""Margin of a head that is a slice of its own."""
+BEHIND_HEADS = 0.1
+"""How much the best window lags behind heads, where there are some."""
+SMALL_HEAD = 0.06
+"""Height of a head over that of a window below which nobody minds if it is cut."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a view. heads: (x0, y0, x1, y1) in pixels of the maps, as `boxes` in pixels of the view.
+
+    windows: by a level's rank, those in pixels of the maps with their scores, once they have been found.
+    """
+
+    maps: Maps
+    heads: Sequence[tuple[float, ...]]
+    boxes: Sequence[Box]
+    zoom: tuple[float, float]
+    windows: dict[int, list[tuple[Bounds, float]]] = field(default_factory=dict)
+
+
+class HeuristicDetector:
+    """Windows that hold a subject, and inside of it its head or finest part. Deterministic."""
+
+    name = "heuristic"
+
+    def __init__(self, levels: Sequence[str], smallest: Mapping[str, int] | None = None) -> None:
+        """levels: coarse to fine. smallest: sides in pixels below which a level's windows are of no use."""
+        self._rank = {level: rank for rank, level in enumerate(levels)}
+        self._smallest = _with_room([dict(smallest or {}).get(level, 0) for level in levels])
+        self._faces = Faces() if Faces.available() else None
+        self._looks: list[tuple[View, Look]] = []
+
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        """Heads where it is the finest level, then up to CANDIDATES windows per view that overlap little.
+
+        Scores are relative to the best, in [0, 1]. A view without any saliency (one flat colour) yields none.
+        """
+        # The levels of one batch come one after the other: what is known of its views serves them all.
+        known = {id(view): look for view, look in self._looks}
+        self._looks = [(view, known.get(id(view)) or self._look(view)) for view in views]
+        return [self._found(view, look, level) for view, look in self._looks]
+
+    def _look(self, view: View) -> Look:
+        picture = fit(view.pixels, WORKING_SIDE)
+        maps = make_maps(picture)
+        boxes = self._faces.heads(picture, view.pixels) if self._faces else []
+        height, width = maps.subject.shape
+        zoom = view.size[0] / width, view.size[1] / height
+        heads = [(box.x0 / zoom[0], box.y0 / zoom[1], box.x1 / zoom[0], box.y1 / zoom[1]) for box in boxes]
+        return Look(maps, heads, boxes, zoom)
+
+    def _found(self, view: View, look: Look, level: str) -> list[Detection]:
+        if look.maps.subject.max() <= 0:
+            return []
+        rank = self._rank[level]
+        heads = look.boxes if rank == len(self._rank) - 1 else []
+        windows = self._windows(look, rank)
+        best = windows[0][1] + (BEHIND_HEADS if heads else 0)
+        return [
+            *(Detection(widened(head, AROUND_HEAD, Box.whole(view.size)), 1.0, level) for head in heads),
+            *(
+                Detection(_scaled(window, look.zoom, view.size), round(float(np.exp(value - best)), 4), level)
+                for window, value in windows
+            ),
+        ]
+
+    def _windows(self, look: Look, rank: int) -> list[tuple[Bounds, float]]:
+        """Those of a level, best first: of a finer one inside the best of the one above."""
+        if rank not in look.windows:
+            height, width = look.maps.subject.shape
+            bounds = self._windows(look, rank - 1)[0][0] if rank > 1 else (0, 0, width, height)
+            look.windows[rank] = self._best(look, rank, bounds)
+        return look.windows[rank]
+
+    def _best(self, look: Look, rank: int, bounds: Bounds) -> list[tuple[Bounds, float]]:
+        settings = SUBJECT if rank <= 1 else DETAIL
+        values = subject_map(look.maps) if rank <= 1 else detail_map(look.maps, bounds)
+        side = SHRINK**rank * values.size**0.5
+        room = (bounds[2] - bounds[0], bounds[3] - bounds[1])
+        least = self._smallest[rank] / min(look.zoom)
+        sizes = window_sizes(room, [side * spread for spread in SPREAD], ASPECTS, least)
+        windows = windows_in(bounds, sizes, STEP if rank <= 1 else STEP // 2)
+        found = scores(values, windows, bounds, settings["area"], settings["cut"]) + head_bonus(windows, look.heads)
+        subject = above_floor(look.maps.subject, SUBJECT["floor"])
+        chosen = suppress_overlaps(windows, found, CANDIDATES)
+        return [(_settled(subject, windows[i], bounds, look.heads), float(found[i])) for i in chosen]
+
+
+def _settled(subject: np.ndarray, window: np.ndarray, bounds: Bounds, heads: Sequence[tuple[float, ...]]) -> Bounds:
+    """Its edges moved to where they cut less, one by one, unless that cuts a head or leaves too little out."""
+    x0, y0, x1, y1 = map(int, window)
+    settled: Bounds = (x0, y0, x1, y1)
+    most = MOST * areas(np.array([bounds]))[0]
+    for edge, place in quiet_edges(subject, settled, bounds):
+        moved = np.array(settled)
+        moved[edge] = place
+        before, after = head_bonus(np.stack([settled, moved]), heads)
+        if areas(moved[None])[0] <= most and after >= before - A_HEAD:
+            x0, y0, x1, y1 = map(int, moved)
+            settled = (x0, y0, x1, y1)
+    return settled
+
+
+def subject_map(maps: Maps) -> np.ndarray:
+    """What stands out, more so where it may be a head."""
+    subject = above_floor(maps.subject, SUBJECT["floor"])
+    heads = headness(maps)
+    return subject * (1 + SUBJECT["heads"] * heads / max(float(heads.max()), 1e-6))
+
+
+def detail_map(maps: Maps, bounds: Bounds) -> np.ndarray:
+    """What may be a head, or is the finest part of the subject, inside bounds; 0 outside."""
+    x0, y0, x1, y1 = bounds
+    values = np.zeros_like(maps.subject)
+    part = (headness(maps) * _falling(maps, DETAIL["above"]))[y0:y1, x0:x1]
+    values[y0:y1, x0:x1] = above_floor(part, DETAIL["floor"])
+    return values
+
+
+def headness(maps: Maps) -> np.ndarray:
+    return (maps.blobs + 0.25) * maps.subject**0.2
+
+
+def _falling(maps: Maps, speed: float) -> np.ndarray:
+    """(h, 1): 1 where the subject begins, falling to its bottom, and less above it, where there is sky."""
+    rows = above_floor(maps.subject, 50).sum(1)
+    mass = np.cumsum(rows) / max(float(rows.sum()), 1e-6)
+    top, bottom = np.searchsorted(mass, (0.04, 0.96))
+    depth = np.clip((np.arange(len(rows)) - top) / max(1, bottom - top), -1, 1)
+    return np.exp(-speed * np.where(depth < 0, -depth / 2, depth))[:, None].astype(np.float32)
+
+
+def above_floor(values: np.ndarray, percentile: float) -> np.ndarray:
+    return np.maximum(0, values - np.percentile(values, percentile))
+
+
+def head_bonus(windows: np.ndarray, heads: Sequence[tuple[float, ...]]) -> np.ndarray:
+    """(n,): what the heads that are whole in a window add to its score, less what those cost that are cut by it."""
+    bonus, whole = np.zeros(len(windows)), np.zeros(len(windows), bool)
+    for head in heads:
+        inside, relative = shares(windows, head), (head[3] - head[1]) / (windows[:, 3] - windows[:, 1])
+        bonus += np.where(inside > WHOLE, A_HEAD * np.sqrt(np.minimum(1, relative)), 0)
+        bonus -= (inside > 1 - WHOLE) & (inside <= WHOLE) & (relative > SMALL_HEAD)
+        whole |= inside > WHOLE
+    return bonus - (HEADLESS * ~whole if heads else 0)
+
+
+def _with_room(smallest: Sequence[float]) -> list[float]:
+    """Sides by level, coarse to fine, such that each has room for the next."""
+    sides = list(smallest)
+    for rank in reversed(range(len(sides) - 1)):
+        sides[rank] = max(sides[rank], INNER * sides[rank + 1])
+    return sides
+
+
+def _scaled(window: Bounds, zoom: tuple[float, float], size: tuple[int, int]) -> Box:
+    x0, x1 = (round(x * zoom[0]) for x in window[::2])
+    y0, y1 = (round(y * zoom[1]) for y in window[1::2])
+    x0, y0 = min(x0, size[0] - 1), min(y0, size[1] - 1)
+    return Box(x0, y0, min(size[0], max(x0 + 1, x1)), min(size[1], max(y0 + 1, y1)))
+
+
+def create(options: Options, photos: Path) -> HeuristicDetector:
+    options.finish()  # it has none
+    return HeuristicDetector(options.levels, options.smallest)
