@@ -71,7 +71,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    checkout = find_checkout(options.folder)
+    checkout = find_checkout(options.folder, "DIR")
     file = checkout.root / "library" / "__init__.py"
     if options.check:
         patched = _text(file) == added()
@@ -81,7 +81,10 @@ def _run(options: argparse.Namespace) -> int:
         print(undo(file))
         return OK
     checkout.script("train_network.py")  # refuses forks with a loop of their own
+    before = _text(file)
     print(apply(file))
+    if before == added():
+        return OK
     print(
         "Next: install sga-kohya into the Python that runs these scripts, and write --sga there, or `sga = true`.\n"
         f"Undo: sga-kohya patch {options.folder} --undo"

@@ -1,5 +1,6 @@
 """What ships in presets/: consistent, complete, and given out whole."""
 
+import ast
 import json
 import re
 import subprocess
@@ -30,6 +31,7 @@ from .make_presets import (
     card_changes,
     card_load,
 )
+from .trainers import TRAINERS
 
 CONFIGS = sorted(
     name
@@ -166,6 +168,23 @@ def test_the_gui_s_file_says_the_same(name):
     assert (gui["text_encoder_lr"] == 0) == config.get("network_train_unet_only", False)
     for key in ("network_dim", "network_alpha", "max_train_epochs", "seed", "pretrained_model_name_or_path"):
         assert gui[key] == config[key]
+
+
+def test_the_gui_knows_every_field_of_its_files():
+    """Its newest version opens a configuration by the names of its function's parameters, and trains by the same."""
+    copy = TRAINERS / "kohya_ss" / "kohya_gui" / "lora_gui.py"
+    if not copy.is_file():
+        pytest.skip(f"no copy of the kohya_ss GUI at {copy}")
+    source = copy.read_text(encoding="utf-8")
+    functions = {f.name: f for f in ast.parse(source).body if isinstance(f, ast.FunctionDef)}
+    opened, trained = (functions[name].args.args for name in ("open_configuration", "train_model"))
+    fields = {argument.arg for argument in opened} & {argument.arg for argument in trained}
+    files = sorted(PRESETS.glob("gui/*.json"))
+    assert len(files) > 10
+    for file in files:
+        gui = json.loads(file.read_text(encoding="utf-8"))
+        assert not gui.keys() - fields, file.name
+        assert f'"{gui["LoRA_type"]}"' in source and f'"{gui.get("LyCORIS_preset", "full")}"' in source, file.name
 
 
 def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):

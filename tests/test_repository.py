@@ -17,7 +17,7 @@ def test_the_contributing_page_names_nothing_that_is_not_there():
     paths = [word for word in re.findall(r"`([\w./]+)`", text) if "/" in word and "NAME" not in word]
     assert len(paths) > 20
     assert not [path for path in paths if not (ROOT / path).exists()]
-    for row in re.findall(r"`([A-Za-z_]+)` (?:of|in) `([\w./]+)`", text):
+    for row in re.findall(r"`([A-Za-z_]+)` (?:of|in) `([\w./]+\.py)`", text):
         assert re.search(rf"\b{row[0]}\b", (ROOT / row[1]).read_text(encoding="utf-8")), row
 
 

@@ -274,7 +274,7 @@ def _move(args: argparse.Namespace) -> int:
 
     folder, changed = move(str(args.photos), str(args.out))
     for name, count in changed.items():
-        print(f"{folder / name}: {count} paths")
+        print(f"{folder / name}: {count} {'path' if count == 1 else 'paths'}")
     print(f"they name {args.out} now; the next run of sga_kohya.hsd writes them anew, for the folder it is given")
     return 0
 

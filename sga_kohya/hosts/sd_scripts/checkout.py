@@ -64,12 +64,13 @@ class Checkout:
         return "v0.11 or newer" if (self.root / "library" / "accelerator_setup.py").is_file() else "v0.10"
 
 
-def find_checkout(named: str | None = None) -> Checkout:
+def find_checkout(named: str | None = None, option: str = "--sd_scripts") -> Checkout:
     """The checkout that was named, else SD_SCRIPTS_DIR, else the current folder, else ~/.cache/sga_kohya/sd-scripts.
 
-    Raises SgaError when the first of these that is set is no checkout, when there is none, or when it is too old.
+    option: what named it. Raises SgaError when the first of these that is set is no checkout, when there is none, or
+    when it is too old.
     """
-    for origin, folder in (("--sd_scripts", named), ("SD_SCRIPTS_DIR", os.environ.get("SD_SCRIPTS_DIR"))):
+    for origin, folder in ((option, named), ("SD_SCRIPTS_DIR", os.environ.get("SD_SCRIPTS_DIR"))):
         if folder:
             root = user_path(folder, origin)
             if not _is_checkout(root):
