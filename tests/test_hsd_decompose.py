@@ -220,7 +220,7 @@ def test_one_s_own_detector_plugs_in_by_name_and_reads_its_options(monkeypatch):
     assert asked == {"n": 7, "levels": names, "detected": names[1:], "device": "cpu"}
     make_detector(replace(config, mode="split"), Path())
     assert asked["detected"] == names, "regions are looked for"
-    with pytest.raises(SgaError, match="detector fixed: m is unknown: did you mean n"):
+    with pytest.raises(SgaError, match="detector fixed: m is unknown: known are n"):
         make_detector(replace(config, detector_options={"m": 7}), Path())
     with pytest.raises(ValueError, match="already registered"):
         register_detector("fixed", create)
