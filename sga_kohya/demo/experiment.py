@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from diffusers import FluxPipeline
@@ -124,7 +125,8 @@ def pretrain(out: Path, size: Size, seed: int) -> Path:
     trainer = Trainer(options, SgaConfig(enabled=False))
     trainer.run()
     stack = trainer.stack
-    FluxPipeline(stack.scheduler, None, None, None, None, None, stack.denoiser.model).save_pretrained(out / "toy")
+    pipeline: Any = FluxPipeline(stack.scheduler, None, None, None, None, None, stack.denoiser.model)
+    pipeline.save_pretrained(out / "toy")
     return out / "toy"
 
 

@@ -181,7 +181,7 @@ def _loss_panels(facts: Facts) -> list[tuple[str, str, Chart]]:
         (
             label,
             f"{_percent(facts.control.saved(label))} with equal batches, {_percent(facts.sga.saved(label))} with SGA",
-            charts.loss_chart(label, NOISE_LEVELS, *(of(table, label) for table in tables), top),
+            charts.loss_chart(label, NOISE_LEVELS, [of(table, label) for table in tables], top),
         )
         for label in LEVELS
     ]
