@@ -35,12 +35,15 @@ def noise_chart(label: str, values: Sequence[float], delta: float) -> Chart:
     return chart
 
 
-def loss_chart(label: str, levels: Sequence[float], errors: Sequence[Sequence[float]], top: float) -> Chart:
-    """Error over the noise level, for slices of one granularity. errors: before, of the control, and of SGA.
-
-    top: of the axis, the same in all.
-    """
-    before, control, sga = errors
+def loss_chart(
+    label: str,
+    levels: Sequence[float],
+    before: Sequence[float],
+    control: Sequence[float],
+    sga: Sequence[float],
+    top: float,
+) -> Chart:
+    """Error over the noise level, for slices of one granularity. top: of the axis, the same in all."""
     title = f"Error for {label} slices by noise level, before and after fine-tuning"
     chart = Chart(title, "noise level", [round(top * part, 2) for part in (0, 0.25, 0.5, 0.75, 1)])
     for values, kind in ((before, "plain dashed"), (control, "plain"), (sga, label)):

@@ -175,13 +175,13 @@ def _loss_panels(facts: Facts) -> list[tuple[str, str, Chart]]:
     def of(losses: dict[tuple[str, int], float], label: str) -> list[float]:
         return [losses[label, index] for index in range(len(NOISE_LEVELS))]
 
-    tables = (facts.sga.before, facts.control.losses, facts.sga.losses)
-    top = math.ceil(max(value for table in tables for value in table.values()) * 5) / 5
+    before, control, sga = facts.sga.before, facts.control.losses, facts.sga.losses
+    top = math.ceil(max(*before.values(), *control.values(), *sga.values()) * 5) / 5
     return [
         (
             label,
             f"{_percent(facts.control.saved(label))} with equal batches, {_percent(facts.sga.saved(label))} with SGA",
-            charts.loss_chart(label, NOISE_LEVELS, [of(table, label) for table in tables], top),
+            charts.loss_chart(label, NOISE_LEVELS, of(before, label), of(control, label), of(sga, label), top),
         )
         for label in LEVELS
     ]
