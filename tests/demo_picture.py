@@ -35,7 +35,7 @@ def taken_of() -> list[Any]:
 
 
 def take(report: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder, chromium(Path(folder)) as page:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, chromium(Path(folder)) as page:
         page.call("Emulation.setDeviceMetricsOverride", width=WIDTH, height=900, deviceScaleFactor=1, mobile=False)
         page.open(report.resolve().as_uri())
         height = page.run(f"document.querySelector('#{SHOWN[-1]}').getBoundingClientRect().bottom + scrollY + 20")

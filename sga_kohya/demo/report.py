@@ -30,7 +30,7 @@ STUDY = "examples/evidence/README.md"
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the page says. rows: H-SD's manifest. runs: of experiment.SETTINGS. started: time.perf_counter() when
+    """All that the page says. rows: H-SD's manifest. runs: of experiment.SETTINGS. started: time.process_time() when
     the demo began."""
 
     out: Path
@@ -83,7 +83,7 @@ def page(facts: Facts) -> str:
         side=SIDE,
         pictures={name: data_uri(Image.open(path), quality=QUALITY) for path, name in facts.css_class.items()},
         photos=len({row.source for row in facts.slices.values()}),
-        seconds=time.perf_counter() - facts.started,
+        seconds=time.process_time() - facts.started,
         groups=[_group(facts, group) for group in facts.groups],
         plans=[(f"{run.name[0].upper()}{run.name[1:]}: {run.words}", _steps(run)) for run in facts.runs],
         noise=_noise_panels(facts.sga),
