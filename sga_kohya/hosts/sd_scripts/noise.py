@@ -145,5 +145,5 @@ SEAMS = (FLUX, LUMINA, SD3, UNET)
 
 def seams_of(script: str) -> list[Seam]:
     """Those of the family that a script trains, so that other families' models are not imported; "": all."""
-    samplers = [f"{family.sampler}." for family in FAMILIES if script in family.scripts]
+    samplers = [f"{family.sampler}." for family in FAMILIES if script in family.trainers]
     return [seam for seam in SEAMS if not samplers or seam.target.startswith(tuple(samplers))]
