@@ -49,13 +49,19 @@ def write_page(study: Study, folder: Path) -> list[Claim]:
     folder.mkdir(parents=True, exist_ok=True)
     for claim in found:
         title = f"{claim.number}. {claim.title}: {claim.verdict}"
-        write_whole(folder / f"{FIGURES[claim.number]}.svg", intervals_figure(title, claim.comparisons))
+        write_whole(folder / f"{FIGURES[claim.number]}.svg", intervals_figure(title, _of_one_kind(claim.comparisons)))
     for number, one in enumerate(finished):
         write_whole(folder / f"curves-{number}.svg", _curves(one))
         write_whole(folder / f"rates-{number}.svg", _rates(one))
     _write_data(finished, folder)
     write_whole(folder / "README.md", _readme(study, finished, found, folder / NOTES))
     return found
+
+
+def _of_one_kind(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Those in the measure of the first: cosines and percent have no axis in common."""
+    percent = comparisons[0].margin == verdicts.MARGIN
+    return [one for one in comparisons if (one.margin == verdicts.MARGIN) == percent]
 
 
 def _readme(study: Study, finished: Sequence[Finished], found: Sequence[Claim], notes: Path) -> str:
