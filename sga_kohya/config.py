@@ -262,7 +262,7 @@ def _meant(key: str, names: Mapping[str, Any]) -> str:
         return ""
     last = key.rpartition(".")[2]
     if last in names:
-        return f"write {last} at the top of the TOML, where sd-scripts would read it"
+        return f"write {last} at the top of the TOML, where the trainer reads it"
     if last in ("enabled", "enable"):
         return "did you mean sga, at the top of the TOML?"
     return did_you_mean(_plain(last if is_ours(last) else f"sga_{last}"), names)
@@ -280,4 +280,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         # A bare --sga or --sga_tuples means true, as for the host's own switches.
         switch: dict[str, Any] = {"nargs": "?", "const": "true"} if option.metadata["read"] is boolean else {}
         group.add_argument(f"--{key}", default=None, help=option.metadata["help"], **switch)
-    group.add_argument("--sd_scripts", default=None, help="folder of the sd-scripts checkout")

@@ -19,6 +19,7 @@ def _replace(original: Callable, session: Session) -> Callable:
     def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         original(parser)
         add_arguments(parser)
+        parser.add_argument("--sd_scripts", default=None, help="folder of the sd-scripts checkout")
 
     return add_config_arguments
 
