@@ -13,8 +13,8 @@ from sga_kohya.kit.hints import closest
 from sga_kohya.kit.shipped import shipped
 from sga_kohya.kit.toml_file import toml_string
 
-_EXAMPLES = {"plan": "evaluate/plan.toml"}
-"""Files of examples/ that are given out like presets."""
+_EXAMPLES = {"plan": "run", "study": "study"}
+"""Files of examples/evaluate that are given out like presets, and the command of evaluate that takes each."""
 _MUSUBI = "sga_kohya.musubi "
 _PROMPTS = re.compile(r'^sample_prompts = "(.+?)"', re.MULTILINE)
 
@@ -27,7 +27,7 @@ def preset_files() -> dict[str, Path]:
     """
     folder, examples = shipped("presets"), shipped("examples")
     found = {path.stem: path for path in (*sorted(folder.glob("*.toml")), *sorted(folder.glob("musubi/*.toml")))}
-    found |= {name: examples / file for name, file in _EXAMPLES.items()}
+    found |= {name: examples / "evaluate" / f"{name}.toml" for name in _EXAMPLES}
     return found | {
         path.name: path for path in (*sorted((folder / "gui").glob("*.json")), *sorted(folder.glob("*.txt")))
     }
@@ -81,7 +81,9 @@ def _next_step(target: Path) -> str:
     if target.suffix == ".json":
         return f"open {target} in the LoRA tab of the kohya_ss GUI, and fill in its paths"
     if target.stem in _EXAMPLES:
-        return f"fill in your models and prompts, then\n  python -m sga_kohya.evaluate run {shell_word(target)}"
+        return (
+            f"fill in what is yours, then\n  python -m sga_kohya.evaluate {_EXAMPLES[target.stem]} {shell_word(target)}"
+        )
     module, path = door(target), shell_word(target)
     if target.suffix == ".txt":
         return f"put your own words into it, and name it in your preset: sample_prompts = {toml_string(str(target))}"

@@ -105,7 +105,12 @@ def test_the_console_command_lists_what_there_is_on_every_console():
 def test_every_command_ends_through_the_kit():
     """So that exit status, the name before an error and the streams are the same everywhere."""
     package = Path(__file__).parents[1] / "sga_kohya"
-    mains = [package / "presets.py", package / "launch.py", *package.glob("*/__main__.py")]
+    mains = [
+        package / "presets.py",
+        package / "patch.py",
+        package / "hosts" / "door.py",
+        *package.glob("*/__main__.py"),
+    ]
     assert [path.parent.name for path in mains if "run_command(" not in path.read_text(encoding="utf-8")] == []
     others = set(package.rglob("*.py")) - {package / "kit" / "cli.py"}
     assert [path.name for path in others if ".reconfigure(" in path.read_text(encoding="utf-8")] == []

@@ -17,7 +17,7 @@ from sga_kohya import patch, presets
 from sga_kohya.kit.shipped import shipped
 assert all(str(shipped(name)).startswith(sys.argv[1]) for name in ("presets", "patches", "examples"))
 assert patch.added().startswith(patch.MARK)
-for name in ("plan", "flux_dora", "flux2_lora", "dataset_flux", "flux_dora.json"):
+for name in ("plan", "study", "flux_dora", "flux2_lora", "dataset_flux", "flux_dora.json"):
     print(presets.copy(name, __import__("pathlib").Path(sys.argv[2])))
 from sga_kohya.hsd.settings.layers import preset_names
 assert "flux-1280" in preset_names()
@@ -47,7 +47,12 @@ def test_it_has_every_file_of_the_package_and_what_lies_beside_it(wheel, tmp_pat
     command = [sys.executable, "-I", "-c", USE, str(tmp_path / "site"), str(tmp_path / "copies")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "copies").iterdir()} >= {"plan.toml", "flux_dora.toml", "flux_dora.json"}
+    assert {path.name for path in (tmp_path / "copies").iterdir()} >= {
+        "plan.toml",
+        "study.toml",
+        "flux_dora.toml",
+        "flux_dora.json",
+    }
 
 
 def test_its_metadata_say_what_it_is_and_its_page_has_no_link_that_works_in_a_clone_alone(wheel):
