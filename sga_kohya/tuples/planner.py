@@ -26,7 +26,7 @@ Weight = Callable[[str | None, int, int, int], float]
 VERSION = 2
 """Of the plans: another number where the same groups and seed give another plan, so that no state resumes into it."""
 
-# Enough to gain what can be gained; the limits keep a plan of 1,000,000 groups within ten seconds.
+# Enough to gain what can be gained; the limits keep a plan of 1,000,000 groups near ten seconds.
 _EXCHANGES_PER_STEP = 200
 _MOST_EXCHANGES = 40_000
 _SMALLEST_WINDOW = 8
