@@ -263,6 +263,51 @@ def test_a_trained_family_draws_in_diffusers_what_it_draws_here(options, family_
     torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["flux", *TINY])
+def test_an_adapter_in_diffusers_format_is_the_lycoris_one(options, tmp_path, kind):
+    """W' = magnitude (W + B A) / |W + B A|, rows apart: DoRA as PEFT computes it, against LyCORIS' own merge."""
+    pipeline = make_pipeline("flux", tmp_path) if kind == "flux" else TINY[kind]()
+    pipeline.save_pretrained(tmp_path / "model")
+    adapter = {"network_dim": 4, "network_alpha": 2.0}
+    Trainer(replace(options, model=tmp_path / "model", lr=0.05, steps=2, **adapter), SgaConfig()).run()
+    ours = load_file(options.out / "model" / "pytorch_lora_weights.safetensors")
+    layers = dict(pipeline.transformer.named_modules())
+    names = {name.split(".lora_")[0].removeprefix("transformer.") for name in ours}
+    expected = {}
+    for name in names:
+        parts = (f"transformer.{name}.lora_{part}" for part in ("A.weight", "B.weight", "magnitude_vector"))
+        a, b, magnitude = (ours[part] for part in parts)
+        weight = layers[name].weight.detach() + b @ a
+        expected[name] = magnitude[:, None] * weight / weight.norm(dim=1, keepdim=True)
+    adapter_file = options.out / "model" / "adapter.safetensors"
+    create_lycoris_from_weights(1.0, str(adapter_file), pipeline.transformer)[0].merge_to()
+    assert len(names) == len(load_file(adapter_file)) / 4 > 5
+    torch.testing.assert_close({name: layers[name].weight.detach() for name in names}, expected)
+
+
+@pytest.mark.parametrize("kind", ["flux", "auraflow", "sd3"])
+def test_load_lora_weights_draws_what_the_trainer_draws(options, tmp_path, kind):
+    pytest.importorskip("peft", reason="load_lora_weights needs peft")
+    torch.manual_seed(0)
+    pipeline = make_pipeline("flux", tmp_path) if kind == "flux" else TINY[kind]()
+    if not hasattr(pipeline, "load_lora_weights"):
+        pytest.skip(f"this diffusers has no load_lora_weights for {kind}")
+    pipeline.save_pretrained(tmp_path / "model")
+    trainer = Trainer(replace(options, model=tmp_path / "model", network_dim=4, lr=0.05, steps=3), SgaConfig())
+    trainer.run()
+    pipeline = in_diffusers(tmp_path / "model")
+    stack = trainer.stack
+    noisy, timesteps = torch.randn(2, 4, 16, 24), torch.tensor([300.0, 700.0])
+    text = stack.text(["a cat", "a dog"])
+    with torch.no_grad():
+        ours = stack.denoiser(noisy, timesteps, *text)
+        untrained = stack.family.predict(pipeline.transformer, noisy, timesteps, text, 4)
+        pipeline.load_lora_weights(options.out / "model", weight_name="pytorch_lora_weights.safetensors")
+        theirs = stack.family.predict(pipeline.transformer, noisy, timesteps, text, 4)
+    assert (ours - untrained).abs().max() > 0.05
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-3)
+
+
 def in_diffusers(folder: Path) -> DiffusionPipeline:
     """Parts that the folder lacks are named as absent, as diffusers wants it."""
     parts = json.loads((folder / "model_index.json").read_text()).items()

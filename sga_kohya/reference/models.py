@@ -71,6 +71,25 @@ class Denoiser(nn.Module):
         with whole_file(file) as part:
             save_file(weights, part, {"format": "pt", **metadata})
 
+    def save_for_diffusers(self, folder: Path, metadata: dict[str, str]) -> None:
+        """The adapter as `load_lora_weights` of the family's pipeline reads it; nothing for a model without one."""
+        if self.adapter is None:
+            return
+        with whole_file(folder / "pytorch_lora_weights.safetensors") as part:
+            save_file(self._peft_weights(self.adapter), part, {"format": "pt", **metadata})
+
+    def _peft_weights(self, adapter: LycorisNetwork) -> dict[str, Tensor]:
+        """PEFT's names. Without its alpha the scale is 1, so ours is multiplied into B."""
+        names = {id(module): name for name, module in self.model.named_modules()}
+        part = "transformer" if self.family.arch == "dit" else "unet"
+        weights = {}
+        for layer in adapter.loras:
+            name = f"{part}.{names[id(layer.org_module[0])]}"
+            weights[f"{name}.lora_A.weight"] = layer.lora_down.weight
+            weights[f"{name}.lora_B.weight"] = layer.lora_up.weight * layer.scale
+            weights[f"{name}.lora_magnitude_vector"] = layer.dora_scale.flatten()
+        return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         (self.adapter or self.model).load_state_dict(load_file(folder / self.FILE[self.adapter is not None]))

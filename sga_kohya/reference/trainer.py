@@ -178,6 +178,7 @@ class Trainer:
             folder = self.options.out / "model"
             folder.mkdir(parents=True, exist_ok=True)
             self.stack.denoiser.save(folder, self.metadata())
+            self.stack.denoiser.save_for_diffusers(folder, self.metadata())
             self._draw()
 
     def _draw(self) -> None:
