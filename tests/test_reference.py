@@ -285,25 +285,26 @@ def test_an_adapter_in_diffusers_format_is_the_lycoris_one(options, tmp_path, ki
     torch.testing.assert_close({name: layers[name].weight.detach() for name in names}, expected)
 
 
-@pytest.mark.parametrize("kind", ["flux", "auraflow", "sd3"])
+@pytest.mark.parametrize("kind", ["flux", "sd", "sdxl", "auraflow", "sd3"])
 def test_load_lora_weights_draws_what_the_trainer_draws(options, tmp_path, kind):
     pytest.importorskip("peft", reason="load_lora_weights needs peft")
     torch.manual_seed(0)
-    pipeline = make_pipeline("flux", tmp_path) if kind == "flux" else TINY[kind]()
+    pipeline = TINY[kind]() if kind in TINY else make_pipeline(kind, tmp_path)
     if not hasattr(pipeline, "load_lora_weights"):
         pytest.skip(f"this diffusers has no load_lora_weights for {kind}")
     pipeline.save_pretrained(tmp_path / "model")
-    trainer = Trainer(replace(options, model=tmp_path / "model", network_dim=4, lr=0.05, steps=3), SgaConfig())
+    chosen = {"arch": "unet" if kind in ("sd", "sdxl") else "dit", "model": tmp_path / "model"}
+    trainer = Trainer(replace(options, **chosen, network_dim=4, lr=0.05, steps=3), SgaConfig())
     trainer.run()
     pipeline = in_diffusers(tmp_path / "model")
-    stack = trainer.stack
+    stack, network = trainer.stack, pipeline.unet if kind in ("sd", "sdxl") else pipeline.transformer
     noisy, timesteps = torch.randn(2, 4, 16, 24), torch.tensor([300.0, 700.0])
     text = stack.text(["a cat", "a dog"])
     with torch.no_grad():
         ours = stack.denoiser(noisy, timesteps, *text)
-        untrained = stack.family.predict(pipeline.transformer, noisy, timesteps, text, 4)
+        untrained = stack.family.predict(network, noisy, timesteps, text, 4)
         pipeline.load_lora_weights(options.out / "model", weight_name="pytorch_lora_weights.safetensors")
-        theirs = stack.family.predict(pipeline.transformer, noisy, timesteps, text, 4)
+        theirs = stack.family.predict(network, noisy, timesteps, text, 4)
     assert (ours - untrained).abs().max() > 0.05
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-3)
 

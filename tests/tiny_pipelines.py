@@ -9,6 +9,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -73,6 +74,12 @@ def pixart_512() -> PixArtAlphaPipeline:
     return pixart(sample_size=64)
 
 
+def pixart_sigma() -> PixArtSigmaPipeline:
+    """The same parts; the pipeline reads longer captions."""
+    parts = pixart_512().components
+    return PixArtSigmaPipeline(**{**parts, "tokenizer": tokenizer(300)})
+
+
 def auraflow(side: int = 64) -> AuraFlowPipeline:
     """side: of the latents that its positions reach."""
     transformer = AuraFlowTransformer2DModel(
@@ -108,4 +115,4 @@ def sd3(side: int = 64) -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(transformer, scheduler, vae, clip(), words, clip(), words, None, None)
 
 
-TINY = {"pixart": pixart, "pixart-512": pixart_512, "auraflow": auraflow, "sd3": sd3}
+TINY = {"pixart": pixart, "pixart-512": pixart_512, "pixart-sigma": pixart_sigma, "auraflow": auraflow, "sd3": sd3}

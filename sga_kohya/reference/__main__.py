@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--dataset_config", type=Path, required=True, help="dataset.toml, as `python -m sga_kohya.hsd` writes it")
     add("--out", type=Path, required=True, help="folder of the run: model, checkpoints, samples, logs")
-    add("--arch", choices=["dit", "unet"], default="dit", help="a transformer (default; from scratch FLUX's) or U-Net")
+    add(
+        "--arch", choices=["dit", "unet"], default="dit", help="a transformer (default; FLUX's from scratch) or a U-Net"
+    )
     add("--model", type=Path, help="local diffusers folder to put a DoRA on; a small model from scratch if not given")
     add("--vae", type=Path, help="local diffusers VAE folder; averaged pixels, or the model's VAE, if not given")
     add("--steps", type=positive, help="train until this many optimizer steps")

@@ -87,7 +87,8 @@ class Denoiser(nn.Module):
             name = f"{part}.{names[id(layer.org_module[0])]}"
             weights[f"{name}.lora_A.weight"] = layer.lora_down.weight
             weights[f"{name}.lora_B.weight"] = layer.lora_up.weight * layer.scale
-            weights[f"{name}.lora_magnitude_vector"] = layer.dora_scale.flatten()
+            scale = layer.dora_scale  # (out, 1), or (out, 1, 1, 1) of a convolution, which PEFT has as (1, out, 1, 1)
+            weights[f"{name}.lora_magnitude_vector"] = scale.flatten() if scale.ndim == 2 else scale.transpose(0, 1)
         return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
     def load(self, folder: Path) -> None:

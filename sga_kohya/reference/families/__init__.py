@@ -13,6 +13,7 @@ FAMILIES = {
     "StableDiffusion3Pipeline": "sd3",
     "AuraFlowPipeline": "auraflow",
     "PixArtAlphaPipeline": "pixart",
+    "PixArtSigmaPipeline": "pixart",
     "StableDiffusionPipeline": "unet",
     "StableDiffusionXLPipeline": "unet",
 }

@@ -1,4 +1,4 @@
-"""PixArt-alpha: epsilon, with a variance beside it that is not trained, text with a mask, size as a condition."""
+"""PixArt-alpha and Sigma: epsilon, with an untrained variance beside it; text with a mask; size as a condition."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
 
 
 def _size(model: Any, noisy: Tensor, pixels_per_latent: int) -> dict[str, Tensor | None]:
-    """Height and width in pixels, and their ratio: micro-conditions of the 1024-pixel models, none for the others."""
+    """Height and width in pixels, and their ratio: micro-conditions of alpha at 1024 pixels, none for the others."""
     if not model.use_additional_conditions:
         return {"resolution": None, "aspect_ratio": None}
     height, width = (side * pixels_per_latent for side in noisy.shape[-2:])
@@ -41,6 +41,6 @@ FAMILY = Family(
     blocks=("BasicTransformerBlock",),
     predict=_predict,
     encode=_encode,
-    text_widths=lambda config: (config.caption_channels, None),
+    text_widths=lambda config: (config.caption_channels or config.cross_attention_dim, None),
     multiple=lambda config: config.patch_size,
 )
