@@ -18,7 +18,7 @@ class Text(NamedTuple):
     mask: Tensor | None = None
 
     def to(self, device: torch.device) -> "Text":
-        return Text(*(None if part is None else part.to(device) for part in self))
+        return Text._make(None if part is None else part.to(device) for part in self)
 
 
 class HashedWords:
@@ -60,7 +60,7 @@ class PipelineText:
             if caption not in self.known:
                 self.known[caption] = self._encode(caption)
         parts = zip(*(self.known[caption] for caption in captions), strict=True)
-        return Text(*(None if part[0] is None else torch.cat(part) for part in parts))
+        return Text._make(None if part[0] is None else torch.cat(part) for part in parts)
 
     def to(self, device: torch.device) -> None:
         for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
