@@ -6,7 +6,7 @@ Images must have their final size already; each size is a bucket. Nothing is res
 import functools
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class SliceDataset(TupleDataset):
     def __len__(self) -> int:
         return len(self.planner) if self.tuples else len(self._plain(0))
 
-    def plan(self, epoch: int) -> list[TupleStep]:
+    def plan(self, epoch: int) -> Sequence[TupleStep]:
         return self.planner.epoch(epoch) if self.tuples else self._plain(epoch)
 
     def load(self, sub_batch: SubBatch) -> dict[str, Any]:
