@@ -147,6 +147,14 @@ def test_lines_that_sd_scripts_does_not_read_are_said_unless_it_was_told_to(tmp_
     assert list(advice(dataset(tmp_path, path, "enable_wildcard = true"))) == [], "it passes over blank lines then"
 
 
+def test_sample_prompts_that_are_not_there_are_said_before_the_hours_until_they_are_read(tmp_path):
+    options = dataset(tmp_path, folder(tmp_path, "a.png", "a.txt"))
+    gone = tmp_path / "gone.txt"
+    with pytest.raises(SgaError, match=f"--sample_prompts {gone}: .* does not exist; correct the path, or leave the"):
+        check(options | {"sample_prompts": str(gone)}, SgaConfig())
+    check(options | {"sample_prompts": ""}, SgaConfig())
+
+
 @pytest.mark.parametrize(
     ("name", "data", "refused", "warned"),
     [

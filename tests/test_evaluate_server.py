@@ -445,13 +445,16 @@ def test_two_runs_may_sample_two_variants_but_not_one(tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(toml.dumps(values))
     images = tmp_path / "evaluation" / "images" / "beta"
     (images / "one" / ".sampling-x").mkdir(parents=True)
-    words = ["run", str(tmp_path / "plan.toml"), "--sd_scripts", str(tmp_path)]
+    for name in ("train_network.py", "library/train_util.py", "library/flux_train_utils.py"):
+        (tmp_path / "host" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "host" / name).touch()
+    words = ["run", str(tmp_path / "plan.toml"), "--sd_scripts", str(tmp_path / "host")]
     with held(images / "one"):
         for only in ([], ["--only", "one"]):
             assert main([*words, *only]) == 2
             assert "another process is writing into" in capsys.readouterr().err
         assert main([*words, "--only", "two"]) == 2
-        assert "is no sd-scripts checkout" in capsys.readouterr().err
+        assert "flux_minimal_inference.py" in capsys.readouterr().err
         assert (images / "one" / ".sampling-x").is_dir()  # what the other run is working in
 
 

@@ -1,17 +1,26 @@
 """The planner: every slice once an epoch, groups whole, one K a step, weights as Eq. 6 wants."""
 
+import hashlib
+import os
 import pickle
+import random
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.training import plan_report
-from sga_kohya.tuples.planner import Planner, form_groups, granularities, pack
+from sga_kohya.tuples.planner import VERSION, Planner, form_groups, granularities, pack
 from sga_kohya.tuples.step import Slice
+
+from .bench.planner import lower_bound, realistic_groups
 
 LEVELS = ("macro", "meso", "micro")
 
@@ -85,7 +94,77 @@ def test_the_same_plan_in_every_worker_and_rank(made, epoch):
     _, planner = made
     copy = pickle.loads(pickle.dumps(planner))
     copy.epoch(epoch + 1)  # what a process planned before must not matter
-    assert copy.epoch(epoch) == planner.epoch(epoch)
+    assert list(copy.epoch(epoch)) == list(planner.epoch(epoch))
+
+
+PLAN = "from tests.test_plan import plan_digest; print(plan_digest())"
+
+
+def plan_digest() -> str:
+    planner = Planner(realistic_groups(300, 0), [4], weight, seed=5)
+    return hashlib.sha256(repr([list(planner.epoch(epoch)) for epoch in range(2)]).encode()).hexdigest()[:16]
+
+
+def test_the_same_plan_in_a_process_that_hashes_strings_otherwise():
+    made = subprocess.run(
+        [sys.executable, "-c", PLAN],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+    )
+    assert made.stdout.strip() == plan_digest()
+
+
+def test_other_plans_need_another_version_or_saved_states_would_resume_into_them():
+    assert (VERSION, plan_digest()) == (2, "a202a34841e02499")
+
+
+@settings(max_examples=50, deadline=None)
+@given(planners(), st.integers(0, 3), st.randoms())
+def test_a_step_is_the_same_whichever_were_asked_for_before(made, epoch, rng):
+    _, planner = made
+    steps = list(planner.epoch(epoch))
+    asked = planner.epoch(epoch)
+    for position in rng.sample(range(len(steps)), len(steps)):
+        assert asked[position] == steps[position]
+    assert asked[-1] == steps[-1]
+    assert asked[1:] == steps[1:]
+    with pytest.raises(IndexError):
+        asked[len(steps)]
+
+
+def test_a_step_is_made_when_it_is_asked_for():
+    made = []
+
+    def counted(*facts):
+        made.append(facts)
+        return 1.0
+
+    steps = Planner(kohya_groups(40), [4], counted).epoch(0)
+    assert len(steps) == 10 and not made
+    step = steps[7]
+    assert len(made) == len(step)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=30), st.integers(1, 5))
+def test_no_plan_has_fewer_sub_batches_than_the_lower_bound(buckets, size):
+    groups = form_groups(
+        (Slice(0, f"{number}/{level}", level, bucket), str(number))
+        for number, of_group in enumerate(buckets)
+        for level, bucket in zip(LEVELS, of_group, strict=True)
+    )
+    bound = lower_bound(groups, size)
+    assert 3 * -(-len(groups) // size) <= bound <= sum(map(len, Planner(groups, [size], weight).epoch(0)))
+
+
+def test_the_lower_bound_is_reached_where_buckets_agree_and_grows_where_they_do_not():
+    alike = kohya_groups(12)
+    assert lower_bound(alike, 4) == 9 == sum(map(len, Planner(alike, [4], weight).epoch(0)))
+    unlike = form_groups((Slice(0, f"{n}/{level}", level, n), str(n)) for n in range(8) for level in LEVELS)
+    assert lower_bound(unlike, 4) == 24
 
 
 def kohya_groups(count: int, kinds=(LEVELS,)) -> list:
@@ -111,7 +190,7 @@ def test_no_group_is_split():
 def test_every_epoch_is_new_and_groups_meet_others():
     planner = Planner(kohya_groups(40), [4], weight)
     plans = [planner.epoch(epoch) for epoch in range(10)]
-    assert len({repr(plan) for plan in plans}) == 10
+    assert len({repr(list(plan)) for plan in plans}) == 10
     partners = defaultdict(set)
     for plan in plans:
         for step in plan:
@@ -161,16 +240,7 @@ def test_groups_whose_buckets_agree_share_a_step():
 
 
 def test_the_rest_is_packed_well():
-    import random
-
-    rng = random.Random(0)
-    sizes = {"macro": [0.15, 0.45, 0.15, 0.2, 0.05], "meso": [0.35, 0.35, 0.2, 0.1], "micro": [0.7, 0.2, 0.1]}
-    kinds = [LEVELS] * 7 + [("macro", "meso"), ("macro", "micro"), ("macro",)]
-    groups = form_groups(
-        (Slice(0, f"{n}/{level}", level, rng.choices(range(len(sizes[level])), sizes[level])[0]), str(n))
-        for n in range(300)
-        for level in rng.choice(kinds)
-    )
+    groups = realistic_groups(300, 0)
     for batch_size, limit in ((2, 1.07), (4, 1.25), (8, 1.56)):
         planner = Planner(groups, [batch_size], weight)
         counts = Counter((i.granularity, i.bucket) for group in groups for i in group)
@@ -180,12 +250,11 @@ def test_the_rest_is_packed_well():
 
 
 def test_pack_makes_the_fewest_steps():
-    import random
-
     for count, size in ((10, 4), (8, 8), (3, 5), (1, 1)):
-        packed = pack(kohya_groups(count), size, random.Random(0))
+        packed = pack(np.array([(n % 3, 3 + n % 2) for n in range(count)], np.int32), size, random.Random(0))
         assert len(packed) == -(-count // size)
         assert max(map(len, packed)) <= size
+        assert sorted(group for step in packed for group in step) == list(range(count))
 
 
 def test_repeats_make_copies_of_a_group():

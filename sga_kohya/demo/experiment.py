@@ -173,7 +173,7 @@ def train(setting: Setting, toy: Path, dataset: Path, out: Path, size: Size, see
         losses=measure(trainer, size.repeats, seed),
         cosines=[cosine for cosine in cosines if cosine is not None],
         samples=draw(trainer, size.sampling_steps, seed),
-        plan=trainer.dataset.plan(0),
+        plan=list(trainer.dataset.plan(0)),
     )
 
 

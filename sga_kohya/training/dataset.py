@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
-from sga_kohya.tuples.planner import Planner, eq_6, form_groups
+from sga_kohya.tuples.planner import VERSION, Planner, eq_6, form_groups
 from sga_kohya.tuples.step import Slice, TupleStep
 
 
@@ -55,7 +55,7 @@ class RunDataset(TupleDataset):
     def seed(self, value: int) -> None:
         self.planner.seed = value
 
-    def plan(self, epoch: int) -> list[TupleStep]:
+    def plan(self, epoch: int) -> Sequence[TupleStep]:
         return self.planner.epoch(epoch)
 
     def update_of(self, epoch: int, position: int) -> int:
@@ -88,13 +88,14 @@ class RunDataset(TupleDataset):
         """Every saved state asks for them, and they do not change."""
         planner = self.planner
         # Names without folders, because a dataset that was moved is still the same.
-        slices = [
-            [(item.granularity, item.dataset, item.bucket, Path(item.key).name) for item in group]
-            for group in planner.groups
-        ]
+        digest = hashlib.sha256()
+        for group in planner.groups:
+            members = [(item.granularity, item.dataset, item.bucket, Path(item.key).name) for item in group]
+            digest.update(repr(members).encode())
         return {
+            "planner": str(VERSION),
             "groups": str(len(planner.groups)),
-            "slices": hashlib.sha256(repr(slices).encode()).hexdigest()[:16],
+            "slices": digest.hexdigest()[:16],
             "batch sizes": ",".join(map(str, planner.batch_sizes)),
             "groups a step": str(planner.groups_per_step or "as batch size"),
         }

@@ -77,17 +77,17 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
     if not dataset.planned:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
-    parts = [part for step in dataset.planner.epoch(1) for part in step]
-    ratio = len(parts) / max(len(dataset), 1)
-    room = sum(dataset.planner.batch_sizes[part.dataset] for part in parts)
-    slices = sum(len(part.keys) for part in parts)
+    parts = Counter(part.dataset for step in dataset.planner.epoch(1) for part in step)
+    ratio = parts.total() / max(len(dataset), 1)
+    room = sum(dataset.planner.batch_sizes[number] * count for number, count in parts.items())
+    slices = sum(map(len, dataset.planner.groups))
     yield (
-        f"  steps     {len(dataset)} tuple steps an epoch, {len(parts)} sub-batches "
+        f"  steps     {len(dataset)} tuple steps an epoch, {parts.total()} sub-batches "
         f"({ratio:.2f} a step), fill {slices / max(room, 1):.0%}"
     )
     if ratio > _FEWER_STEPS:
         yield (
-            f"  rate      without tuples the same passes are {len(parts)} steps: at one learning rate the fewer, "
+            f"  rate      without tuples the same passes are {parts.total()} steps: at one learning rate the fewer, "
             f"larger steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at "
             "equal passes"
         )

@@ -4,7 +4,7 @@ The loader's length stays the number of tuple steps, so a host's arithmetic of e
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,10 +36,10 @@ class TupleDataset(Dataset[LoadedStep]):
 
     def __init__(self) -> None:
         self._epoch: int | None = None
-        self._steps: list[TupleStep] = []
+        self._steps: Sequence[TupleStep] = ()
 
     @abstractmethod
-    def plan(self, epoch: int) -> list[TupleStep]:
+    def plan(self, epoch: int) -> Sequence[TupleStep]:
         """The epoch's tuple steps; called once an epoch in each process that loads data."""
 
     def begin_step(self, epoch: int, position: int) -> None:

@@ -56,7 +56,7 @@ def tool(command: list[str], folder: Path) -> None:
 
 @pytest.fixture
 def patched(tmp_path: Path) -> Path:
-    root = stub_host.write(tmp_path / "sd-scripts", flux_train_network=SCRIPT, train_textual_inversion=SCRIPT)
+    root = stub_host.write(tmp_path / "sd-scripts", flux_train_network=SCRIPT, train_controlnet=SCRIPT)
     tool(APPLY["git"], root)
     return root
 
@@ -158,9 +158,9 @@ def test_no_way_to_ask_is_passed_over_in_silence(patched, tmp_path, text, answer
 
 
 def test_what_cannot_be_is_one_clear_error(patched):
-    message = run(patched, "--sga", script="train_textual_inversion.py")
-    assert "error: SGA has no seams into train_textual_inversion.py: leave out --sga for it" in message
-    assert run(patched, script="train_textual_inversion.py") == "stock False"
+    message = run(patched, "--sga", script="train_controlnet.py")
+    assert "error: SGA has no seams into train_controlnet.py: leave out --sga for it" in message
+    assert run(patched, script="train_controlnet.py") == "stock False"
     message = run(patched, "--sga", isolated=True)
     assert "exit 1: sga_kohya: error: SGA is asked for, but" in message and "pip install -e" in message
     assert message.count("\n") == 1

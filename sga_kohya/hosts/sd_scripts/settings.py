@@ -17,7 +17,7 @@ from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.session import Session
 
 FILES: tuple[str, ...] = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3")
-FILES += ("byt5", "text_encoder", "llm_adapter_path", "network_weights", "sample_prompts")
+FILES += ("byt5", "text_encoder", "llm_adapter_path", "network_weights")
 """Options that name a file or a folder."""
 
 

@@ -67,7 +67,7 @@ def token_of(out: Path) -> str:
     """The same after a restart, so that a page that is open goes on; no one else may read it."""
     file = out / FOLDER / TOKEN
     with contextlib.suppress(OSError):
-        if len(kept := file.read_text()) > 20:
+        if len(kept := file.read_text(encoding="utf-8")) > 20:
             return kept
     file.parent.mkdir(exist_ok=True)
     token = secrets.token_urlsafe(24)

@@ -201,6 +201,13 @@ class HsdConfig:
         return dict.fromkeys(combinations((level.name for level in self.finer), 2), 0.7)
 
     def _problems(self) -> Iterator[str]:
+        yield from self._level_problems()
+        yield from self._name_problems()
+        yield from self._number_problems()
+        for folder, override in self.overrides.items():
+            yield from (f'overrides."{folder}": {problem}' for problem in self._disagreements(override))
+
+    def _level_problems(self) -> Iterator[str]:
         names = [level.name for level in self.levels]
         if len(self.levels) < 2:
             yield f"levels {names}: give at least two, coarse to fine"
@@ -214,6 +221,9 @@ class HsdConfig:
                 yield f"IoU pair {coarser}/{finer}: name two of {names}, the coarser first"
             if not 0 < threshold <= 1:
                 yield f"IoU threshold {threshold} of {coarser}/{finer}: use a number above 0, at most 1"
+
+    def _name_problems(self) -> Iterator[str]:
+        """Of what is chosen by name."""
         if self.mode not in MODES:
             yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
         named = (*(self.detector_names or ("",)), *(name for names in self.detectors.values() for name in names))
@@ -222,6 +232,18 @@ class HsdConfig:
         if not is_captioner(self.captioner):
             known = ", ".join(sorted(CAPTIONERS))
             yield f"captioner {self.captioner!r}: use one of {known}, or package.module:function for one of your own"
+        if self.format not in FORMATS:
+            yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
+        if not is_masks(self.masks):
+            yield f"masks {self.masks!r}: no such folder; use {ALPHA}, {DETECTOR}, or a folder of masks"
+        if self.masks == ALPHA and self.format == "jpg":
+            yield f"masks {ALPHA!r}: a JPEG holds no transparency, use format png or webp"
+        for name in self.export:
+            if name not in EXPORTS:
+                yield f"export {name!r}: {did_you_mean(name, EXPORTS)}"
+
+    def _number_problems(self) -> Iterator[str]:
+        """Of what has to lie between bounds, be a file, or be text that can be written."""
         if not 0 < self.duplicate_overlap <= 1:
             yield f"duplicate_overlap {self.duplicate_overlap}: use a number above 0, at most 1"
         if not -1 <= self.near_duplicates <= 64:
@@ -230,21 +252,10 @@ class HsdConfig:
             yield f"upscale_model {self.upscale_model}: no such file"
         if self.min_size < BUCKET_STEPS or self.min_size % BUCKET_STEPS:
             yield f"min_size {self.min_size}: use a multiple of {BUCKET_STEPS}"
-        if self.format not in FORMATS:
-            yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
-        if not is_masks(self.masks):
-            yield f"masks {self.masks!r}: no such folder; use {ALPHA}, {DETECTOR}, or a folder of masks"
-        if self.masks == ALPHA and self.format == "jpg":
-            yield f"masks {ALPHA!r}: a JPEG holds no transparency, use format png or webp"
         if any("\ud800" <= character <= "\udfff" for character in self.caption):
             yield f"caption {self.caption!a}: not UTF-8, which captions have to be: type it again in a UTF-8 terminal"
         if self.batch_size < 1:
             yield f"batch_size {self.batch_size}: use 1 or more"
-        for name in self.export:
-            if name not in EXPORTS:
-                yield f"export {name!r}: {did_you_mean(name, EXPORTS)}"
-        for folder, override in self.overrides.items():
-            yield from (f'overrides."{folder}": {problem}' for problem in self._disagreements(override))
 
     def _disagreements(self, override: "HsdConfig") -> Iterator[str]:
         """What an override has different although the slices of all photos share it."""

@@ -79,7 +79,7 @@ def sub_batches(arm: Arm, material: Material, batch_size: int, seed: int) -> Ite
     epoch = 0
     while True:
         rng = random.Random(f"{arm.steps}/{seed}/{epoch}")
-        steps = _photo_steps(material.photos, batch_size, rng) if arm.steps == PHOTOS else planner.epoch(epoch)
+        steps = _photo_steps(material.photos, batch_size, rng) if arm.steps == PHOTOS else list(planner.epoch(epoch))
         yield from (part for step in _REMADE[arm.steps](steps, rng) for part in step)
         epoch += 1
 

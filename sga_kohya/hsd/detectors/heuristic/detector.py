@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -108,7 +109,7 @@ class HeuristicDetector:
         self._smallest = _with_room([dict(smallest or {}).get(level, 0) for level in levels])
         self._thresholds = dict(thresholds or {})
         self._faces = Faces() if Faces.available() else None
-        self._looks: list[tuple[View, Look]] = []
+        self._looks: WeakKeyDictionary[View, Look] = WeakKeyDictionary()
 
     def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
         """Heads where it is the finest level, then up to CANDIDATES windows per view that overlap little.
@@ -116,10 +117,12 @@ class HeuristicDetector:
         Scores are in [0, 1]: what a window shows, less what it cuts. A view without any saliency (one flat colour)
         yields none.
         """
-        # The levels of one batch come one after the other: what is known of its views serves them all.
-        known = {id(view): look for view, look in self._looks}
-        self._looks = [(view, known.get(id(view)) or self._look(view)) for view in views]
-        return [self._found(view, look, level) for view, look in self._looks]
+        # The levels of one batch come one after the other: what is known of its views serves them all, and goes with
+        # them, for a view holds on to the pixels of its photo.
+        for view in views:
+            if view not in self._looks:
+                self._looks[view] = self._look(view)
+        return [self._found(view, self._looks[view], level) for view in views]
 
     def _look(self, view: View) -> Look:
         picture = fit(view.pixels, WORKING_SIDE)
