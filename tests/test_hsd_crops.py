@@ -13,6 +13,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import CROP_FILTERS, Box, Detection, HsdConfig, LevelConfig, View, register_detector, run
 from sga_kohya.hsd.cut import decompose as decompose_module
 from sga_kohya.hsd.cut.decompose import Crop, decompose
+from sga_kohya.hsd.cut.geometry import intersection
 from sga_kohya.hsd.cut.quality import detail
 from sga_kohya.hsd.cut.strips import strips
 from sga_kohya.hsd.detect import DETECTORS
@@ -312,7 +313,7 @@ def view(pixels: np.ndarray) -> View:
 
 def test_windows_leave_room_for_what_is_sought_inside_them():
     image = textured(440, 400)
-    detector = make_detector(HsdConfig(), Path())
+    detector = make_detector(HsdConfig(detector_options={"threshold": 0}), Path())
     meso, micro = (detector.detect([view(image)], level)[0][0].box for level in ("meso", "micro"))
     assert min(micro.size) >= 250, "the smallest slice that needs no enlargement has 256 pixels"
     assert min(meso.size) >= 310 and micro.inside(meso)
@@ -331,7 +332,7 @@ def test_without_opencv_s_cascades_it_goes_by_what_stands_out_and_says_so(monkey
     data = pytest.importorskip("skimage.data")
     monkeypatch.setattr("sga_kohya.hsd.detectors.heuristic.faces.Faces.available", staticmethod(lambda: False))
     found = make_detector(HsdConfig(), Path()).detect([view(data.astronaut())], "micro")[0]
-    assert found and found[0].score == 1.0
+    assert found and 0.65 <= found[0].score < 0.99
     assert "faces are not looked for, as OpenCV" in capsys.readouterr().err
 
 
@@ -342,13 +343,73 @@ def test_what_has_no_eyes_is_no_face():
         pytest.skip("this OpenCV has no cascades")
     photo = data.astronaut()
     model = faces.Faces()
-    (head,) = model.heads(photo, photo)
+    (head,) = model.heads(photo, photo).sure
     assert Box(180, 75, 268, 175).inside(head)
     eyeless = photo.copy()
     eyeless[head.y0 : (head.y0 + head.y1) // 2] = cv2.GaussianBlur(photo, (0, 0), 12)[
         head.y0 : (head.y0 + head.y1) // 2
     ]
-    assert model.heads(photo, eyeless) == []
+    found = model.heads(photo, eyeless)
+    assert found.sure == [] and head in found.likely, "it is at least not cut"
+
+
+class Heads:
+    """Stands for the cascades: the heads that one says."""
+
+    def __init__(self, sure: Sequence[Box] = (), likely: Sequence[Box] = ()) -> None:
+        self.sure, self.likely = sure, likely
+
+    def heads(self, picture: np.ndarray, pixels: np.ndarray) -> "Heads":
+        return self
+
+
+def of_heads(monkeypatch, sure: Sequence[Box] = (), likely: Sequence[Box] = (), **options: object):
+    detector = make_detector(HsdConfig(detector_options=options), Path())
+    monkeypatch.setattr(detector, "_faces", Heads(sure, likely))
+    return detector
+
+
+def test_what_may_be_a_head_is_no_slice_and_is_not_cut(monkeypatch):
+    image = textured(900, 700)
+    image[:, :150] = image[:, 750:] = 128
+    meso = of_heads(monkeypatch, threshold=0).detect([view(image)], "meso")[0][0].box
+    likely = Box(meso.x1 - 70, meso.y0 + 100, meso.x1 + 70, meso.y0 + 260)
+    detector = of_heads(monkeypatch, likely=[likely], threshold=0)
+    found = {level: detector.detect([view(image)], level)[0] for level in ("meso", "micro")}
+    for level in found:
+        shown = intersection(found[level][0].box, likely) / likely.area
+        assert shown < 0.05 or shown > 0.95, f"{level} shows {shown:.0%} of it"
+    assert all(detection.score < 0.99 for detection in found["micro"])
+
+
+def test_a_head_whose_slice_cuts_another_s_is_the_second_best(monkeypatch):
+    large, behind, apart = Box(100, 200, 300, 400), Box(200, 120, 360, 290), Box(600, 200, 760, 380)
+    found = of_heads(monkeypatch, sure=[large, behind, apart]).detect([view(textured(900, 700))], "micro")[0]
+    assert [detection.score for detection in found[:3]] == [0.99, 0.99, 1.0]
+    assert apart.inside(found[2].box)
+
+
+def test_a_threshold_leaves_a_photo_without_a_part_rather_than_with_a_poor_one(monkeypatch):
+    photo = view(textured(900, 700))
+    best = of_heads(monkeypatch, threshold={"micro": 0}).detect([photo], "micro")[0]
+    some = of_heads(monkeypatch, threshold={"micro": best[0].score}).detect([photo], "micro")[0]
+    assert [detection.score for detection in some] == [best[0].score]
+    over = of_heads(monkeypatch, threshold={"micro": best[0].score + 0.01})
+    assert not over.detect([photo], "micro")[0] and over.detect([photo], "meso")[0]
+    head = Box(300, 200, 500, 430)
+    (found,) = of_heads(monkeypatch, sure=[head], threshold=1).detect([photo], "micro")
+    assert [detection.score for detection in found] == [1.0], "a head is no matter of it"
+
+
+def test_the_finest_level_has_a_threshold_by_default_and_the_subject_none(monkeypatch):
+    even = cv2.resize(noise(20, 16), (900, 700), interpolation=cv2.INTER_CUBIC)
+    usual, asked = of_heads(monkeypatch), of_heads(monkeypatch, threshold=0)
+    meso, micro = (usual.detect([view(even)], level)[0] for level in ("meso", "micro"))
+    assert meso == asked.detect([view(even)], "meso")[0] and min(d.score for d in meso) < 0.65
+    every = asked.detect([view(even)], "micro")[0]
+    assert min(d.score for d in every) < 0.65 and micro == [d for d in every if d.score >= 0.65]
+    with pytest.raises(SgaError, match="threshold.micro"):
+        of_heads(monkeypatch, threshold={"micro": 2})
 
 
 def test_the_summary_names_the_remedy_where_most_is_flat(tmp_path):

@@ -9,8 +9,11 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from lycoris import create_lycoris_from_weights
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -21,10 +24,13 @@ from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.reference.__main__ import main
 from sga_kohya.reference.data import SliceDataset
+from sga_kohya.reference.families import FAMILIES
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.options import RunOptions
+from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Trainer, make_objective
+from tests.tiny_pipelines import TINY, tiny_vae
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
 
@@ -78,13 +84,9 @@ def gradients(trainer: Trainer) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("arch", "settings"),
-    [("dit", {}), ("unet", {}), ("dit", {"loss_weight": {"micro": 2.0}}), ("dit", {"tuple_reduction": "sum"})],
-)
-def test_accumulated_gradient_is_eq_6(options, arch, settings):
-    config = SgaConfig(groups_per_step=5, **settings)
-    trainer = Trainer(replace(options, arch=arch), config)
+def assert_gradient_is_eq_6(trainer: Trainer) -> None:
+    """Of the first step, against the same losses summed by hand."""
+    config = trainer.config
     step, generator = trainer.dataset.plan(0)[0], trainer.seeded(0)
     losses = defaultdict(list)
     for sub_batch in step:
@@ -96,6 +98,17 @@ def test_accumulated_gradient_is_eq_6(options, arch, settings):
     parameters = [p for p in trainer.stack.denoiser.parameters() if p.requires_grad]
     expected = [g for g in torch.autograd.grad(objective, parameters, allow_unused=True) if g is not None]
     torch.testing.assert_close(gradients(trainer), expected, rtol=1e-4, atol=1e-6)
+    assert any(g.abs().max() > 1e-4 for g in expected)
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings"),
+    [("dit", {}), ("unet", {}), ("dit", {"loss_weight": {"micro": 2.0}}), ("dit", {"tuple_reduction": "sum"})],
+)
+def test_accumulated_gradient_is_eq_6(options, arch, settings):
+    config = SgaConfig(groups_per_step=5, **settings)
+    trainer = Trainer(replace(options, arch=arch), config)
+    assert_gradient_is_eq_6(trainer)
 
 
 def test_baseline_takes_every_slice_once_an_epoch_in_plain_batches(options):
@@ -221,6 +234,126 @@ def test_dora_on_a_local_folder(options, model_folder):
     assert any(value.abs().sum() > 0 for name, value in weights.items() if "lora_up" in name)
 
 
+@pytest.fixture(scope="module", params=TINY)
+def family_folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    TINY[request.param]().save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def test_gradient_of_every_family_is_eq_6(options, family_folder):
+    config = SgaConfig(groups_per_step=5, loss_weight={"micro": 2.0})
+    assert_gradient_is_eq_6(Trainer(replace(options, model=family_folder, network_dim=4), config))
+
+
+def test_a_trained_family_draws_in_diffusers_what_it_draws_here(options, family_folder, tmp_path):
+    """The pipeline's own loop against ours: packing, time, sign, text, mask, size, codec, and the saved adapter."""
+    trainer = Trainer(replace(options, model=family_folder, network_dim=4, lr=0.05, steps=3), SgaConfig())
+    captions, size = ["a cat on a mat", "the red rocket"], (64, 96)
+    untrained = sample(trainer.stack, captions, size, steps=4)
+    trainer.run()
+    ours = sample(trainer.stack, captions, size, steps=4)
+    assert (ours - untrained).abs().max() > 0.05
+    pipeline = in_diffusers(family_folder)
+    adapter = options.out / "model" / "adapter.safetensors"
+    create_lycoris_from_weights(1.0, str(adapter), pipeline.transformer)[0].merge_to()
+    pipeline.save_pretrained(tmp_path / "merged")
+    theirs = drawn_by(in_diffusers(tmp_path / "merged"), trainer.stack, captions, size, steps=4)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["flux", "pixart"])
+def test_an_adapter_in_diffusers_format_is_the_lycoris_one(options, tmp_path, kind):
+    """W' = magnitude (W + B A) / |W + B A|, rows apart: DoRA as PEFT computes it, against LyCORIS' own merge."""
+    pipeline = make_pipeline("flux", tmp_path) if kind == "flux" else TINY[kind]()
+    pipeline.save_pretrained(tmp_path / "model")
+    adapter = {"network_dim": 4, "network_alpha": 2.0}
+    Trainer(replace(options, model=tmp_path / "model", lr=0.05, steps=2, **adapter), SgaConfig()).run()
+    ours = load_file(options.out / "model" / "pytorch_lora_weights.safetensors")
+    layers = dict(pipeline.transformer.named_modules())
+    names = {name.split(".lora_")[0].removeprefix("transformer.") for name in ours}
+    expected = {}
+    for name in names:
+        parts = (f"transformer.{name}.lora_{part}" for part in ("A.weight", "B.weight", "magnitude_vector"))
+        a, b, magnitude = (ours[part] for part in parts)
+        weight = layers[name].weight.detach() + b @ a
+        expected[name] = magnitude[:, None] * weight / weight.norm(dim=1, keepdim=True)
+    adapter_file = options.out / "model" / "adapter.safetensors"
+    create_lycoris_from_weights(1.0, str(adapter_file), pipeline.transformer)[0].merge_to()
+    assert len(names) == len(load_file(adapter_file)) / 4 > 5
+    torch.testing.assert_close({name: layers[name].weight.detach() for name in names}, expected)
+
+
+@pytest.mark.parametrize("kind", ["flux", "sd", "sdxl", "auraflow", "sd3"])
+def test_load_lora_weights_draws_what_the_trainer_draws(options, tmp_path, kind):
+    pytest.importorskip("peft", reason="load_lora_weights needs peft")
+    torch.manual_seed(0)
+    pipeline = TINY[kind]() if kind in TINY else make_pipeline(kind, tmp_path)
+    if not hasattr(pipeline, "load_lora_weights"):
+        pytest.skip(f"this diffusers has no load_lora_weights for {kind}")
+    pipeline.save_pretrained(tmp_path / "model")
+    chosen = {"arch": "unet" if kind in ("sd", "sdxl") else "dit", "model": tmp_path / "model"}
+    trainer = Trainer(replace(options, **chosen, network_dim=4, lr=0.05, steps=3), SgaConfig())
+    trainer.run()
+    pipeline = in_diffusers(tmp_path / "model")
+    stack, network = trainer.stack, pipeline.unet if kind in ("sd", "sdxl") else pipeline.transformer
+    noisy, timesteps = torch.randn(2, 4, 16, 24), torch.tensor([300.0, 700.0])
+    text = stack.text(["a cat", "a dog"])
+    with torch.no_grad():
+        ours = stack.denoiser(noisy, timesteps, *text)
+        untrained = stack.family.predict(network, noisy, timesteps, text, 4)
+        pipeline.load_lora_weights(options.out / "model", weight_name="pytorch_lora_weights.safetensors")
+        theirs = stack.family.predict(network, noisy, timesteps, text, 4)
+    assert (ours - untrained).abs().max() > 0.05
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-3)
+
+
+def in_diffusers(folder: Path) -> DiffusionPipeline:
+    """Parts that the folder lacks are named as absent, as diffusers wants it."""
+    parts = json.loads((folder / "model_index.json").read_text()).items()
+    return DiffusionPipeline.from_pretrained(folder, **{name: None for name, part in parts if part == [None, None]})
+
+
+def drawn_by(pipeline, stack, captions: list[str], size: tuple[int, int], steps: int) -> torch.Tensor:
+    """(B, 3, H, W), in [-1, 1], from the noise and the noise levels of `sample`."""
+    (width, height), factor = size, stack.codec.factor
+    shape = len(captions), stack.codec.channels, height // factor, width // factor
+    options = {"latents": torch.randn(shape, generator=torch.Generator().manual_seed(0)), "guidance_scale": 1.0}
+    if stack.family.flow:
+        options["sigmas"] = np.linspace(1, 1 / steps, steps).tolist()
+    else:
+        pipeline.scheduler = stack.scheduler
+        options |= {"use_resolution_binning": False, "clean_caption": False}
+    images = pipeline(captions, height=height, width=width, num_inference_steps=steps, output_type="pt", **options)
+    return 2 * images.images - 1
+
+
+@pytest.mark.parametrize(("kind", "side"), [("auraflow", 16), ("sd3", 16)])
+def test_a_slice_beyond_a_model_s_positions_is_named(options, tmp_path, kind, side):
+    TINY[kind](side=side).save_pretrained(tmp_path / "model")
+    with pytest.raises(SgaError, match="this model's positions end at sides of 64"):
+        Trainer(replace(options, model=tmp_path / "model"), SgaConfig())
+
+
+def test_help_names_every_family(capsys):
+    assert main(["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said for name in FAMILIES)
+
+
+def test_an_unknown_pipeline_is_one_sentence_that_names_the_known(options, tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(SgaError, match="is a KandinskyPipeline; --arch dit trains FluxPipeline, .*PixArtAlphaPipeline"):
+        make_stack(replace(options, model=tmp_path))
+
+
+def test_a_path_is_refused_for_a_transformer_that_learns_no_flow(options, tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
+    with pytest.raises(SgaError, match="for flow matching: use it with --arch dit and another --model"):
+        make_stack(replace(options, model=tmp_path), "shell")
+
+
 def test_metadata(options):
     Trainer(replace(options, steps=1), SgaConfig(loss_weight={"micro": 2.0})).run()
     with safe_open(options.out / "model" / "diffusion_pytorch_model.safetensors", "pt") as file:
@@ -290,7 +423,6 @@ def test_gradient_equals_that_of_the_sd_scripts_seams(options, tmp_path, path):
 
 def make_pipeline(kind: str, folder: Path):
     from diffusers import (
-        AutoencoderKL,
         DDIMScheduler,
         FlowMatchEulerDiscreteScheduler,
         FluxPipeline,
@@ -301,13 +433,7 @@ def make_pipeline(kind: str, folder: Path):
     )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    vae = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 3,
-        up_block_types=["UpDecoderBlock2D"] * 3,
-        block_out_channels=[8, 8, 8],
-        norm_num_groups=4,
-        latent_channels=4,
-    )
+    vae = tiny_vae()
     if kind == "flux":  # without text encoders, as a folder may be
         transformer = FluxTransformer2DModel(
             in_channels=16,

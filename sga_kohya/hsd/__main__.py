@@ -64,13 +64,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="cut nothing: PHOTOS is where a data set was made and OUT where it lies or will lie; makes the files that "
         "trainers read name the new place (default: cut)",
     )
-    workers = min(8, os.cpu_count() or 1)
-    add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
+    _add_running(add)
     _add_cutting(parser.add_argument_group("what is cut").add_argument)
     _add_detecting(parser.add_argument_group("what finds the slices").add_argument)
     _add_reading(parser.add_argument_group("which photos, and their captions").add_argument)
     _add_writing(parser.add_argument_group("what is written").add_argument)
     return parser
+
+
+def _add_running(add: Callable[..., object]) -> None:
+    workers = min(8, os.cpu_count() or 1)
+    add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
+    add(
+        "--memory",
+        metavar="SIZE",
+        help="for all photos in flight, such as 2GB or 500MB; one that takes more goes alone (default: a quarter of "
+        "the machine's, at most 4GB)",
+    )
 
 
 def _add_cutting(add: Callable[..., object]) -> None:
@@ -248,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    from sga_kohya.hsd.memory import parse_size
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
 
@@ -257,10 +268,11 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("workers", "preview"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
+    memory = None if args.memory is None else parse_size(args.memory)
     if args.preview is not None:
-        result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True)
+        result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True, memory=memory)
     else:
-        result = run(args.photos, args.out, config, args.workers, progress=True)
+        result = run(args.photos, args.out, config, args.workers, progress=True, memory=memory)
     print(summarise(result, config))
     if not result.tally.used:
         raise SgaError("no photo could be used: see the warnings above")

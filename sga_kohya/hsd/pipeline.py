@@ -1,4 +1,4 @@
-"""The streaming run: loader threads, one detecting thread, saver threads, a bounded number of photos in flight.
+"""The streaming run: loader threads, one detecting thread, saver threads; photos in flight bounded in number and bytes.
 
 The calling thread detects, batch by batch; a pool of threads loads ahead of it and saves behind it. Results are taken
 in the order of the photos, so that the output does not depend on how the threads happen to be scheduled.
@@ -9,7 +9,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, slice_mask, without_masked_out
 from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NOT_DRAWN, Masks, UnreadableMask
+from sga_kohya.hsd.memory import Memory
 from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import (
     UNREADABLE,
@@ -45,7 +45,7 @@ from sga_kohya.hsd.review.obey import REJECTED, obey
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
-"""Photos per call of the detector, all held in memory at their full size."""
+"""Photos per call of the detector, at most, all held in memory at their full size."""
 
 FORMAT = 5
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
@@ -81,29 +81,74 @@ class Pipeline:
         kits: dict[str, Kit],
         masks: Masks,
         decisions: Decisions,
+        memory: Memory,
     ) -> None:
         """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review."""
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
-        self.decisions = decisions
+        self.decisions, self.memory = decisions, memory
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
         """Photos that cannot be opened now, of which what earlier runs made stays."""
 
     def stream(
-        self, sources: Iterable[str], roots: Mapping[str, str], pool: ThreadPoolExecutor, ahead: int
+        self,
+        sources: Iterable[tuple[str, int]],
+        roots: Mapping[str, str],
+        pool: ThreadPoolExecutor,
+        ahead: int,
     ) -> Iterator[tuple[list[Row], bool]]:
-        """roots: names by source. ahead: photos in flight on each side of the detector.
+        """sources: each with the bytes that decoding it takes. roots: names by source.
+
+        ahead: photos in flight on each side of the detector, fewer where memory has no room for so many.
 
         Yields the rows of one photo after the other, in the order of sources, once its files are there, and whether
         they were made in this run.
         """
-        items = ((source, roots[source]) for source in sources)
-        loaded = bounded_map(pool, self.load, items, limit=ahead + DETECTOR_BATCH)
-        planned = (work for batch in batched(loaded, DETECTOR_BATCH) for work in self.plan(batch))
-        for rows, new in bounded_map(pool, self.save, planned, limit=ahead + 1):
+        items = ((source, roots[source], size) for source, size in sources)
+        planned = self._planned(self._batches(items, pool, limit=ahead + DETECTOR_BATCH))
+        for rows, new in bounded_map(pool, self._save_counted, planned, limit=ahead + 1):
             self.folder.done(rows, new)
             yield rows, new
+
+    def _batches(
+        self, items: Iterable[tuple[str, str, int]], pool: ThreadPoolExecutor, limit: int
+    ) -> Iterator[list[Photo]]:
+        """Loaded photos in order, begun as long as there is room. items: source, root, bytes. limit: begun, not taken.
+
+        Where there is none, what is loaded goes on, in a smaller batch if need be, for only what is saved makes room.
+        """
+        pending: deque[Future[Photo]] = deque()
+        for source, root, size in items:
+            self.memory.waited += not self.memory.fits(size)
+            while pending and (len(pending) >= limit or not self.memory.fits(size)):
+                yield _first(pending)
+            self.memory.take(source, size)
+            pending.append(pool.submit(self._load_counted, (source, root)))
+        while pending:
+            yield _first(pending)
+
+    def _load_counted(self, item: tuple[str, str]) -> Photo:
+        photo = self.load(item)
+        self.memory.hold(photo.source, photo.memory)
+        return photo
+
+    def _planned(self, batches: Iterable[list[Photo]]) -> Iterator[list[Work]]:
+        """Each in a list of its own: who takes it out is the only one to hold its pixels, and lets go of them."""
+        for batch in batches:
+            works = deque(self.plan(batch))
+            batch.clear()
+            while works:
+                # Filters may have let go of pixels, detectors have drawn a mask.
+                self.memory.hold(works[0].photo.source, works[0].photo.memory)
+                yield [works.popleft()]
+
+    def _save_counted(self, taken: list[Work]) -> tuple[list[Row], bool]:
+        source = taken[0].photo.source
+        try:
+            return self.save(taken.pop())
+        finally:
+            self.memory.hold(source, 0)
 
     def load(self, item: tuple[str, str], again: bool = False) -> Photo:
         """item: source and root. What cannot be read becomes the photo's problem. again: also what is finished."""
@@ -359,8 +404,6 @@ def bounded_map(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Ite
         yield pending.popleft().result()
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Tuples of `size` items, the last one shorter (itertools.batched of Python 3.12)."""
-    iterator = iter(items)
-    while batch := tuple(islice(iterator, size)):
-        yield batch
+def _first(pending: deque[Future[T]]) -> list[T]:
+    """The next batch's results, once they are there."""
+    return [pending.popleft().result() for _ in range(min(DETECTOR_BATCH, len(pending)))]

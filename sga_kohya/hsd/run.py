@@ -17,6 +17,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import find_masks, without_masks
+from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
@@ -26,7 +27,7 @@ from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import Found, find_images, load_plugins, pixel_count
+from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos
@@ -50,7 +51,8 @@ class Result:
     edited: captions, slices and masks that were kept because the user has edited them. unmatched: overrides for folders
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
     stay. decisions: of the review. swept: what became of files that are made no more; None in a preview. raw: what
-    became of the photos' copies; None where only some photos were taken. stray_masks: of no photo.
+    became of the photos' copies; None where only some photos were taken. stray_masks: of no photo. memory: as it was
+    used.
     """
 
     out: Path
@@ -61,6 +63,7 @@ class Result:
     found: Found
     unopened: list[str]
     decisions: Decisions
+    memory: Memory
     swept: Swept | None = None
     raw: RawResult | None = None
     stray_masks: Sequence[str] = ()
@@ -79,22 +82,20 @@ def run(
     progress: bool = False,
     only: int | None = None,
     decided_in: Path | None = None,
+    memory: int | None = None,
 ) -> Result:
     """Decomposes every image below `photos` into `out`. Never writes into `photos`, except into an `out` inside it.
 
     An unreadable or too small photo becomes a row with its reason. A rerun over the same `out`, also after a kill,
     takes over what is finished, replaces what has changed and removes what is no longer produced. only: that many
-    photos, spread evenly. decided_in: the folder whose decisions are obeyed, `out` by default. Raises SgaError for what
-    the user can correct.
+    photos, spread evenly. decided_in: the folder whose decisions are obeyed, `out` by default. memory: bytes that the
+    photos in flight may take; one that is larger goes alone. Raises SgaError for what the user can correct.
     """
     photos, out = photos.resolve(), out.resolve()
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    images = without_masks(config.masks, photos, found.images)
-    sources = sorted(path.relative_to(photos).as_posix() for path in images)
-    if not sources:
-        raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
+    sources = _sources(photos, found, config)
     masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
@@ -102,30 +103,27 @@ def run(
     with only_writer(out, REMEDY):
         folders = [level.folder for level in config.levels]
         folder = OutputFolder(out, [*folders, *(map(mask_folder, folders) if masks.beside else ())])
-        pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out))
+        room = Memory(usual_size() if memory is None else memory)
+        pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
-        raw = write_raw(photos, out, config, workers, progress) if only is None else None
+        raw = write_raw(photos, out, config, workers, room, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
         remember_photos(out, photos)
-    unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
-    foreign = folder.foreign
+    unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in sources})
+    foreign, seen = folder.foreign, (found, pipeline.unopened, pipeline.decisions, room)
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(
-        out,
-        tally,
-        foreign,
-        edited,
-        unmatched,
-        found,
-        pipeline.unopened,
-        pipeline.decisions,
-        swept,
-        raw,
-        masks.strays,
-    )
+    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, masks.strays)
+
+
+def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
+    """The photos below PHOTOS, with '/'. Raises SgaError where there are none."""
+    images = without_masks(config.masks, photos, found.images)
+    if not images:
+        raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
+    return sorted(path.relative_to(photos).as_posix() for path in images)
 
 
 def _stream(
@@ -143,11 +141,13 @@ def _stream(
     edited: list[str] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
-        order = sources
+        headers = read_headers(pipeline.photos, sources, pool)
         if config.near_duplicates >= 0:
             # Of near-duplicates the one that a person has decided about comes first, so that it is the one that stays.
             decided = pipeline.decisions.sources
-            order = sorted(by_size(pipeline.photos, sources, pool, progress), key=lambda source: source not in decided)
+            bar = tqdm(headers, total=len(sources), unit="header", disable=not progress, delay=2, leave=False)
+            headers = iter(sorted(bar, key=lambda read: (read[0] not in decided, -read[1].pixels, read[0])))
+        order = ((source, header.memory) for source, header in headers)
         with one_thread_each(), tqdm(total=len(sources), unit="photo", disable=not progress, smoothing=0.05) as bar:
             for rows, new in pipeline.stream(order, roots, pool, ahead=workers):
                 tally.add(rows, new)
@@ -166,22 +166,27 @@ def _stream(
     return tally, edited
 
 
-def by_size(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor, progress: bool) -> list[str]:
-    """The photos from many pixels to few, by their headers, so that of near-duplicates the largest comes first."""
-    counts = bounded_map(pool, lambda source: pixel_count(photos / source), sources, limit=HEADERS_AHEAD)
-    bar = tqdm(counts, total=len(sources), unit="header", disable=not progress, delay=2, leave=False)
-    pixels = dict(zip(sources, bar, strict=True))
-    return sorted(sources, key=lambda source: (-pixels[source], source))
+def read_headers(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[str, Header]]:
+    """Of each photo, in order, read ahead of who asks."""
+    return bounded_map(pool, lambda source: (source, read_header(photos / source)), sources, limit=HEADERS_AHEAD)
 
 
-def preview(photos: Path, out: Path, config: HsdConfig, count: int, workers: int = 4, progress: bool = False) -> Result:
+def preview(
+    photos: Path,
+    out: Path,
+    config: HsdConfig,
+    count: int,
+    workers: int = 4,
+    progress: bool = False,
+    memory: int | None = None,
+) -> Result:
     """Decomposes `count` photos, spread evenly, and keeps only the report of it, in OUT/preview."""
     check_folders(photos.resolve(), out.resolve(), config)
     target = out.resolve() / PREVIEW
     if target.exists() and {path.name for path in target.iterdir()} - {LOCK} and not (target / MANIFEST).is_file():
         raise SgaError(f"{target} is no earlier preview: move it away or choose another OUT")
     with tempfile.TemporaryDirectory(prefix="sga_hsd_") as folder:
-        result = run(photos, Path(folder) / "out", config, workers, progress, only=count, decided_in=out)
+        result = run(photos, Path(folder) / "out", config, workers, progress, count, out, memory)
         with only_writer(target, REMEDY):
             aside = replace_preview(result.out, target)
     return replace(result, out=target, foreign=[], edited=[], swept=Swept(0, [], aside))

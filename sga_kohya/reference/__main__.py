@@ -12,6 +12,7 @@ from sga_kohya.config import SgaConfig, add_arguments
 from sga_kohya.kit.cli import positive, run_command
 from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
+from sga_kohya.reference.families import FAMILIES
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.words import LINEAR, PATH_NAMES
 
@@ -21,12 +22,15 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sga_kohya.reference",
         description="Train by Algorithm 2 of the paper on public libraries only: a small model from scratch, or a "
         "DoRA on a local diffusers folder. Works under `accelerate launch -m`. --sga=false is the plain baseline.",
+        epilog=f"Pipelines that --model takes: {', '.join(FAMILIES)}.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--dataset_config", type=Path, required=True, help="dataset.toml, as `python -m sga_kohya.hsd` writes it")
     add("--out", type=Path, required=True, help="folder of the run: model, checkpoints, samples, logs")
-    add("--arch", choices=["dit", "unet"], default="dit", help="FLUX transformer (default) or U-Net")
+    add(
+        "--arch", choices=["dit", "unet"], default="dit", help="a transformer (default; FLUX's from scratch) or a U-Net"
+    )
     add("--model", type=Path, help="local diffusers folder to put a DoRA on; a small model from scratch if not given")
     add("--vae", type=Path, help="local diffusers VAE folder; averaged pixels, or the model's VAE, if not given")
     add("--steps", type=positive, help="train until this many optimizer steps")

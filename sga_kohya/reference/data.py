@@ -83,13 +83,18 @@ class SliceDataset(TupleDataset):
         """Let the next pass over the loader begin at step `start` of the epoch."""
         self.epoch, self.start = epoch, start
 
-    def check_sizes(self, multiple: int) -> None:
-        """Raises SgaError for a slice whose sides are not multiples of what the model divides them by."""
+    def check_sizes(self, multiple: int, largest: int | None = None) -> None:
+        """Raises SgaError for a slice whose sides the model cannot divide by `multiple`, or has no positions for."""
         for path, (width, height) in self.sizes.items():
             if width % multiple or height % multiple:
                 raise SgaError(
                     f"{path} is {width}x{height}: this model needs sides that are multiples of {multiple}; "
                     "make the slices by `python -m sga_kohya.hsd`, which writes exact sizes"
+                )
+            if largest and max(width, height) > largest:
+                raise SgaError(
+                    f"{path} is {width}x{height}: this model's positions end at sides of {largest}; "
+                    "make smaller slices by `python -m sga_kohya.hsd --resolution`"
                 )
 
     def _plain(self, epoch: int) -> list[TupleStep]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
@@ -20,14 +19,13 @@ from torch import Tensor, nn
 
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import whole_file
+from sga_kohya.reference.families import FAMILIES, family_of, trained_as
+from sga_kohya.reference.family import Family
 from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, load_vae
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.scheduler import PathScheduler
-from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, TextEncoder
+from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, Text, TextEncoder
 
-PIPELINES = {"dit": ("FluxPipeline",), "unet": ("StableDiffusionPipeline", "StableDiffusionXLPipeline")}
-ADAPTED = ["FluxTransformerBlock", "FluxSingleTransformerBlock", "Transformer2DModel"]
-"""Module classes whose linear layers (attention and MLP) get an adapter."""
 HEAD_DIM = 32
 
 
@@ -36,24 +34,32 @@ class Denoiser(nn.Module):
 
     FILE = {True: "adapter.safetensors", False: "diffusion_pytorch_model.safetensors"}
 
-    def __init__(self, model: Any, pixels_per_latent: int):
+    def __init__(self, model: Any, family: Family, pixels_per_latent: int):
         super().__init__()
-        self.model = model
+        self.model, self.family = model, family
         self.adapter: LycorisNetwork | None = None
         self.pixels_per_latent = pixels_per_latent
 
     def add_adapter(self, dim: int, alpha: float) -> None:
         """Freeze the model and put a DoRA of that rank on its attention and MLP layers."""
         self.model.requires_grad_(False)
-        LycorisNetwork.apply_preset({"target_module": ADAPTED, "target_name": [], "enable_conv": False})
+        LycorisNetwork.apply_preset(
+            {"target_module": list(self.family.blocks), "target_name": [], "enable_conv": False}
+        )
         self.adapter = LycorisNetwork(
             self.model, lora_dim=dim, alpha=alpha, network_module="lora", weight_decompose=True, warn_on_unmatched=False
         )
         self.adapter.apply_to()
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
-        kind = self._flux if isinstance(self.model, FluxTransformer2DModel) else self._unet
-        return kind(noisy, timesteps, tokens, pooled)
+    def forward(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        tokens: Tensor,
+        pooled: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.family.predict(self.model, noisy, timesteps, Text(tokens, pooled, mask), self.pixels_per_latent)
 
     def save(self, folder: Path, metadata: dict[str, str]) -> None:
         """Write what is trained: the adapter, or the model as its `from_pretrained` reads it."""
@@ -65,32 +71,29 @@ class Denoiser(nn.Module):
         with whole_file(file) as part:
             save_file(weights, part, {"format": "pt", **metadata})
 
+    def save_for_diffusers(self, folder: Path, metadata: dict[str, str]) -> None:
+        """The adapter as `load_lora_weights` of the family's pipeline reads it; nothing for a model without one."""
+        if self.adapter is None:
+            return
+        with whole_file(folder / "pytorch_lora_weights.safetensors") as part:
+            save_file(self._peft_weights(self.adapter), part, {"format": "pt", **metadata})
+
+    def _peft_weights(self, adapter: LycorisNetwork) -> dict[str, Tensor]:
+        """PEFT's names. Without its alpha the scale is 1, so ours is multiplied into B."""
+        names = {id(module): name for name, module in self.model.named_modules()}
+        part = "transformer" if self.family.arch == "dit" else "unet"
+        weights = {}
+        for layer in adapter.loras:
+            name = f"{part}.{names[id(layer.org_module[0])]}"
+            weights[f"{name}.lora_A.weight"] = layer.lora_down.weight
+            weights[f"{name}.lora_B.weight"] = layer.lora_up.weight * layer.scale
+            scale = layer.dora_scale  # (out, 1), or (out, 1, 1, 1) of a convolution, which PEFT has as (1, out, 1, 1)
+            weights[f"{name}.lora_magnitude_vector"] = scale.flatten() if scale.ndim == 2 else scale.transpose(0, 1)
+        return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         (self.adapter or self.model).load_state_dict(load_file(folder / self.FILE[self.adapter is not None]))
-
-    def _flux(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
-        height, width = noisy.shape[-2] // 2, noisy.shape[-1] // 2
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        positions = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).view(-1, 3)
-        prediction = self.model(
-            hidden_states=F.pixel_unshuffle(noisy, 2).flatten(2).transpose(1, 2),  # FLUX's order: 2x2 latents a token
-            encoder_hidden_states=tokens,
-            pooled_projections=pooled,
-            timestep=timesteps / 1000,
-            img_ids=positions.to(noisy),
-            txt_ids=torch.zeros(tokens.shape[1], 3).to(noisy),
-            guidance=torch.ones_like(timesteps) if self.model.config.guidance_embeds else None,
-        ).sample
-        return F.pixel_shuffle(prediction.transpose(1, 2).unflatten(2, (height, width)), 2)
-
-    def _unet(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
-        added = None
-        if self.model.config.addition_embed_type == "text_time":  # SDXL: pooled text, original size, crop, target size
-            height, width = (side * self.pixels_per_latent for side in noisy.shape[-2:])
-            sizes = torch.tensor([height, width, 0, 0, height, width]).to(noisy).expand(len(noisy), -1)
-            added = {"text_embeds": pooled, "time_ids": sizes}
-        return self.model(noisy, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
 
 
 @dataclass
@@ -108,13 +111,17 @@ class Stack:
     @property
     def multiple(self) -> int:
         """Sides of an image must be multiples of this."""
-        config = self.denoiser.model.config
-        levels = 1 if self.is_dit else len(config.block_out_channels) - 1
-        return self.codec.factor * 2**levels
+        return self.codec.factor * self.family.multiple(self.denoiser.model.config)
 
     @property
-    def is_dit(self) -> bool:
-        return isinstance(self.denoiser.model, FluxTransformer2DModel)
+    def largest(self) -> int | None:
+        """Sides of an image must not be longer than this; None for any."""
+        side = self.family.largest(self.denoiser.model.config)
+        return None if side is None else self.codec.factor * side
+
+    @property
+    def family(self) -> Family:
+        return self.denoiser.family
 
     def to(self, device: torch.device) -> "Stack":
         """Move the frozen parts; accelerate moves the denoiser."""
@@ -125,8 +132,10 @@ class Stack:
 
 def make_stack(options: RunOptions, path: str = "linear") -> Stack:
     """The model of a run, its weights and adapter seeded. path: of equations/paths.py, for flow matching."""
-    if path != "linear" and options.arch != "dit":
-        raise SgaError(f"--path {path} is for flow matching: use it with --arch dit")
+    flow = options.arch == "dit" if options.model is None else family_in(options.arch, options.model).flow
+    if path != "linear" and not flow:
+        other = " and another --model" if options.model and options.arch == "dit" else ""
+        raise SgaError(f"--path {path} is for flow matching: use it with --arch dit{other}")
     torch.manual_seed(options.seed)
     schedule: dict[str, Any] = {"prediction_type": options.prediction} if options.prediction else {}
     if options.zero_terminal_snr:
@@ -159,7 +168,8 @@ def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, A
             pooled_projection_dim=WORDS_DIM,
             axes_dims_rope=(8, 12, 12),
         )
-        return Stack(Denoiser(model, codec.factor), codec, HashedWords(), FlowMatchEulerDiscreteScheduler())
+        scheduler = FlowMatchEulerDiscreteScheduler()
+        return Stack(Denoiser(model, family_of("FluxPipeline"), codec.factor), codec, HashedWords(), scheduler)
     model = UNet2DConditionModel(
         in_channels=codec.channels,
         out_channels=codec.channels,
@@ -172,18 +182,13 @@ def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, A
         norm_num_groups=8,
     )
     scheduler = _ddim({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, schedule)
-    return Stack(Denoiser(model, codec.factor), codec, HashedWords(pooled_dim=None), scheduler)
+    family = family_of("StableDiffusionPipeline")
+    return Stack(Denoiser(model, family, codec.factor), codec, HashedWords(pooled_dim=None), scheduler)
 
 
 def load(arch: str, folder: Path, schedule: dict[str, Any], codec: Codec) -> Stack:
     """A local diffusers folder, never the network. codec: for a folder without a VAE. Raises SgaError if it is none."""
-    file = folder / "model_index.json"
-    if not file.is_file():
-        raise SgaError(f"--model {folder}: no model_index.json there; give a local folder in diffusers' format")
-    index = json.loads(file.read_text(encoding="utf-8"))
-    kind = index["_class_name"]
-    if kind not in PIPELINES[arch]:
-        raise SgaError(f"--model {folder} is a {kind}; --arch {arch} trains {' and '.join(PIPELINES[arch])}")
+    family, index = family_in(arch, folder), _index(folder)
     # Parts that the folder lacks must be named as absent; the safety checker has no part in training.
     absent = {name: None for name, part in index.items() if part == [None, None] or name == "safety_checker"}
     try:
@@ -191,23 +196,29 @@ def load(arch: str, folder: Path, schedule: dict[str, Any], codec: Codec) -> Sta
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise SgaError(f"--model {folder} cannot be loaded: {reason}; download or convert it again") from error
-    model = pipeline.transformer if arch == "dit" else pipeline.unet
+    model = pipeline.transformer if family.arch == "dit" else pipeline.unet
     codec = codec if pipeline.vae is None else VaeCodec(pipeline.vae)
-    text: TextEncoder = (
-        HashedWords(*_text_dims(model.config)) if pipeline.text_encoder is None else PipelineText(pipeline)
-    )
-    scheduler = pipeline.scheduler if arch == "dit" else _ddim(pipeline.scheduler.config, schedule)
-    return Stack(Denoiser(model, codec.factor), codec, text, scheduler)
+    text: TextEncoder = PipelineText(pipeline, family.encode)
+    if pipeline.text_encoder is None:
+        text = HashedWords(*family.text_widths(model.config))
+    scheduler = pipeline.scheduler if family.flow else _ddim(pipeline.scheduler.config, schedule)
+    return Stack(Denoiser(model, family, codec.factor), codec, text, scheduler)
 
 
-def _text_dims(config: Any) -> tuple[int, int | None]:
-    """Widths of the tokens and of the pooled embedding (None: not used) that a model takes."""
-    if "joint_attention_dim" in config:
-        return config.joint_attention_dim, config.pooled_projection_dim
-    pooled = None
-    if config.addition_embed_type == "text_time":  # SDXL: the pooled text shares an input with six embedded numbers
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    return config.cross_attention_dim, pooled
+def family_in(arch: str, folder: Path) -> Family:
+    """The family of a local diffusers folder. Raises SgaError if it is none, or of another kind than `arch`."""
+    kind = _index(folder)["_class_name"]
+    if kind not in FAMILIES or family_of(kind).arch != arch:
+        raise SgaError(f"--model {folder} is a {kind}; --arch {arch} trains {', '.join(trained_as(arch))}")
+    return family_of(kind)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """What the folder's model_index.json says: the pipeline's class and its parts."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise SgaError(f"--model {folder}: no model_index.json there; give a local folder in diffusers' format")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _ddim(config: Any, schedule: dict[str, Any]) -> Any:

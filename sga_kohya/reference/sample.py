@@ -19,19 +19,18 @@ def sample(stack: Stack, captions: Sequence[str], size: tuple[int, int], steps: 
     """One image a caption, of size (width, height) in pixels. Returns (B, 3, H, W), in [-1, 1], on the CPU."""
     model, scheduler = stack.denoiser.model, copy.deepcopy(stack.scheduler)
     width, height = (side // stack.codec.factor for side in size)
-    channels = model.config.in_channels // (4 if stack.is_dit else 1)
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn((len(captions), channels, height, width), generator=generator).to(model.device)
-    tokens, pooled = (None if part is None else part.to(model.device) for part in stack.text(captions))
+    latents = torch.randn((len(captions), stack.codec.channels, height, width), generator=generator).to(model.device)
+    text = stack.text(captions).to(model.device)
     if isinstance(scheduler, PathScheduler):
         latents = scheduler.prior(latents)
-    if stack.is_dit:
+    if stack.family.flow:
         mu = resolution_mu(height, width) if scheduler.config.use_dynamic_shifting else None
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu, device=model.device)
     else:
         scheduler.set_timesteps(steps, device=model.device)
     for timestep in scheduler.timesteps:
-        prediction = stack.denoiser(latents, timestep.expand(len(latents)), tokens, pooled)
+        prediction = stack.denoiser(latents, timestep.expand(len(latents)), *text)
         latents = scheduler.step(prediction, timestep, latents).prev_sample
     return stack.codec.decode(latents).cpu()
 

@@ -1,16 +1,24 @@
 """Captions to what a model is conditioned on: hashed words, or the text encoders of a local diffusers folder."""
 
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 WORDS_DIM, MAX_WORDS = 64, 16
 
-Text = tuple[Tensor, Tensor | None]
-"""tokens (B, L, D) and the pooled embedding (B, P), None for models without one."""
+
+class Text(NamedTuple):
+    """tokens (B, L, D); pooled (B, P) and mask (B, L), 1 where a token counts: None for models without one."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Text":
+        return Text._make(None if part is None else part.to(device) for part in self)
 
 
 class HashedWords:
@@ -22,8 +30,8 @@ class HashedWords:
     def __call__(self, captions: Sequence[str]) -> Text:
         tokens = torch.stack([self._caption(caption) for caption in captions])
         if self.pooled_dim is None:
-            return tokens, None
-        return tokens, torch.stack([self._word(caption, self.pooled_dim) for caption in captions])
+            return Text(tokens)
+        return Text(tokens, torch.stack([self._word(caption, self.pooled_dim) for caption in captions]))
 
     def _caption(self, caption: str) -> Tensor:
         words = caption.lower().replace(",", " ").split()[:MAX_WORDS]
@@ -38,32 +46,35 @@ class HashedWords:
 
 
 class PipelineText:
-    """The text encoders of a diffusers pipeline; each caption is encoded once."""
+    """The text encoders of a diffusers pipeline; each caption is encoded once.
 
-    def __init__(self, pipeline: Any):
-        self.pipeline = pipeline
+    encode: (pipeline, caption) -> its text, with B = 1 and the same shapes for every caption.
+    """
+
+    def __init__(self, pipeline: Any, encode: Callable[[Any, str], Text]):
+        self.pipeline, self.encode = pipeline, encode
         self.known: dict[str, Text] = {}
 
     def __call__(self, captions: Sequence[str]) -> Text:
         for caption in captions:
             if caption not in self.known:
                 self.known[caption] = self._encode(caption)
-        tokens, pooled = zip(*(self.known[caption] for caption in captions), strict=True)
-        return torch.cat(tokens), None if pooled[0] is None else torch.cat(pooled)
+        parts = zip(*(self.known[caption] for caption in captions), strict=True)
+        return Text._make(None if part[0] is None else torch.cat(part) for part in parts)
 
     def to(self, device: torch.device) -> None:
-        for name in ("text_encoder", "text_encoder_2"):
+        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
             if (encoder := getattr(self.pipeline, name, None)) is not None:
                 encoder.requires_grad_(False).to(device)
 
     @torch.no_grad()
     def _encode(self, caption: str) -> Text:
-        kind = type(self.pipeline).__name__
-        if kind == "FluxPipeline":
-            return self.pipeline.encode_prompt(caption, None)[:2]
-        options = {"device": None, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-        found = self.pipeline.encode_prompt(caption, **options)
-        return found[0], found[2] if kind == "StableDiffusionXLPipeline" else None
+        return self.encode(self.pipeline, caption)
+
+
+def encoder_device(pipeline: Any) -> torch.device:
+    """Where captions are encoded; a pipeline's own guess may be another part's device."""
+    return pipeline.text_encoder.device
 
 
 TextEncoder = HashedWords | PipelineText

@@ -64,7 +64,7 @@ class Trainer:
         checkpoint = runs.find(options, config)
         self.accelerator = TupleAccelerator(log_with="tensorboard", project_dir=options.out)
         self.stack = models.make_stack(options, config.path).to(self.accelerator.device)
-        self.dataset.check_sizes(self.stack.multiple)
+        self.dataset.check_sizes(self.stack.multiple, self.stack.largest)
         self.objective = make_objective(self.stack, config)
         trained = [p for p in self.stack.denoiser.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=options.lr)
@@ -145,9 +145,9 @@ class Trainer:
         device = self.accelerator.device
         with torch.no_grad():
             latents = self.stack.codec.encode(batch["images"].to(device))
-            tokens, pooled = (None if part is None else part.to(device) for part in self.stack.text(batch["captions"]))
+            text = self.stack.text(batch["captions"]).to(device)
         noised = self.objective(latents, sub_batch.granularities, generator)
-        return noised, slice_losses(self.denoiser(noised.noisy, noised.timesteps, tokens, pooled), noised)
+        return noised, slice_losses(self.denoiser(noised.noisy, noised.timesteps, *text), noised)
 
     def save(self) -> None:
         """A checkpoint of the current step."""
@@ -178,6 +178,7 @@ class Trainer:
             folder = self.options.out / "model"
             folder.mkdir(parents=True, exist_ok=True)
             self.stack.denoiser.save(folder, self.metadata())
+            self.stack.denoiser.save_for_diffusers(folder, self.metadata())
             self._draw()
 
     def _draw(self) -> None:
@@ -190,8 +191,8 @@ class Trainer:
 
 
 def make_objective(stack: models.Stack, config: SgaConfig) -> Objective:
-    """Flow matching for a DiT, diffusion for a U-Net, each with its modulation if the settings say so."""
-    if stack.is_dit:
+    """Flow matching or diffusion, as the family learns, each with its modulation if the settings say so."""
+    if stack.family.flow:
         shift = config.timestep_shift if config.modulates else {}
         return FlowMatching(shift, bool(stack.scheduler.config.use_dynamic_shifting), PATHS[config.path])
     return Diffusion(stack.scheduler, config.snr_gamma if config.modulates else {})

@@ -1,12 +1,13 @@
 """Photos per second of the H-SD pipeline beside a bare Pillow loop that writes the same slices, and its peak memory.
 
-    python tests/bench/hsd.py [--photos 48] [--memory 100 1000]
+    python tests/bench/hsd.py [--photos 48] [--memory 100 1000] [--large 36 100]
 
 Photos of 1800x1200 pixels, a detector that answers at once, five slices each of at most one megapixel: the whole photo,
 two parts that are scaled down, two that are cut as they are. The Pillow loop has two threads and what a script of
 twenty lines has: open, crop, Lanczos, save; it is given the boxes and writes neither manifest nor report. Both run by
 turns, and the best of the rounds counts. "alone" is what two cores would do without anything else on them: 2 over the
-CPU time of a photo. Memory is the peak resident size of a process of its own.
+CPU time of a photo. Memory is the peak resident size of a process of its own; for --large, of ten photos of so many
+megapixels each, with the usual bound on those in flight and with 1 GB.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register
 from sga_kohya.hsd.out.ledger import read_rows
 
 WIDTH, HEIGHT = 1800, 1200
+LARGE = 10
 DIFFERENT = 24
 """Photos that differ; the others are links to them."""
 ROUNDS = 3
@@ -76,6 +78,17 @@ def make_photo(seed: int) -> np.ndarray:
         pixels += cv2.resize(layer, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) * (80 * 2 ** (-0.9 * (octave - 2)))
     pixels += 2 * random.standard_normal(pixels.shape).astype(np.float32)
     return pixels.clip(0, 255).astype(np.uint8)
+
+
+def make_large(folder: Path, megapixels: int) -> Path:
+    """One, and links to it: only its size counts."""
+    folder.mkdir()
+    height = round((megapixels * 10**6 * HEIGHT / WIDTH) ** 0.5)
+    large = cv2.resize(make_photo(0), (height * WIDTH // HEIGHT, height), interpolation=cv2.INTER_CUBIC)
+    Image.fromarray(large).save(folder / "photo00000.jpg", quality=92)
+    for i in range(1, LARGE):
+        os.link(folder / "photo00000.jpg", folder / f"photo{i:05d}.jpg")
+    return folder
 
 
 def make_photos(folder: Path, count: int) -> Path:
@@ -143,30 +156,43 @@ def speed(photos: Path, scratch: Path, count: int) -> None:
         )
 
 
-def memory(photos: Path, scratch: Path) -> None:
-    """In a process of its own, as the peak never falls."""
-    done, _ = timed(run, photos, scratch / "memory", config("jpg"), WORKERS)
-    print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, done]))
+def memory(photos: str, scratch: str, limit: str) -> None:
+    """In a process of its own, as the peak never falls. limit: bytes, "" for the usual."""
+    bound = {"memory": int(limit)} if limit else {}
+    begin = time.perf_counter()
+    run(Path(photos), Path(scratch) / "memory", config("jpg"), WORKERS, **bound)
+    print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - begin]))
+
+
+def measure(photos: Path, scratch: Path, count: int, limit: str = "") -> str:
+    command = [sys.executable, __file__, "--measure", str(photos), str(scratch), limit]
+    peak, seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    shutil.rmtree(scratch / "memory")
+    return f"peak memory {peak:.0f} MB, {count / seconds:.1f} photos/s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=48, help="to time")
+    parser.add_argument("--photos", type=int, default=48, help="to time; 0 times none")
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 1000], help="numbers of photos")
-    parser.add_argument("--measure", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--large", type=int, nargs="*", default=[36, 100], help="megapixels of large photos")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     register_detector("stub", lambda options, photos: Stub())
     if args.measure:
         return memory(*args.measure)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        speed(make_photos(scratch / "photos", args.photos), scratch, args.photos)
+        if args.photos:
+            speed(make_photos(scratch / "photos", args.photos), scratch, args.photos)
         for count in args.memory:
             photos = make_photos(scratch / f"photos{count}", count)
-            command = [sys.executable, __file__, "--measure", str(photos), str(scratch)]
-            peak, seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            print(f"{count:>6} photos to jpg: peak memory {peak:.0f} MB, {count / seconds:.1f} photos/s", flush=True)
-            shutil.rmtree(scratch / "memory")
+            print(f"{count:>6} photos to jpg: {measure(photos, scratch, count)}", flush=True)
+        for megapixels in args.large:
+            photos = make_large(scratch / f"large{megapixels}", megapixels)
+            for limit, name in (("", "usual bound"), ("1000000000", "1 GB")):
+                said = measure(photos, scratch, LARGE, limit)
+                print(f"{megapixels:>6} megapixels, {name}: {said}", flush=True)
 
 
 if __name__ == "__main__":

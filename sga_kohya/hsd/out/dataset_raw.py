@@ -19,13 +19,14 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
+from sga_kohya.hsd.memory import Memory
 from sga_kohya.hsd.out.exports import caches_by_stem
 from sga_kohya.hsd.out.exports.export import HEADER, quoted
 from sga_kohya.hsd.out.exports.musubi import CACHE
 from sga_kohya.hsd.out.ledger import digest, is_plain, read_rows
 from sga_kohya.hsd.out.manifest import Row, caption_file
 from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, read_header, resize
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256, write_whole
 from sga_kohya.kit.journal import Journal
@@ -68,7 +69,9 @@ class RawResult:
     aside: list[Path]
 
 
-def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress: bool = False) -> RawResult:
+def write_raw(
+    photos: Path, out: Path, config: HsdConfig, workers: int, memory: Memory, progress: bool = False
+) -> RawResult:
     """Bring OUT/photos_raw and its two TOMLs up to the manifest in `out`. photos, out: absolute.
 
     What is as it should be stays untouched, with the trainers' caches of it; what no photo stands for any more goes,
@@ -78,7 +81,7 @@ def write_raw(photos: Path, out: Path, config: HsdConfig, workers: int, progress
     folder, missing = _RawFolder(out), set()
     with closing(folder):
         todo = [photo for photo in wanted if not folder.holds_image(photo)]
-        made = _pictures(photos, todo, config, workers)
+        made = _pictures(photos, todo, config, workers, memory)
         for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
             if data is None:
                 missing.add(photo.source)
@@ -128,13 +131,22 @@ def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str
 
 
 def _pictures(
-    photos: Path, todo: Sequence[RawPhoto], config: HsdConfig, workers: int
+    photos: Path, todo: Sequence[RawPhoto], config: HsdConfig, workers: int, memory: Memory
 ) -> Iterator[tuple[RawPhoto, bytes | None]]:
     """Each with its copy's bytes, in order; a few in memory at a time."""
+
+    def made(photo: RawPhoto) -> bytes | None:
+        path = photos / photo.source
+        memory.take(photo.source, read_header(path).memory)
+        try:
+            return _picture(path, config)
+        finally:
+            memory.hold(photo.source, 0)
+
     with ThreadPoolExecutor(workers, thread_name_prefix="raw") as pool:
         for begin in range(0, len(todo), AT_ONCE * workers):
             some = todo[begin : begin + AT_ONCE * workers]
-            yield from zip(some, pool.map(lambda photo: _picture(photos / photo.source, config), some), strict=True)
+            yield from zip(some, pool.map(made, some), strict=True)
 
 
 def _picture(path: Path, config: HsdConfig) -> bytes | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
+from sga_kohya.hsd.memory import shown_size
 from sga_kohya.hsd.out.exports import wanted
 from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
@@ -34,6 +35,7 @@ def summarise(result: Result, config: HsdConfig) -> str:
         *_decided(result.decisions),
         *_swept(result),
         *_raw(result),
+        *_memory(result),
         f"look     {safe(str(result.out / REPORT))}",
     ]
     notes = list(warnings(result, config))
@@ -271,6 +273,15 @@ def _swept(result: Result) -> Iterator[str]:
 def _raw(result: Result) -> Iterator[str]:
     if result.raw and result.raw.count:
         yield f"raw      {result.raw.count} whole photos in {RAW_TOML}, for the baseline that trains without slices"
+
+
+def _memory(result: Result) -> Iterator[str]:
+    memory = result.memory
+    if memory.waited:
+        yield (
+            f"memory   {memory.waited} photos waited until others had made room: more than --memory "
+            f"{shown_size(memory.limit)} may be faster"
+        )
 
 
 def _drops(tally: Tally) -> Iterator[str]:

@@ -37,6 +37,11 @@ class Photo:
     finished: Sequence[Row] = ()
 
     @property
+    def memory(self) -> int:
+        """Bytes of its pixels and mask."""
+        return sum(array.nbytes for array in (self.pixels, self.mask) if array is not None)
+
+    @property
     def origin(self) -> Origin:
         return Origin(
             root=self.root,

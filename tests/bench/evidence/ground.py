@@ -52,7 +52,7 @@ class Words:
         return tokens, torch.stack([pooled for _, pooled in found]) if self.pooled else None
 
     def _known(self, caption: str) -> tuple[Tensor, Tensor]:
-        tokens, pooled = self.hashed([caption])
+        tokens, pooled, _ = self.hashed([caption])
         return tokens[0, :WORDS], pooled[0]  # type: ignore[index]
 
 

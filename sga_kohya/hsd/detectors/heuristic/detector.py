@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.cut.nesting import widened
 from sga_kohya.hsd.detect import Detection, View
-from sga_kohya.hsd.detectors.heuristic.faces import Faces
+from sga_kohya.hsd.detectors.heuristic.faces import Faces, Heads
 from sga_kohya.hsd.detectors.heuristic.maps import Maps, make_maps
 from sga_kohya.hsd.detectors.heuristic.windows import (
     Bounds,
@@ -29,6 +30,7 @@ from sga_kohya.hsd.detectors.heuristic.windows import (
 )
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.photos.images import fit
+from sga_kohya.kit.values import number
 
 WORKING_SIDE = 320
 """Long side of the copy that is looked at; its maps have half of that: subjects, not grain."""
@@ -57,21 +59,32 @@ WHOLE = 0.97
 """Share of a head inside a window from which on it is whole."""
 AROUND_HEAD = 0.1
 """Margin of a head that is a slice of its own."""
-BEHIND_HEADS = 0.1
-"""How much the best window lags behind heads, where there are some."""
+BESIDE_A_CUT = 0.99
+"""Score of a head whose slice would cut another's; of any other 1. Windows are below."""
+MIDDLE = 0.25
+"""Share of a head that is more than hair, on either side."""
+STEEP = 4.0
+"""How fast a window's score grows with what it is worth: 0.5 where that is nothing, 0.69 at 0.2."""
+LEAST = 0.65
+"""Score of a part of the subject below which none is taken, if nobody says otherwise: the wrong ones are there."""
 SMALL_HEAD = 0.06
 """Height of a head over that of a window below which nobody minds if it is cut."""
 
 
+Edges = tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Look:
-    """What is known of a view. heads: (x0, y0, x1, y1) in pixels of the maps, as `boxes` in pixels of the view.
+    """What is known of a view. heads, likely: (x0, y0, x1, y1) in pixels of the maps; heads as `boxes`, in those of
+    the view.
 
     windows: by a level's rank, those in pixels of the maps with their scores, once they have been found.
     """
 
     maps: Maps
-    heads: Sequence[tuple[float, ...]]
+    heads: Sequence[Edges]
+    likely: Sequence[Edges]
     boxes: Sequence[Box]
     zoom: tuple[float, float]
     windows: dict[int, list[tuple[Bounds, float]]] = field(default_factory=dict)
@@ -82,46 +95,56 @@ class HeuristicDetector:
 
     name = "heuristic"
 
-    def __init__(self, levels: Sequence[str], smallest: Mapping[str, int] | None = None) -> None:
-        """levels: coarse to fine. smallest: sides in pixels below which a level's windows are of no use."""
+    def __init__(
+        self,
+        levels: Sequence[str],
+        smallest: Mapping[str, int] | None = None,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        """levels: coarse to fine. smallest: sides in pixels below which a level's windows are of no use.
+
+        thresholds: by level, the least score of a window.
+        """
         self._rank = {level: rank for rank, level in enumerate(levels)}
         self._smallest = _with_room([dict(smallest or {}).get(level, 0) for level in levels])
+        self._thresholds = dict(thresholds or {})
         self._faces = Faces() if Faces.available() else None
-        self._looks: list[tuple[View, Look]] = []
+        self._looks: WeakKeyDictionary[View, Look] = WeakKeyDictionary()
 
     def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
         """Heads where it is the finest level, then up to CANDIDATES windows per view that overlap little.
 
-        Scores are relative to the best, in [0, 1]. A view without any saliency (one flat colour) yields none.
+        Scores are in [0, 1]: what a window shows, less what it cuts. A view without any saliency (one flat colour)
+        yields none.
         """
-        # The levels of one batch come one after the other: what is known of its views serves them all.
-        known = {id(view): look for view, look in self._looks}
-        self._looks = [(view, known.get(id(view)) or self._look(view)) for view in views]
-        return [self._found(view, look, level) for view, look in self._looks]
+        # The levels of one batch come one after the other: what is known of its views serves them all, and goes with
+        # them, for a view holds on to the pixels of its photo.
+        for view in views:
+            if view not in self._looks:
+                self._looks[view] = self._look(view)
+        return [self._found(view, self._looks[view], level) for view in views]
 
     def _look(self, view: View) -> Look:
         picture = fit(view.pixels, WORKING_SIDE)
         maps = make_maps(picture)
-        boxes = self._faces.heads(picture, view.pixels) if self._faces else []
+        found = self._faces.heads(picture, view.pixels) if self._faces else Heads()
         height, width = maps.subject.shape
         zoom = view.size[0] / width, view.size[1] / height
-        heads = [(box.x0 / zoom[0], box.y0 / zoom[1], box.x1 / zoom[0], box.y1 / zoom[1]) for box in boxes]
-        return Look(maps, heads, boxes, zoom)
+        heads, likely = ([_on_map(box, zoom) for box in boxes] for boxes in (found.sure, found.likely))
+        return Look(maps, heads, likely, found.sure, zoom)
 
     def _found(self, view: View, look: Look, level: str) -> list[Detection]:
         if look.maps.subject.max() <= 0:
             return []
-        rank = self._rank[level]
-        heads = look.boxes if rank == len(self._rank) - 1 else []
-        windows = self._windows(look, rank)
-        best = windows[0][1] + (BEHIND_HEADS if heads else 0)
-        return [
-            *(Detection(widened(head, AROUND_HEAD, Box.whole(view.size)), 1.0, level) for head in heads),
-            *(
-                Detection(_scaled(window, look.zoom, view.size), round(float(np.exp(value - best)), 4), level)
-                for window, value in windows
-            ),
+        rank, least = self._rank[level], self._thresholds.get(level, 0)
+        boxes = look.boxes if rank == len(self._rank) - 1 else []
+        slices = [widened(head, AROUND_HEAD, Box.whole(view.size)) for head in boxes]
+        heads = [Detection(box, BESIDE_A_CUT if _cuts_one(box, look) else 1.0, level) for box in slices]
+        windows = [
+            Detection(_scaled(window, look.zoom, view.size), score_of(value), level)
+            for window, value in self._windows(look, rank)
         ]
+        return heads + [window for window in windows if window.score >= least]
 
     def _windows(self, look: Look, rank: int) -> list[tuple[Bounds, float]]:
         """Those of a level, best first: of a finer one inside the best of the one above."""
@@ -139,23 +162,24 @@ class HeuristicDetector:
         least = self._smallest[rank] / min(look.zoom)
         sizes = window_sizes(room, [side * spread for spread in SPREAD], ASPECTS, least)
         windows = windows_in(bounds, sizes, STEP if rank <= 1 else STEP // 2)
-        found = scores(values, windows, bounds, settings["area"], settings["cut"]) + head_bonus(windows, look.heads)
+        found = scores(values, windows, bounds, settings["area"], settings["cut"])
+        found += head_bonus(windows, look.heads, look.likely)
         subject = above_floor(look.maps.subject, SUBJECT["floor"])
         chosen = suppress_overlaps(windows, found, CANDIDATES)
         most = (MOST if rank <= 1 else MOST_DETAIL) * room[0] * room[1]
-        return [(_settled(subject, windows[i], bounds, most, look.heads), float(found[i])) for i in chosen]
+        return [(_settled(subject, windows[i], bounds, most, look), float(found[i])) for i in chosen]
 
 
-def _settled(
-    subject: np.ndarray, window: np.ndarray, bounds: Bounds, most: float, heads: Sequence[tuple[float, ...]]
-) -> Bounds:
+def _settled(subject: np.ndarray, window: np.ndarray, bounds: Bounds, most: float, look: Look) -> Bounds:
     """Its edges moved to where they cut less, one by one, unless that cuts a head or makes it larger than `most`."""
     x0, y0, x1, y1 = map(int, window)
     settled: Bounds = (x0, y0, x1, y1)
     for edge, place in quiet_edges(subject, settled, bounds):
+        if place == settled[edge]:
+            continue
         moved = np.array(settled)
         moved[edge] = place
-        before, after = head_bonus(np.stack([settled, moved]), heads)
+        before, after = head_bonus(np.stack([settled, moved]), look.heads, look.likely)
         if areas(moved[None])[0] <= most and after >= before - A_HEAD:
             x0, y0, x1, y1 = map(int, moved)
             settled = (x0, y0, x1, y1)
@@ -195,15 +219,39 @@ def above_floor(values: np.ndarray, percentile: float) -> np.ndarray:
     return np.maximum(0, values - np.percentile(values, percentile))
 
 
-def head_bonus(windows: np.ndarray, heads: Sequence[tuple[float, ...]]) -> np.ndarray:
-    """(n,): what the heads that are whole in a window add to its score, less what those cost that are cut by it."""
+def head_bonus(windows: np.ndarray, heads: Sequence[Edges], likely: Sequence[Edges] = ()) -> np.ndarray:
+    """(n,): what the heads that are whole in a window add to its score, less what those cost that are cut by it.
+
+    likely: what may be heads. They add nothing, and cost as much where they are cut.
+    """
     bonus, whole = np.zeros(len(windows)), np.zeros(len(windows), bool)
     for head in heads:
         inside, relative = shares(windows, head), (head[3] - head[1]) / (windows[:, 3] - windows[:, 1])
         bonus += np.where(inside > WHOLE, A_HEAD * np.sqrt(np.minimum(1, relative)), 0)
-        bonus -= (inside > 1 - WHOLE) & (inside <= WHOLE) & (relative > SMALL_HEAD)
         whole |= inside > WHOLE
+    for head in (*heads, *likely):
+        bonus -= cut(windows, head)
     return bonus - (HEADLESS * ~whole if heads else 0)
+
+
+def cut(windows: np.ndarray, head: Edges) -> np.ndarray:
+    """(n,) bool: which windows cut a head that is not too small to be noticed."""
+    inside, relative = shares(windows, head), (head[3] - head[1]) / (windows[:, 3] - windows[:, 1])
+    return (inside > 1 - WHOLE) & (inside <= WHOLE) & (relative > SMALL_HEAD)
+
+
+def score_of(value: float) -> float:
+    return round(1 / (1 + float(np.exp(-STEEP * value))), 4)
+
+
+def _cuts_one(box: Box, look: Look) -> bool:
+    """Whether a box cuts a head through its middle; of a neighbour's hair there is often a little."""
+    window = np.array([_on_map(box, look.zoom)])
+    return any(MIDDLE < shares(window, head)[0] < 1 - MIDDLE for head in (*look.heads, *look.likely))
+
+
+def _on_map(box: Box, zoom: tuple[float, float]) -> Edges:
+    return box.x0 / zoom[0], box.y0 / zoom[1], box.x1 / zoom[0], box.y1 / zoom[1]
 
 
 def _with_room(smallest: Sequence[float]) -> list[float]:
@@ -222,10 +270,12 @@ def _scaled(window: Bounds, zoom: tuple[float, float], size: tuple[int, int]) ->
 
 
 def create(options: Options, photos: Path) -> HeuristicDetector:
-    options.finish()  # it has none
+    # A whole subject is always worth a slice; of its parts there may be none that stands out.
+    thresholds = options.per_level("threshold", number(0, 1), lambda level: LEAST * (options.levels.index(level) > 1))
+    options.finish()
     if not Faces.available():
         print(
             f"heuristic: faces are not looked for, as OpenCV {cv2.__version__} has no cascades: {REMEDY}",
             file=sys.stderr,
         )
-    return HeuristicDetector(options.levels, options.smallest)
+    return HeuristicDetector(options.levels, options.smallest, thresholds)

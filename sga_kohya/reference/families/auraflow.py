@@ -1,0 +1,31 @@
+"""AuraFlow: a flow whose time is in 0-1; positions are learned, so sizes end where they do."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from sga_kohya.reference.family import Family
+from sga_kohya.reference.text import Text, encoder_device
+
+
+def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
+    return model(noisy, encoder_hidden_states=text.tokens, timestep=timesteps / 1000).sample
+
+
+def _encode(pipeline: Any, caption: str) -> Text:
+    """The pipeline sets tokens beyond the caption to zero itself; the network takes no mask."""
+    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
+    return Text(pipeline.encode_prompt(caption, **options)[0])
+
+
+FAMILY = Family(
+    arch="dit",
+    flow=True,
+    blocks=("AuraFlowJointTransformerBlock", "AuraFlowSingleTransformerBlock"),
+    predict=_predict,
+    encode=_encode,
+    text_widths=lambda config: (config.joint_attention_dim, None),
+    multiple=lambda config: config.patch_size,
+    largest=lambda config: math.isqrt(config.pos_embed_max_size) * config.patch_size,
+)

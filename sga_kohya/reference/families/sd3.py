@@ -1,0 +1,30 @@
+"""Stable Diffusion 3 and 3.5: a flow with pooled text; T5 may be absent from the folder."""
+
+from typing import Any
+
+from torch import Tensor
+
+from sga_kohya.reference.family import Family
+from sga_kohya.reference.text import Text, encoder_device
+
+
+def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
+    return model(noisy, encoder_hidden_states=text.tokens, pooled_projections=text.pooled, timestep=timesteps).sample
+
+
+def _encode(pipeline: Any, caption: str) -> Text:
+    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
+    tokens, _, pooled, _ = pipeline.encode_prompt(caption, None, None, **options)
+    return Text(tokens, pooled)
+
+
+FAMILY = Family(
+    arch="dit",
+    flow=True,
+    blocks=("JointTransformerBlock",),
+    predict=_predict,
+    encode=_encode,
+    text_widths=lambda config: (config.joint_attention_dim, config.pooled_projection_dim),
+    multiple=lambda config: config.patch_size,
+    largest=lambda config: config.pos_embed_max_size * config.patch_size,
+)
