@@ -15,8 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sga_kohya.config import SgaConfig
 from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.training import plan_report
+from sga_kohya.training.dataset import RunDataset
+from sga_kohya.tuples.cursor import Cursor
 from sga_kohya.tuples.planner import VERSION, Planner, form_groups, granularities, pack
 from sga_kohya.tuples.step import Slice
 
@@ -296,3 +299,8 @@ def test_the_plan_says_that_tuples_take_fewer_and_larger_steps_and_what_that_mea
     assert "without tuples the same passes are 24 steps" in plan_lines(LEVELS)[1]
     assert "Try up to 1.7 times the rate" in plan_lines(LEVELS)[1]
     assert len(plan_lines(LEVELS[:1])) == 1
+
+
+def test_a_saved_state_names_the_version_of_its_plan():
+    dataset = RunDataset([(Slice(0, "a", "macro", 0), "a")], [4], SgaConfig(), 0, {})
+    assert Cursor(plan={**dataset.facts(), "planner": "1"}).changed(dataset.facts()) == [f"planner 1, now {VERSION}"]
