@@ -12,6 +12,7 @@ from sga_kohya.kit.cli import one_line
 from sga_kohya.kit.files import whole_folder, write_whole
 from sga_kohya.reference.models import Denoiser
 from sga_kohya.reference.options import RunOptions
+from sga_kohya.tuples.planner import VERSION
 
 # What may differ between an interrupted run and the one that resumes it.
 _FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume", "ss_sga_version"}
@@ -34,7 +35,7 @@ def find(options: RunOptions, config: SgaConfig) -> Path | None:
         raise SgaError(f"--resume {found}: run.json is damaged ({error}); give another folder in {folder}") from None
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
-        raise SgaError(f"--resume {found}: {'; '.join(changed)}; resume with the same settings")
+        raise SgaError(f"--resume {found}: {'; '.join(changed)}; resume with the same settings and version")
     return found
 
 
@@ -72,5 +73,5 @@ def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) 
 
 def _fixed(options: RunOptions, config: SgaConfig) -> dict[str, str]:
     """The settings that must be the same when a run is resumed."""
-    settings = {**asdict(options), **config.metadata()}
+    settings = {**asdict(options), **config.metadata(), "planner": VERSION}
     return {key: str(value) for key, value in settings.items() if key not in _FREE}
