@@ -64,6 +64,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="cut nothing: PHOTOS is where a data set was made and OUT where it lies or will lie; makes the files that "
         "trainers read name the new place (default: cut)",
     )
+    _add_running(add)
+    _add_cutting(parser.add_argument_group("what is cut").add_argument)
+    _add_detecting(parser.add_argument_group("what finds the slices").add_argument)
+    _add_reading(parser.add_argument_group("which photos, and their captions").add_argument)
+    _add_writing(parser.add_argument_group("what is written").add_argument)
+    return parser
+
+
+def _add_running(add: Callable[..., object]) -> None:
     workers = min(8, os.cpu_count() or 1)
     add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
     add(
@@ -72,11 +81,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="for all photos in flight, such as 2GB or 500MB; one that takes more goes alone (default: a quarter of "
         "the machine's, at most 4GB)",
     )
-    _add_cutting(parser.add_argument_group("what is cut").add_argument)
-    _add_detecting(parser.add_argument_group("what finds the slices").add_argument)
-    _add_reading(parser.add_argument_group("which photos, and their captions").add_argument)
-    _add_writing(parser.add_argument_group("what is written").add_argument)
-    return parser
 
 
 def _add_cutting(add: Callable[..., object]) -> None:

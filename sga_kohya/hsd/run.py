@@ -95,10 +95,7 @@ def run(
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    images = without_masks(config.masks, photos, found.images)
-    sources = sorted(path.relative_to(photos).as_posix() for path in images)
-    if not sources:
-        raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
+    sources = _sources(photos, found, config)
     masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
@@ -113,25 +110,20 @@ def run(
         raw = write_raw(photos, out, config, workers, room, progress) if only is None else None
         write_report(out, config, tally, None if only is None else len(sources))
         remember_photos(out, photos)
-    unmatched = sorted(set(config.overrides) - {config.override_of(source) for source in sources})
-    foreign = folder.foreign
+    unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in sources})
+    foreign, seen = folder.foreign, (found, pipeline.unopened, pipeline.decisions, room)
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(
-        out,
-        tally,
-        foreign,
-        edited,
-        unmatched,
-        found,
-        pipeline.unopened,
-        pipeline.decisions,
-        room,
-        swept,
-        raw,
-        masks.strays,
-    )
+    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, masks.strays)
+
+
+def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
+    """The photos below PHOTOS, with '/'. Raises SgaError where there are none."""
+    images = without_masks(config.masks, photos, found.images)
+    if not images:
+        raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
+    return sorted(path.relative_to(photos).as_posix() for path in images)
 
 
 def _stream(
