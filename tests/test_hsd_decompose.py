@@ -190,7 +190,7 @@ def test_the_heuristic_finds_nothing_in_nothing():
 
 def test_the_heuristic_sees_faces_and_animals_in_real_photos():
     data = pytest.importorskip("skimage.data")
-    detector = make_detector(HsdConfig(), Path())
+    detector = make_detector(HsdConfig(detector_options={"threshold": 0}), Path())
     face, eye = Box(190, 70, 270, 170), (180, 115)
     found = detector.detect([whole(data.astronaut()), whole(data.chelsea())], "micro")
     assert face.inside(found[0][0].box)
