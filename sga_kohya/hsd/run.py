@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.kits import Kit, make_kits
-from sga_kohya.hsd.masks.sources import find_masks, without_masks
+from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
@@ -101,9 +101,7 @@ def run(
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
     with only_writer(out, REMEDY):
-        folders = [level.folder for level in config.levels]
-        folder = OutputFolder(out, [*folders, *(map(mask_folder, folders) if masks.beside else ())])
-        room = Memory(usual_size() if memory is None else memory)
+        folder, room = OutputFolder(out, _folders(config, masks)), Memory(usual_size() if memory is None else memory)
         pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
@@ -116,6 +114,12 @@ def run(
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
     return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, masks.strays)
+
+
+def _folders(config: HsdConfig, masks: Masks) -> list[str]:
+    """Names of the folders that slices and masks go to."""
+    folders = [level.folder for level in config.levels]
+    return [*folders, *(map(mask_folder, folders) if masks.beside else ())]
 
 
 def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
