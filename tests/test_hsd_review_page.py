@@ -1,6 +1,7 @@
 """The review page in headless Chromium: by mouse, by keys, in two tabs, and across a kill of the command."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -319,7 +320,9 @@ def test_only_whoever_has_the_address_reads_and_only_the_page_decides(photos, ou
 
 def test_the_command_says_where_it_is_and_lets_no_second_one_decide(photos, out, capsys):
     command = [sys.executable, "-m", "sga_kohya.hsd", "review", str(out), "--port", "0"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # A shell that started this run in the background has switched Ctrl-C off for everything below it.
+    heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeds)
     try:
         assert re.match(r"review page: http://127\.0\.0\.1:\d+/[\w-]{32}/$", first.stdout.readline())
         second = subprocess.run(command, capture_output=True, text=True)

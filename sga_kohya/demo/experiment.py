@@ -133,7 +133,9 @@ def pretrain(out: Path, size: Size, seed: int) -> Path:
 def slice_photos(photos: Path, out: Path) -> list[Row]:
     """H-SD at small size. Returns the manifest's rows."""
     levels = tuple(LevelConfig(name, resolution=SIDE, sizes=((SIDE, SIDE),)) for name in LEVELS)
-    return decompose(photos, out, HsdConfig(levels=levels, min_size=64, batch_size=BATCH), workers=2).rows
+    every = {"threshold": 0}  # a part of each photo, also where none stands out: the page compares whole groups
+    config = HsdConfig(levels=levels, min_size=64, batch_size=BATCH, detector_options=every)
+    return decompose(photos, out, config, workers=2).rows
 
 
 def train(setting: Setting, toy: Path, dataset: Path, out: Path, size: Size, seed: int) -> Run:

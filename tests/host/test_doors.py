@@ -84,7 +84,7 @@ def test_flow_matching_doors(run_host, tiny_models, dataset, tmp_path, door):
 
 @pytest.mark.parametrize("door", UNETS, ids=name)
 def test_unet_doors(run_host, tiny_models, dataset, tmp_path, door):
-    arguments = door.arguments(tiny_models, dataset, tmp_path, max_train_epochs=2)
+    arguments = door.arguments(tiny_models, dataset, tmp_path, max_train_epochs=4)
     run = run_host(door.script, "sga", arguments, record=True)
     assert "Gamma   weight of the loss at t" in run.output
     assert_optimizer_got_eq_6(run)
