@@ -79,7 +79,7 @@ def tuples(events: list[dict]) -> list[tuple[list[dict], list[dict]]]:
 
 def close(left: list[torch.Tensor], right: list[torch.Tensor]) -> None:
     for one, other in zip((grad for grad in left if grad is not None), right, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=5e-6)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
