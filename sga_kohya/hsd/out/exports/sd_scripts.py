@@ -1,5 +1,6 @@
 """dataset.toml: the exported folders as sd-scripts reads them with --dataset_config."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
@@ -11,11 +12,23 @@ MASKED = " --masked_loss"
 
 
 def dataset_toml(dataset: Dataset) -> str:
-    """Levels that have no slices are left out, with a comment."""
-    return sealed(HEADER, "\n".join([head(dataset), *(_subset(level) for level in dataset.levels)]))
+    return dataset_with(dataset, lambda level: f"]\ngranularity = {quoted(level.name)}\n")
 
 
-def head(dataset: Dataset) -> str:
+def dataset_with(dataset: Dataset, attributes: Callable[[Level], str]) -> str:
+    """attributes: of a level, the rest of the table that begins `[datasets.subsets.custom_attributes`.
+
+    A table of its own: toml 0.10.2 makes an inline one into an object that data loader workers cannot pickle. Levels
+    that have no slices are left out, with a comment.
+    """
+    table = "\n[datasets.subsets.custom_attributes"
+    subsets = (
+        f"{_subset(level)}{table}{attributes(level)}" if level.sizes else _absent(level) for level in dataset.levels
+    )
+    return sealed(HEADER, "\n".join([_head(dataset), *subsets]))
+
+
+def _head(dataset: Dataset) -> str:
     sides = [side for size in dataset.targets for side in size]
     return f"""
 [[datasets]]
@@ -30,7 +43,7 @@ max_bucket_reso = {max(sides)}
 """
 
 
-def subset(level: Level) -> str:
+def _subset(level: Level) -> str:
     return f"""[[datasets.subsets]]
 image_dir = {quoted(level.folder)}
 num_repeats = {level.repeats}
@@ -46,15 +59,8 @@ def _masks(level: Level) -> str:
     return f"{told}alpha_mask = true\n" if level.alpha else ""
 
 
-def absent(level: Level) -> str:
+def _absent(level: Level) -> str:
     return f"# No {level.name} slices: sd-scripts would warn of the empty folder {level.folder.name}.\n"
-
-
-def _subset(level: Level) -> str:
-    if not level.sizes:
-        return absent(level)
-    # A table of its own: toml 0.10.2 makes an inline table into an object that data loader workers cannot pickle.
-    return f"{subset(level)}\n[datasets.subsets.custom_attributes]\ngranularity = {quoted(level.name)}\n"
 
 
 def _use(file: Path, masked: bool) -> list[str]:

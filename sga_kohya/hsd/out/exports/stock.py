@@ -2,20 +2,13 @@
 
 from pathlib import Path
 
-from sga_kohya.hsd.out.exports.export import HEADER, Dataset, Export, Level
-from sga_kohya.hsd.out.exports.sd_scripts import MASKED, absent, head, subset
+from sga_kohya.hsd.out.exports.export import Dataset, Export
+from sga_kohya.hsd.out.exports.sd_scripts import MASKED, dataset_with
 from sga_kohya.kit.cli import shell_word
-from sga_kohya.kit.sealed import sealed
 
 
 def dataset_stock(dataset: Dataset) -> str:
-    return sealed(HEADER, "\n".join([head(dataset), *(_subset(level) for level in dataset.levels)]))
-
-
-def _subset(level: Level) -> str:
-    if not level.sizes:
-        return absent(level)
-    return f"{subset(level)}\n[datasets.subsets.custom_attributes.timestep_sampling]\noffset = {level.offset}\n"
+    return dataset_with(dataset, lambda level: f".timestep_sampling]\noffset = {level.offset}\n")
 
 
 def _use(file: Path, masked: bool) -> list[str]:
