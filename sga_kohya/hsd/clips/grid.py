@@ -1,6 +1,5 @@
 """A clip's frames at even times, whatever its own rate, and the parts of it that are cut."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ class Span:
 
 def length(clip: Clip, fps: float) -> int:
     """Frames of the grid that a clip has."""
-    return max(1, math.ceil(clip.seconds * fps - ALMOST))
+    return max(1, round(clip.seconds * fps))
 
 
 def windows(there: int, wanted: int, most: int) -> list[Span]:

@@ -5,13 +5,14 @@ Each look decodes the window once more: time, not memory, is what a clip may tak
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from sga_kohya.hsd.clips.colour import to_rgb
 from sga_kohya.hsd.clips.grid import Span, on_grid
-from sga_kohya.hsd.clips.reading import Clip
+from sga_kohya.hsd.clips.reading import Clip, Damage, examine, frames
 from sga_kohya.hsd.clips.shots import Cuts
 from sga_kohya.hsd.photos.images import fit
 
@@ -53,3 +54,12 @@ def look(clip: Clip, fps: float, span: Span, cuts: Cuts | None) -> Look:
 def sharpness(pixels: np.ndarray) -> float:
     """Variance of the Laplacian: to compare frames of one clip, no measure across clips. pixels: (H, W, 3) RGB."""
     return float(cv2.Laplacian(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+
+def middle_of(path: Path) -> np.ndarray:
+    """A frame from a clip's middle in RGB. Raises Damage, OSError or SgaError."""
+    clip = examine(path)
+    found = next(frames(clip, clip.seconds / 2), None)
+    if found is None:
+        raise Damage("no frame in its middle can be decoded")
+    return to_rgb(found[1], clip.shape)

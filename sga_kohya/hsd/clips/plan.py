@@ -14,7 +14,8 @@ from sga_kohya.hsd.clips.moments import moments
 from sga_kohya.hsd.clips.reading import Clip
 from sga_kohya.hsd.clips.shots import Cuts
 from sga_kohya.hsd.clips.through import Through
-from sga_kohya.hsd.cut.decompose import A_LITTLE, Region, adapt, decompose
+from sga_kohya.hsd.cut.crop import Crop
+from sga_kohya.hsd.cut.decompose import Region, decompose, lenient
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection, Detector
 from sga_kohya.hsd.settings.config import HsdConfig
@@ -67,14 +68,13 @@ def _temporal(clip: Clip, source: str, detector: Detector, config: HsdConfig, wi
         yield Part(Region(tuple(_whole(clip, config, spans))), spans)
 
 
-def _whole(clip: Clip, config: HsdConfig, spans: Mapping[str, Span]) -> Iterator:
-    """The whole picture at each label's own size; one that misses the smallest size by a little is enlarged by that."""
+def _whole(clip: Clip, config: HsdConfig, spans: Mapping[str, Span]) -> Iterator[Crop]:
+    """The whole picture at each label's own size."""
     own = of_clips(config)
     for level in own.levels:
         if level.name in spans:
-            photo = Box.whole(clip.size)
-            level = replace(level, tau_up=max(level.tau_up, A_LITTLE))
-            yield adapt(Detection(photo, 1.0, level.name), photo, level, own.min_size, None)
+            whole = Box.whole(clip.size)
+            yield lenient(Detection(whole, 1.0, level.name), whole, level, own.min_size, None)
 
 
 def _both(clip: Clip, source: str, detector: Detector, config: HsdConfig, spans: Mapping[str, Span]) -> Iterator[Part]:

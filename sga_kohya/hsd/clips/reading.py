@@ -83,14 +83,15 @@ def examine(path: Path) -> Clip:
     """Reads all of the file's index, decodes one frame. Raises Damage."""
     with _opened(path) as (container, stream):
         first, last, count = _times(container, stream)
-        said = stream.frames
+        # Nothing of a stream may be asked once its container is closed.
+        said, aspect = stream.frames, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     if not count:
         raise Damage("no frames in it")
     frame = next((frame for _, frame in _decoded(path, None)), None)
     if frame is None:
         raise Damage("none of its frames can be decoded")
-    shape = _shape(frame, stream)
+    shape = _shape(frame, float(aspect))
     fps = (count - 1) / (last - first) if last > first and count > 1 else float(rate)
     notes = tuple(_notes(frame, said, count))
     return Clip(path, shape.upright((frame.width, frame.height)), shape, first, last, count, fps, notes)
@@ -109,13 +110,12 @@ def _times(container: Any, stream: Any) -> tuple[float, float, int]:
     return first, last, count
 
 
-def _shape(frame: Any, stream: Any) -> Shape:
+def _shape(frame: Any, aspect: float) -> Shape:
     turns = 0
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             turns = quarter_turns(bytes(data))
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
-    return Shape(turns, float(aspect) if 0.1 < aspect < 10 else 1.0)
+    return Shape(turns, aspect if 0.1 < aspect < 10 else 1.0)
 
 
 def _notes(frame: Any, said: int, count: int) -> Iterator[str]:
