@@ -27,7 +27,7 @@ PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
     *("captioner", "margin", "min_detail", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats"),
     "batch_size",
-    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments"),
+    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots"),
 )
 """Options that are keys of a file, too."""
 
@@ -206,6 +206,12 @@ def _add_clips(add: Callable[..., object]) -> None:
     add("--clip_resolution", type=int, metavar="PIXELS", help=area)
     parts = "parts of one clip that are cut, each a group of its own, at most; one is its middle "
     add("--clip_segments", type=int, metavar="N", help=parts + _default(DEFAULTS.clip_segments))
+    add(
+        "--clip_shots",
+        action=argparse.BooleanOptionalAction,
+        help="no slice goes across a cut, which PySceneDetect finds "
+        + _default("--clip_shots" if DEFAULTS.clip_shots else "--no-clip_shots"),
+    )
     labels = "of temporal slices, long to short, each with its own frames and resolution if wanted: "
     usual = ",".join(map(str, DEFAULTS.clip_labels))
     add(

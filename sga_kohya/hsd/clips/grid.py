@@ -25,7 +25,7 @@ class Span:
         return [self.start + round(place) for place in np.linspace(0, self.frames - 1, count)]
 
     def around(self, middle: int, frames: int) -> "Span":
-        """So many frames inside this span, `middle` in their middle as far as the span's ends allow."""
+        """So many frames inside this span, `middle` in their middle as far as its ends allow; no more than it has."""
         start = min(max(self.start, middle - frames // 2), self.start + self.frames - frames)
         return Span(start, frames)
 

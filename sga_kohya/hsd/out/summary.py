@@ -74,7 +74,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             continue  # and it is kept beside
         advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
         yield f"{count} photos, {note}: {_examples(tally, note, count)}{advice}"
-    for level in config.finer:
+    for level in config.finer if tally.photos else ():
         yield from _level_warning(tally.levels[level.name], level, config)
         yield from _unseen(tally.levels[level.name], tally.regions, level, config)
     yield from squares(config)
