@@ -102,6 +102,7 @@ def run(
         print(told, file=sys.stderr)
     with only_writer(out, REMEDY):
         folder, room = OutputFolder(out, _folders(config, masks)), Memory(usual_size() if memory is None else memory)
+        folder.remove_parts()
         pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
