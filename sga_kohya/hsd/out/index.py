@@ -55,7 +55,7 @@ class Index:
         return slice(int(self._keys.searchsorted(key)), int(self._keys.searchsorted(key, "right")))
 
     def settle(self) -> None:
-        keys, numbers = (np.array(column, kind) for column, kind in zip(self._added, (np.uint64, np.uint32), strict=True))
+        keys, numbers = np.array(self._added[0], np.uint64), np.array(self._added[1], np.uint32)
         order = np.argsort(keys, kind="stable")
         self._keys, self._numbers, self._marks = keys[order], numbers[order], np.zeros(len(order), bool)
         self._added = array("Q"), array("I")

@@ -5,6 +5,7 @@ Memory holds where each photo's rows lie in those files, and where each file is 
 
 import hashlib
 import json
+import shutil
 import tempfile
 import threading
 from array import array
@@ -58,7 +59,9 @@ class Ledger:
         Raises SgaError, before anything is written, for a manifest that is not of this tool.
         """
         self.path, self._run = out, run
-        self._paths = [out / MANIFEST, out / JOURNAL, *sorted((out / SHARES).glob("*.jsonl"))]
+        # While processes share the work, what the others write just now is none of this one's.
+        shares = sorted((out / SHARES).glob("*.jsonl")) if journal == JOURNAL else ()
+        self._paths = [out / MANIFEST, out / JOURNAL, *shares]
         # Of each block: which of the paths, offset, length.
         self._blocks = array("B"), array("Q"), array("I")
         self._files, self._photos, self._taken = Index(), Index(), Index()
@@ -195,6 +198,15 @@ class Ledger:
             file.seek(offset)
             data = file.read(length).decode(errors="replace")
         return [json.loads(line) for line in data.split("\n") if line] if path == 0 else json.loads(data)
+
+
+def collect(out: Path) -> None:
+    """Before a run: what the processes of one that was cut short have in journals of their own goes to the journal."""
+    for share in sorted((out / SHARES).glob("*.jsonl")):
+        with share.open("rb") as part, (out / JOURNAL).open("ab") as journal:
+            journal.write(b"\n")
+            shutil.copyfileobj(part, journal)
+        share.unlink()
 
 
 def read_rows(out: Path) -> Iterator[Row]:
