@@ -76,23 +76,19 @@ class Cutter:
         self._levels = own
         self._digests = {name: settings_digest(config) for name, config in own.items()}
 
-    def stream(self, roots: Mapping[str, str], workers: int, progress: bool) -> Iterator[tuple[list[Row], bool]]:
+    def stream(
+        self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int, progress: bool
+    ) -> Iterator[tuple[list[Row], bool]]:
         """The rows of one clip after the other, in order, once its files are there, and whether they are new.
 
         roots: names by source.
         """
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="clips")
-        try:
-            loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=2)
-            planned = map(self.plan, loaded)
-            saved = bounded_map(pool, self.save, planned, limit=workers + 1)
-            for rows, new in tqdm(saved, total=len(roots), unit="clip", disable=not progress, smoothing=0.05):
-                self.folder.done(rows, new)
-                yield rows, new
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        pool.shutdown()
+        loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=2)
+        planned = map(self.plan, loaded)
+        saved = bounded_map(pool, self.save, planned, limit=workers + 1)
+        for rows, new in tqdm(saved, total=len(roots), unit="clip", disable=not progress, smoothing=0.05):
+            self.folder.done(rows, new)
+            yield rows, new
 
     def load(self, item: tuple[str, str]) -> Film:
         """item: source and root. What cannot be read becomes the clip's problem."""
