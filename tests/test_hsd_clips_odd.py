@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sga_kohya.hsd import run
-from sga_kohya.hsd.clips.colour import quarter_turns, yuv_to_rgb
+from sga_kohya.hsd.clips import hdr
+from sga_kohya.hsd.clips.colour import Shape, quarter_turns, to_rgb, yuv_to_rgb
 from sga_kohya.hsd.clips.grid import Span, length, nearest, windows
 from sga_kohya.hsd.clips.labels import longest, parse_labels
 from sga_kohya.hsd.clips.looking import Look
@@ -255,6 +256,48 @@ def test_moments_lie_in_each_other_even_at_an_end():
     found = moments(Span(10, 17), labels, Look(17, [9.0, *[1.0] * 16]))
     assert found == {"clip": Span(10, 17), "moment": Span(10, 9), "frame": Span(10, 1)}
     assert longest_shot(Span(10, 17), [12, 20, 40]) == Span(12, 8)
+
+
+def test_high_dynamic_range_comes_out_as_usual_screens_show_it(folder, tmp_path):
+    """A grey of 18 % of reference white, a red and reference white itself, stored as PQ and as HLG."""
+    light = np.array([[0.18] * 3, [0.5, 0.05, 0.05], [1.0] * 3])
+    to_2020 = np.linalg.inv(hdr.TO_BT709)
+    nits = light @ to_2020.T * hdr.WHITE
+    power = (nits / 10000) ** 0.1593017578125
+    scene = (nits / hdr.PEAK) ** (1 / 1.2)
+    stored = {
+        hdr.PQ: ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375,
+        hdr.HLG: np.where(
+            scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(12 * scene - 0.28466892) + 0.55991073
+        ),
+    }
+    for transfer, signal in stored.items():
+        bars = np.repeat(np.rint(signal * 255).astype(np.uint8), 128, 0)[None].repeat(192, 0)
+        path = folder / f"{transfer}.mkv"
+        clips.write(path, 9, size=(384, 192), codec="ffv1", form="yuv444p16le", draw=lambda _, bars=bars: bars)
+        clip = replace(examine(path), shape=Shape(transfer=transfer))
+        frame = next(frames(clip))[1]
+        seen = to_rgb(_Matrix(frame, 6), clip.shape)[96, 64::128].astype(int)
+        assert np.abs(seen[0] - 118).max() <= 4 and np.abs(seen[1] - [188, 63, 63]).max() <= 8, (transfer, seen)
+        assert (seen[2] >= 240).all() and (seen[2] < 255).all()
+    assert hdr.rolled_off(np.array([0.0, 0.5, 0.75, 50.0])).tolist() == pytest.approx([0.0, 0.5, 0.75, 1.0])
+
+
+class _Matrix:
+    """A frame whose matrix is known to be another than it says."""
+
+    def __init__(self, frame, matrix: int):
+        self._frame, self.colorspace = frame, matrix
+
+    def __getattr__(self, name: str):
+        return getattr(self._frame, name)
+
+
+def test_the_transfer_function_of_a_file_is_read_and_said(folder, tmp_path):
+    path = clips.write(folder / "a.mp4", 9, codec="libx265", form="yuv420p10le", color_trc=hdr.PQ, colorspace=9)
+    clip = examine(path)
+    assert clip.shape.transfer == hdr.PQ
+    assert clip.notes == ("high dynamic range (PQ) brought to that of usual screens",)
 
 
 def test_the_matrices_are_those_of_their_standards():
