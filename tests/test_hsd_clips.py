@@ -1,6 +1,9 @@
 """sga_kohya.hsd on folders with clips: one fixed box through each, the same frames at every level."""
 
+import io
 import json
+import re
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +13,19 @@ import pytest
 import toml
 from PIL import Image
 
+from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd.__main__ import main
+from sga_kohya.hsd.clips import cutting, looking, saving
+from sga_kohya.hsd.clips.colour import to_rgb
 from sga_kohya.hsd.clips.labels import parse_labels
 from sga_kohya.hsd.cut.geometry import Box
-from sga_kohya.hsd.out.manifest import ClipRow
+from sga_kohya.hsd.review.album import Album
+from sga_kohya.hsd.review.decisions import Writer, key_of
+from sga_kohya.hsd.review.sources import LargePictures
+from sga_kohya.hsd.settings.config_file import load_config, to_toml
 
 from . import clips
 
@@ -33,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return photos
 
 
-def slices(out: Path) -> dict[str, ClipRow]:
+def slices(out: Path) -> dict[str, dict]:
     """By level, of a run over one clip."""
     rows = [json.loads(line) for line in (out / "sga_manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     return {row["granularity"]: row for row in rows if row["file"]}
@@ -255,3 +264,135 @@ def write_planes(path: Path, picture: np.ndarray, matrix: int, full: bool) -> No
             frame.colorspace, frame.color_range, frame.pts = matrix, 2 if full else 1, number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_clips_that_are_not_finished(folder, tmp_path, monkeypatch):
+    for name in "abc":
+        clips.write(folder / f"{name}.mp4", 20)
+    made = cutting.make
+
+    def stopped(clip, *rest):
+        if clip.path.name == "b.mp4":
+            raise KeyboardInterrupt
+        return made(clip, *rest)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(cutting, "make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, out, CONFIG, workers=1)
+    monkeypatch.setattr(cutting, "make", made)
+    result = run(folder, out, CONFIG)
+    assert result.clips.used == 3 and result.clips.reused >= 1
+    run(folder, tmp_path / "straight", CONFIG)
+    assert (out / "sga_manifest.jsonl").read_bytes() == (tmp_path / "straight" / "sga_manifest.jsonl").read_bytes()
+
+
+def test_what_was_decided_in_the_review_is_obeyed_and_the_page_shows_clips(folder, tmp_path):
+    clips.write(folder / "a.mp4")
+    out = tmp_path / "out"
+    run(folder, out, CONFIG)
+    rows = slices(out)
+    album = Album(out)
+    view = album.view("a", [])
+    assert [album.levels[piece["level"]] for piece in view["slices"]] == ["macro", "meso", "micro"]
+    assert view["picture"].startswith("report/a%2Bphoto.webp?v=") and view["slices"][0]["frames"] == 17
+    assert not any(piece["waiting"] for piece in view["slices"])
+    large = LargePictures(out, folder).of("a.mp4", rows["micro"]["source_sha256"])
+    assert large and Image.open(io.BytesIO(large)).size == clips.SIZE
+    writer, box = Writer(out), rows["micro"]["box"]
+    where = {"level": "micro", "place": key_of("micro", Box(*box)), "anchor": box}
+    writer.add(rows["micro"]["source_sha256"], "a.mp4", **where, box=None)
+    writer.close()
+    run(folder, out, CONFIG)
+    assert list(slices(out)) == ["macro", "meso"] and not list(out.glob("micro_*"))
+
+
+def test_the_report_s_pictures_of_clips_move_and_each_card_has_its_own_levels(folder, tmp_path):
+    clips.write(folder / "a.mp4")
+    Image.fromarray(clips.picture(1, (640, 400))).save(folder / "p.png")
+    labels = parse_labels(["long:17:128", "still:1:128"])
+    run(folder, tmp_path / "out", replace(CONFIG, clips="temporal", clip_labels=labels))
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["levels"] == ["macro", "meso", "micro", "long", "still"]
+    shown = {photo["source"]: photo for photo in data["photos"]}
+    assert shown["a.mp4"]["shows"] == [3, 4] and shown["p.png"]["shows"] == [0, 1, 2]
+    for piece in shown["a.mp4"]["slices"]:
+        with Image.open(tmp_path / "out" / piece["tile"]["picture"]) as strip:
+            assert list(strip.size) == piece["tile"]["whole"] and strip.n_frames > 5
+    assert [piece["frames"] for piece in shown["a.mp4"]["slices"]] == [17, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--clip_frames", "30"], "clip_frames 30: video models take 4n.1 frames from 5 on, use 29 or 33"),
+        (["--clips", "time"], "clips 'time': use one of spatial, temporal, both, off"),
+        (["--clip_labels", "clip"], "give at least two, long to short"),
+        (["--clip_labels", "moment:9,clip:81"], "the finer one is longer; name them long to short"),
+        (["--clip_labels", "clip,shot:x"], "write NAME:FRAMES:RESOLUTION, such as moment:9:512"),
+        (["--clip_labels", "clip,shot:33:100"], "resolution 100, use a multiple of 64"),
+        (["--clips", "temporal", "--clip_labels", "macro,frame"], "clip_labels macro: so are levels of photos called"),
+        (["--clip_fps", "0"], "clip_fps 0: use frames a second from 1 to 120"),
+        (["--clip_segments", "0"], "clip_segments 0: use 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_remedy(folder, tmp_path, capsys, arguments, message):
+    clips.write(folder / "a.mp4", 2)
+    assert main([str(folder), str(tmp_path / "out"), *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "out").exists()
+
+
+def test_settings_of_clips_stand_in_a_file_and_come_back_from_the_one_that_a_run_leaves(folder, tmp_path):
+    text = 'clips = "both"\nclip_fps = 24\nclip_frames = 17\nclip_shots = false\nclip_labels = ["a:33:128", "b:1"]\n'
+    (tmp_path / "my.toml").write_text(text)
+    config = load_config("", tmp_path / "my.toml")
+    assert (config.clips, config.clip_fps, config.clip_frames) == ("both", 24.0, 17)
+    assert [str(label) for label in config.clip_labels] == ["a:33:128", "b:1:768"]
+    (tmp_path / "again.toml").write_text(to_toml(config))
+    assert load_config("", tmp_path / "again.toml") == replace(config, redundant_iou=config.iou_thresholds)
+    (tmp_path / "sub.toml").write_text('[overrides."x"]\nclip_fps = 24\n')
+    with pytest.raises(SgaError, match="clip_fps: it is set once"):
+        load_config("", tmp_path / "sub.toml")
+
+
+def test_labels_in_time_without_a_delta_of_their_own_are_refused_by_training_and_the_run_says_what_to_give(
+    folder, tmp_path, capsys
+):
+    with pytest.raises(SgaError, match="write it for yours: long:0,still:0"):
+        SgaConfig(granularities=("long", "still"))
+    clips.write(folder / "a.mp4")
+    labels = ["--clips", "temporal", "--clip_labels", "long:17:128,still:1:128"]
+    assert main([str(folder), str(tmp_path / "out"), *labels]) == 0
+    assert "--sga_granularities long,still --sga_timestep_shift long:0,still:0" in capsys.readouterr().out
+
+
+def test_memory_does_not_grow_with_a_clip_s_length(folder, tmp_path):
+    """Every frame that is decoded is let go of: counted, as a process's own figure rises and falls with the system."""
+    held, most = weakref.WeakSet(), 0
+
+    def counted(frame, shape):
+        nonlocal most
+        pixels = to_rgb(frame, shape).view(Watched)
+        held.add(pixels)
+        most = max(most, len(held))
+        return pixels
+
+    clips.write(folder / "a.mp4", 120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "to_rgb", counted)
+        patch.setattr(looking, "to_rgb", counted)
+        labels = parse_labels(["long:113:128", "still:1:128"])
+        run(folder, tmp_path / "out", replace(CONFIG, clips="both", clip_labels=labels))
+    assert len(clips.read(next((tmp_path / "out").glob("long-macro_*/a.mp4")))) == 113
+    assert 5 <= most <= 16, "key frames and one more, not 113"
+
+
+class Watched(np.ndarray):
+    """An array that can be told to be gone."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
