@@ -44,13 +44,19 @@ PROCESS = Process.of(os.environ)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
-        description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
+        description="Cut a folder of photos and clips into macro, meso and micro slices, ready for sd-scripts and "
+        "musubi-tuner.",
         epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
         f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
         "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
-    add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
+    add(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder with photos and clips, searched recursively; never written to",
+    )
     add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml, sga_manifest.jsonl and report.html")
     add("--preset", default="", metavar=_one_of(preset_names()), help="settings to start from (default: none)")
     add(
