@@ -172,8 +172,6 @@ def test_metadata(options):
         ([], "either --steps or --epochs"),
         (["--steps=1", "--dataset_config=none.toml"], "none.toml: no such file"),
         (["--steps=1", "--model=none"], "--model none: no such folder; give the local folder of a diffusers pipeline"),
-        (["--steps=1", "--lr=nan"], "--lr: write a number above 0"),
-        (["--steps=1", "--save_every=-5"], "--save_every: write a whole number from 1"),
         (["--steps=1", "--pool=48"], "multiples of 96"),
     ],
 )
@@ -182,6 +180,14 @@ def test_user_errors_are_one_line_and_exit_code_2(options, arguments, message, c
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("word", ["--lr=nan", "--network_alpha=-1", "--save_every=-5", "--sample_every=half"])
+def test_a_number_that_makes_no_sense_is_refused_before_anything_starts(options, word, capsys):
+    arguments = ["--dataset_config", str(options.dataset_config), "--out", str(options.out), "--steps=1", word]
+    assert main(arguments) == 2
+    assert f"argument {word.partition('=')[0]}: " in capsys.readouterr().err
+    assert not options.out.exists()
 
 
 @pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "optimizer.pt", "run.json"])

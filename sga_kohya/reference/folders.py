@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -18,6 +19,16 @@ def read_pipeline(folder: Path) -> dict[str, Any]:
     if (folder / PART).is_file() and (folder.parent / PIPELINE).is_file():
         raise SgaError(f"{what} is one part of a pipeline: give the whole, {folder.parent}")
     return _read(folder, PIPELINE, what, "the local folder of a diffusers pipeline")
+
+
+def read_part(folder: Path, name: str) -> SimpleNamespace:
+    """config.json of a part of a pipeline. Raises SgaError naming --model."""
+    return SimpleNamespace(**_read(folder / name, PART, f"--model {folder}, its {name}", "the whole of it"))
+
+
+def has_vae(folder: Path) -> bool:
+    """Whether a pipeline comes with its VAE."""
+    return read_pipeline(folder).get("vae", [None, None]) != [None, None]
 
 
 def read_vae(folder: Path) -> dict[str, Any]:

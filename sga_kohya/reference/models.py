@@ -23,8 +23,8 @@ from sga_kohya.kit.files import whole_file
 from sga_kohya.kit.hints import closest
 from sga_kohya.reference.families import FAMILIES, family_of, trained_as
 from sga_kohya.reference.family import Family, line_mu
-from sga_kohya.reference.folders import need_diffusers, read_pipeline
-from sga_kohya.reference.latents import Codec, PooledPixels, codec_of, load_vae
+from sga_kohya.reference.folders import has_vae, need_diffusers, read_part, read_pipeline
+from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, codec_of, load_vae
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.scheduler import PathScheduler
 from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, Text, TextEncoder
@@ -224,38 +224,46 @@ def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, A
     return Stack(Denoiser(model, family, codec.factor), codec, HashedWords(pooled_dim=None), scheduler)
 
 
-def load(arch: str, folder: Path, schedule: dict[str, Any], codec: Codec | None, pool: int) -> Stack:
+def load(arch: str, folder: Path, schedule: dict[str, Any], vae: VaeCodec | None, pool: int) -> Stack:
     """A local diffusers folder, never the network. Raises SgaError if it is none that can be trained.
 
-    codec: in place of the folder's own VAE. pool: of averaged pixels, where there is no VAE at all.
+    vae: in place of the folder's own. pool: of averaged pixels, where there is none at all.
     """
-    family, what = family_in(arch, folder), f"--model {folder}"
-    pipeline = _pipeline(folder)
-    model = pipeline.transformer if arch == "dit" else pipeline.unet
+    family, what, part = family_in(arch, folder), f"--model {folder}", "transformer" if arch == "dit" else "unet"
+    codec = vae or (None if has_vae(folder) else PooledPixels(pool))
+    if codec is not None:
+        _must_fit(codec, family.channels(read_part(folder, part)), what)
+    pipeline = _pipeline(folder, vae)
+    model = getattr(pipeline, part)
     if codec is None:
-        codec = PooledPixels(pool) if pipeline.vae is None else codec_of(pipeline.vae, what)
-    wanted = family.channels(model.config)
+        codec = codec_of(pipeline.vae, what)
+        _must_fit(codec, family.channels(model.config), what)
+    scheduler = _euler(pipeline.scheduler) if family.flow else _ddim(pipeline.scheduler.config, schedule)
+    return Stack(Denoiser(model, family, codec.factor), codec, _text(pipeline, family, model.config, what), scheduler)
+
+
+def _must_fit(codec: Codec, wanted: int, what: str) -> None:
     if codec.channels != wanted:
         raise SgaError(
             f"{what} knows latents of {wanted} channels, and here they have {codec.channels}: "
             "give the VAE that it was trained with by --vae"
         )
-    scheduler = _euler(pipeline.scheduler) if family.flow else _ddim(pipeline.scheduler.config, schedule)
-    return Stack(Denoiser(model, family, codec.factor), codec, _text(pipeline, family, model.config, what), scheduler)
 
 
-def _pipeline(folder: Path) -> Any:
+def _pipeline(folder: Path, vae: VaeCodec | None) -> Any:
     """Raises SgaError where a part is missing or damaged."""
     # Parts that the folder lacks must be named as absent; the safety checker has no part in training.
     parts = {name: part for name, part in read_pipeline(folder).items() if isinstance(part, list)}
-    absent = {name: None for name, part in parts.items() if part == [None, None] or name == "safety_checker"}
-    missing = [name for name in parts if name not in absent and not (folder / name).is_dir()]
+    given = {name: None for name, part in parts.items() if part == [None, None] or name == "safety_checker"}
+    if vae is not None:
+        given["vae"] = vae.vae
+    missing = [name for name in parts if name not in given and not (folder / name).is_dir()]
     if missing:
         raise SgaError(
             f"--model {folder} lacks {', '.join(missing)}, which its model_index.json names: download the whole of it"
         )
     try:
-        return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
+        return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **given)
     # Of a damaged part diffusers, transformers, torch and safetensors each raise their own.
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"

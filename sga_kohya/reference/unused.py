@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.reference.folders import read_pipeline
+from sga_kohya.reference.folders import has_vae
 from sga_kohya.reference.models import learns_flow
 from sga_kohya.reference.options import RunOptions
+from sga_kohya.words import SNR_GAMMA, TIMESTEP_SHIFT
 
 
 class _Run(NamedTuple):
@@ -28,8 +29,8 @@ _OWN: tuple[_Rule, ...] = (
 )
 _HOSTS = "is for sd-scripts and musubi-tuner, not for this trainer"
 _SGA: tuple[_Rule, ...] = (
-    (("timestep_shift",), lambda run: run.flow, "moves a flow's noise levels; this model takes --sga_snr_gamma"),
-    (("snr_gamma",), lambda run: not run.flow, "weighs a noise schedule's loss; this flow takes --sga_timestep_shift"),
+    ((TIMESTEP_SHIFT,), lambda run: run.flow, "moves a flow's noise levels; this model takes --sga_snr_gamma"),
+    ((SNR_GAMMA,), lambda run: not run.flow, "weighs a noise schedule's loss; this flow takes --sga_timestep_shift"),
     (("flow_snr_weight", "show_timesteps", "save_at_hours", "stop_at_hours"), lambda run: False, _HOSTS),
 )
 
@@ -37,8 +38,7 @@ _SGA: tuple[_Rule, ...] = (
 def refuse_unused(given: Collection[str], options: RunOptions, config: SgaConfig) -> None:
     """given: names of the options on the command line. Raises SgaError that names all of those that the run has no use
     for. With SGA off its own are no concern, so that a baseline is the same command with --sga=false."""
-    index = read_pipeline(options.model) if options.model else {}
-    pooled = options.vae is None and index.get("vae", [None, None]) == [None, None]
+    pooled = options.vae is None and not (options.model and has_vae(options.model))
     run, changed = _Run(options.model is None, learns_flow(options), pooled), _changed(config)
     problems = [f"--{name} {why}" for names, used, why in _OWN if not used(run) for name in names if name in given]
     problems += [
