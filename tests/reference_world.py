@@ -44,8 +44,8 @@ def gradients(trainer: Trainer) -> list[torch.Tensor]:
     return found
 
 
-def assert_gradient_is_eq_6(trainer: Trainer) -> None:
-    """Of the first step, against the same losses summed by hand."""
+def expected_gradients(trainer: Trainer) -> list[torch.Tensor]:
+    """Eq. 6 of the first step, from the same losses summed by hand."""
     config = trainer.config
     step, generator = trainer.dataset.plan(0)[0], trainer.seeded(0)
     losses = defaultdict(list)
@@ -56,6 +56,10 @@ def assert_gradient_is_eq_6(trainer: Trainer) -> None:
     levels = [config.loss_weight.get(k, 1.0) * torch.stack(values).mean() for k, values in losses.items()]
     objective = sum(levels) / (len(levels) if config.tuple_reduction == "mean" else 1)
     parameters = [p for p in trainer.stack.denoiser.parameters() if p.requires_grad]
-    expected = [g for g in torch.autograd.grad(objective, parameters, allow_unused=True) if g is not None]
+    return [g for g in torch.autograd.grad(objective, parameters, allow_unused=True) if g is not None]
+
+
+def assert_gradient_is_eq_6(trainer: Trainer) -> None:
+    expected = expected_gradients(trainer)
     torch.testing.assert_close(gradients(trainer), expected, rtol=1e-4, atol=1e-6)
     assert any(g.abs().max() > 1e-4 for g in expected)

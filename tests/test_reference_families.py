@@ -367,7 +367,7 @@ def test_a_vae_of_one_s_own_takes_the_place_of_the_model_s_and_must_fit_it(optio
             ["--zero_terminal_snr", "--model=FLUX"],
             "--zero_terminal_snr is for a model with a noise schedule, and --mod",
         ),
-        (["--network_dim=8"], "--network_dim is of an adapter on a --model: add one: leave it out"),
+        (["--network_dim=8"], "--network_dim is of an adapter on a --model, and here is none: leave it out"),
         (
             ["--width=64", "--depth=2", "--model=FLUX"],
             "--width is of a model from scratch, and --model has its own; --d",

@@ -24,7 +24,11 @@ _Rule = tuple[tuple[str, ...], Callable[[_Run], bool], str]
 
 _OWN: tuple[_Rule, ...] = (
     (("width", "depth"), lambda run: run.from_scratch, "is of a model from scratch, and --model has its own"),
-    (("network_dim", "network_alpha"), lambda run: not run.from_scratch, "is of an adapter on a --model: add one"),
+    (
+        ("network_dim", "network_alpha"),
+        lambda run: not run.from_scratch,
+        "is of an adapter on a --model, and here is none",
+    ),
     (("pool",), lambda run: run.pooled, "averages pixels where there is no VAE, and this run has one"),
 )
 _HOSTS = "is for sd-scripts and musubi-tuner, not for this trainer"
