@@ -116,7 +116,7 @@ class HostAccelerator(TupleAccelerator):
     def _pictures_a_step(self) -> float:
         """Of this process, in the mean of an epoch."""
         updates = -(-len(self.dataset) // self.dataset.tuples_per_update)
-        return sum(map(len, self.dataset.planner.groups)) / max(updates, 1) / self.num_processes
+        return self.dataset.planner.groups.slices / max(updates, 1) / self.num_processes
 
     def _say_time(self) -> None:
         """How long the run still takes: in the bar, and once in words."""

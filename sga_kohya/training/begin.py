@@ -54,5 +54,5 @@ def begins_run(
 
 def _show_and_end(dataset: RunDataset, session: Session, levels: Levels) -> None:
     if is_main_process():
-        print(show(dataset.planner.groups, session.config, levels), flush=True)
+        print(show(dataset.planner.groups.counts(), session.config, levels), flush=True)
     sys.exit(0)

@@ -13,7 +13,7 @@ from sga_kohya.training.memory import GIGA, Part, parts
 def memory_of(dataset: RunDataset, levels: Levels) -> Iterator[Part]:
     """What the largest sub-batch will take of a GPU; nothing where the model's numbers are not known."""
     planner = dataset.planner
-    sizes = {(planner.batch_sizes[item.dataset], _size(item.bucket)) for group in planner.groups for item in group}
+    sizes = {(planner.batch_sizes[cell.dataset], _size(cell.bucket)) for cell in planner.groups.counts()}
     if sizes:
         batch, (width, height, frames) = max(sizes, key=lambda size: size[0] * math.prod(size[1]))
         asked = levels.memory(batch, round(math.sqrt(width * height)), frames)
