@@ -1,5 +1,6 @@
 """The plan in words, printed before models are loaded: what will train, at which noise levels, what looks wrong."""
 
+import argparse
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +12,8 @@ from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.host import Levels, Size, size_of
 from sga_kohya.training.memory import sentence
-from sga_kohya.training.memory_report import memory_of, too_much
+from sga_kohya.training.memory_report import largest, memory_of, too_much
+from sga_kohya.training.paces import forecast, pictures_of, task_of
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.groups import Cell
 from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
@@ -23,14 +25,17 @@ _FEWER_STEPS = 1.2
 """Sub-batches a step from which a learning rate found without tuples is worth another look."""
 
 
-def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
-    """The tuple plan of a run. Returns lines joined by newlines."""
+def describe(dataset: RunDataset, config: SgaConfig, levels: Levels, args: argparse.Namespace) -> str:
+    """The tuple plan of a run. args: the host's. Returns lines joined by newlines."""
     counts = dataset.planner.groups.counts()
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(dataset.planner.groups)}: {by_k}"]
     memory = list(memory_of(dataset, levels))
     lines += [*_slices(counts, config, levels), *_steps(dataset), *dataset.notes()]
     lines += [f"  memory    {sentence(memory)}"] if memory else []
+    asked = largest(dataset, levels)
+    if asked is not None:
+        lines += [f"  time      {forecast(task_of(*asked), pictures_of(dataset, args), config)}"]
     warnings = (*_warnings(dataset, config), *levels.advice(), *too_much(memory))
     lines += [f"  warning: {safe(text)}" for text in warnings]
     return "\n".join([*lines, ""])
