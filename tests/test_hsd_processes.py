@@ -15,6 +15,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, devices, run, team, together
+from sga_kohya.hsd import __main__ as command
 from sga_kohya.hsd.__main__ import main, usual_workers
 from sga_kohya.hsd.detectors.onnx.model import PROVIDERS, choose_providers
 from sga_kohya.hsd.memory import usual_size
@@ -206,7 +207,8 @@ def killed(out: Path, photos: Path, size: int) -> int:
 
 
 def test_an_error_is_said_once(photos, tmp_path, monkeypatch, capsys):
-    processes = started(tmp_path / "out", photos, 2, "--detector_arg", "nothing=1")
+    impatient = "from sga_kohya.hsd import team\nteam.GRACE = 0"
+    processes = started(tmp_path / "out", photos, 2, "--detector_arg", "nothing=1", code=impatient)
     said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert said[0].startswith("sga_kohya.hsd: error: detector heuristic: ") and "nothing" not in said[1]
