@@ -26,7 +26,7 @@ from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
-from sga_kohya.hsd.out.report import REPORT, write_report
+from sga_kohya.hsd.out.report import PAGES, REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
@@ -367,6 +367,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PAGES, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

@@ -14,7 +14,7 @@ from sga_kohya.hsd.out.exports.export import HEADER
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Ledger, digest, recorded_files, strip_file, view_file
 from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
-from sga_kohya.hsd.out.report import REPORT
+from sga_kohya.hsd.out.report import REPORT, written_pages
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
 from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.kit.files import PART, sha256, write_whole
@@ -54,9 +54,9 @@ class OutputFolder:
         datasets = (*(export.file for export in EXPORTS.values()), RAW_TOML, RAW_MUSUBI_TOML)
         own_files = {**dict.fromkeys(datasets, HEADER), CONFIG_TOML: CONFIG_HEADER, REPORT: REPORT_MARK}
         for name, marker in own_files.items():
-            own = path / name
-            if own.exists() and marker.encode() not in _beginning(own):
-                raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
+            _refuse_another_s(path / name, marker)
+        for page in written_pages(path):
+            _refuse_another_s(page, REPORT_MARK)
         path.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(path, journal, run)
         self._folders = sorted({*level_folders, STRIPS, *self.ledger.folders})
@@ -199,6 +199,11 @@ def remove_recorded(folder: Path, prefix: str) -> None:
     for file, known in recorded_files(folder).items():
         if file.startswith(prefix) and (folder / file).is_file() and sha256(folder / file) == known:
             (folder / file).unlink()
+
+
+def _refuse_another_s(path: Path, mark: str) -> None:
+    if path.exists() and mark.encode() not in _beginning(path):
+        raise SgaError(f"{path} was not written by sga_kohya.hsd: choose another OUT or move it away")
 
 
 def _beginning(path: Path) -> bytes:
