@@ -27,7 +27,8 @@ from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
+from sga_kohya.hsd.photos.finding import Found, find_images
+from sga_kohya.hsd.photos.images import Header, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos

@@ -40,7 +40,8 @@ from PIL import Image, ImageOps
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector, run
 from sga_kohya.hsd.out.dataset_raw import largest
 from sga_kohya.hsd.out.ledger import read_rows
-from sga_kohya.hsd.photos.images import JPEG, resize
+from sga_kohya.hsd.photos.images import JPEG
+from sga_kohya.hsd.photos.scaling import resize
 
 WIDTH, HEIGHT = 1800, 1200
 LARGE = 10

@@ -24,7 +24,7 @@ from sga_kohya.hsd.cut.nesting import nested, widened
 from sga_kohya.hsd.cut.quality import CROP_FILTERS
 from sga_kohya.hsd.cut.strips import strips
 from sga_kohya.hsd.detect import Detection, Detector, View
-from sga_kohya.hsd.photos.images import resize
+from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 
 DUPLICATE, SURPLUS = "duplicate", "surplus"

@@ -31,7 +31,8 @@ from sga_kohya.hsd.out.exports.musubi import CACHE
 from sga_kohya.hsd.out.ledger import digest, is_plain, read_rows
 from sga_kohya.hsd.out.manifest import Row, caption_file
 from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, read_header, resize
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, read_header
+from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256, write_whole
 from sga_kohya.kit.journal import Journal
