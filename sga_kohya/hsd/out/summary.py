@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.memory import shown_size
 from sga_kohya.hsd.out.exports import wanted
