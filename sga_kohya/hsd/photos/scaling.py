@@ -41,14 +41,24 @@ def fitted(size: Size, side: int) -> Size:
 
 def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
     """A small copy to look at, to hash or to seek in, (H, W, 3) to (width, height): nearly the mean of all pixels that
-    `fit` takes, at a quarter of its time.
-
-    By halves, which is what OpenCV is fast at, as long as a last row that is left over makes no difference.
+    `fit` takes, at a quarter of its time. By halves, which is what OpenCV is fast at.
     """
-    while pixels.shape[1] >= 4 * size[0] and pixels.shape[0] >= 4 * size[1]:
-        height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
-        pixels = cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    if pixels.shape[1] >= 2 * size[0] and pixels.shape[0] >= 2 * size[1]:
-        pixels = cv2.resize(pixels, (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR)
-        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    while (times := _times(pixels, size)) >= 4 or (times >= 2 and _is_even(pixels)):
+        pixels = _halved(pixels)
+    if times >= 2:
+        # Here the row that is left over would make a difference.
+        return _halved(cv2.resize(pixels, (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _times(pixels: np.ndarray, size: Size) -> float:
+    return min(pixels.shape[1] / size[0], pixels.shape[0] / size[1])
+
+
+def _is_even(pixels: np.ndarray) -> bool:
+    return pixels.shape[0] % 2 == pixels.shape[1] % 2 == 0
+
+
+def _halved(pixels: np.ndarray) -> np.ndarray:
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    return cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
