@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.out.ledger import SHARES
+from sga_kohya.hsd.out.ledger import JOURNAL, SHARES
 from sga_kohya.kit.files import write_whole
 
 PAUSE = 0.1
@@ -177,11 +177,6 @@ class Worker:
             if not self._is_led():
                 raise SgaError("process 0 has ended: this share is done, the same command goes on with the rest")
 
-    @property
-    def journal(self) -> str:
-        """Below OUT."""
-        return journal_of(self.process.rank)
-
     def _share(self) -> list[Item]:
         led = False
         while True:
@@ -228,9 +223,9 @@ class Worker:
         time.sleep(PAUSE)
 
 
-def journal_of(rank: int) -> str:
-    """Of a process, below OUT."""
-    return f"{SHARES}/{rank}.jsonl"
+def journal_of(rank: int | None) -> str:
+    """Of one of several processes that does its share, None for who does all; below OUT."""
+    return JOURNAL if rank is None else f"{SHARES}/{rank}.jsonl"
 
 
 def split(items: Sequence[Item], size: int) -> list[list[Item]]:
