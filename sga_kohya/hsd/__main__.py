@@ -22,7 +22,7 @@ from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
 from sga_kohya.hsd.team import Process
-from sga_kohya.kit.cli import run_command, show_every_character
+from sga_kohya.kit.cli import INTERRUPTED, OK, run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
@@ -334,7 +334,15 @@ def _help(process: Process, words: list[str]) -> int:
     _ignore_large()
     name = f"sga_kohya.hsd, {process.name}"
     arguments = process, args.photos, args.out, lambda: config_from(args), *_bounds(args)
-    return run_command(name, lambda: work(*arguments), "the same command goes on from here", extra="hsd")
+
+    def body() -> int:
+        try:
+            work(*arguments)
+        except KeyboardInterrupt:  # which process 0 speaks of
+            return INTERRUPTED
+        return OK
+
+    return run_command(name, body, extra="hsd")
 
 
 def _ignore_large() -> None:
