@@ -37,8 +37,8 @@ REVIEW = "review"
 """In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
 EPILOG = (
     "Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, detector, "
-    f"caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over in the browser and "
-    "decide about them: python -m sga_kohya.hsd review OUT"
+    f"caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over in the browser "
+    "and decide about them: python -m sga_kohya.hsd review OUT"
 )
 DEFAULTS = HsdConfig()
 FINER, FINEST = DEFAULTS.finer
