@@ -3,10 +3,11 @@
 import os
 import sys
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,25 +17,30 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
+from sga_kohya.hsd.clips.cutting import Cutter, check_libraries
+from sga_kohya.hsd.clips.found import clip_folders, take_clips
+from sga_kohya.hsd.clips.levels import of_clips
+from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import RAW, RawFolder, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
-from sga_kohya.hsd.out.report import REPORT, write_report
+from sga_kohya.hsd.out.report import PAGES, REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
+from sga_kohya.hsd.photos.finding import Found, find_images
+from sga_kohya.hsd.photos.images import Header, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, to_toml
-from sga_kohya.hsd.team import clear, refuse_others
+from sga_kohya.hsd.team import clear, journal_of, refuse_others
 from sga_kohya.kit.files import LOCK, only_writer, write_whole
 from sga_kohya.kit.sealed import set_edited_aside
 
@@ -54,7 +60,7 @@ class Result:
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
     stay. decisions: of the review. swept: what became of files that are made no more; None in a preview. raw: what
     became of the photos' copies; None where only some photos were taken. stray_masks: of no photo. memory: as it was
-    used.
+    used. clips: of the clips; None where none were looked for.
     """
 
     out: Path
@@ -66,6 +72,7 @@ class Result:
     unopened: list[str]
     decisions: Decisions
     memory: Memory
+    clips: ClipTally | None = None
     swept: Swept | None = None
     raw: RawResult | None = None
     stray_masks: Sequence[str] = ()
@@ -105,7 +112,8 @@ def run(
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do, found and checked before it writes. sources: all photos; only: how many of them it takes."""
+    """What a run is to do, found and checked before it writes. sources: all photos, and all clips; only: how many of
+    each it takes."""
 
     photos: Path
     out: Path
@@ -115,17 +123,19 @@ class Job:
     only: int | None
     found: Found
     sources: Sequence[str]
+    clips: Sequence[str]
     masks: Masks
     kits: dict[str, Kit]
     decisions: Decisions
     room: Memory
 
-    def pipeline(self, journal: str = JOURNAL, run: str = "") -> Pipeline:
-        """On OUT as it is now. journal, run: as of Ledger."""
-        folder = OutputFolder(self.out, slice_folders(self.config, self.masks), journal, run)
+    def pipeline(self, rank: int | None = None, run: str = "") -> Pipeline:
+        """On OUT as it is now. rank: of one of several processes that is to do its share. run: as of Ledger."""
+        folder = OutputFolder(self.out, slice_folders(self.config, self.masks, self.out), journal_of(rank), run)
         folder.remove_parts()
+        raw = RawFolder(self.out, self.config, rank) if self.only is None else None
         parts = self.config, self.kits, self.masks, self.decisions, self.room
-        return Pipeline(self.photos, folder, *parts, alone=journal == JOURNAL)
+        return Pipeline(self.photos, folder, *parts, raw, alone=rank is None)
 
 
 def prepare(
@@ -143,14 +153,17 @@ def prepare(
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    sources = _sources(photos, found, config)
+    clips = take_clips(found, photos, config)
+    if clips:
+        check_libraries(config)
+    sources = _sources(photos, found, config, clips)
     masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
     room = Memory(usual_size() if memory is None else memory)
     decisions = Decisions(decided_in or out)
-    return Job(photos, out, config, workers, progress, only, found, sources, masks, kits, decisions, room)
+    return Job(photos, out, config, workers, progress, only, found, sources, clips, masks, kits, decisions, room)
 
 
 @dataclass(frozen=True)
@@ -179,29 +192,34 @@ def finish(job: Job, pipeline: Pipeline, plan: Plan) -> Result:
     """Everything, but for what is finished."""
     out, config, folder = job.out, job.config, pipeline.folder
     tally, edited = _stream(job, pipeline, plan)
-    swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
-    raw = write_raw(job.photos, out, config, job.workers, job.room, job.progress) if job.only is None else None
-    write_report(out, config, tally, None if job.only is None else len(job.sources))
+    film = _stream_clips(job, pipeline, plan, edited) if job.clips else None
+    swept = folder.finish(texts(dataset_of(config, out, tally, film), config.export), to_toml(config))
+    raw = None
+    if pipeline.raw:
+        with closing(pipeline.raw):
+            raw = write_raw(job.photos, pipeline.raw, job.workers, job.room, job.progress)
+    write_report(out, config, tally, None if job.only is None else len(job.sources), film)
     remember_photos(out, job.photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in job.sources})
     foreign, seen = folder.foreign, (job.found, pipeline.unopened, job.decisions, job.room)
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, job.masks.strays)
+    return Result(out, tally, foreign, edited, unmatched, *seen, film, swept, raw, job.masks.strays)
 
 
-def slice_folders(config: HsdConfig, masks: Masks) -> list[str]:
-    """Names of the folders that slices and masks go to."""
+def slice_folders(config: HsdConfig, masks: Masks, out: Path) -> list[str]:
+    """Names of the folders that slices and masks go to, as far as they are known."""
     folders = [level.folder for level in config.levels]
-    return [*folders, *(map(mask_folder, folders) if masks.beside else ())]
+    labels = [level.name for level in of_clips(config).levels]
+    return [*folders, *(map(mask_folder, folders) if masks.beside else ()), *clip_folders(out, labels)]
 
 
-def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
-    """The photos below PHOTOS, with '/'. Raises SgaError where there are none."""
+def _sources(photos: Path, found: Found, config: HsdConfig, clips: Sequence[str]) -> list[str]:
+    """The photos below PHOTOS, with '/'. Raises SgaError where there is nothing."""
     images = without_masks(config.masks, photos, found.images)
     found.images.clear()  # a million paths are a third of a gigabyte
-    if not images:
+    if not images and not clips:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
     return sorted(path.relative_to(photos).as_posix() for path in images)
 
@@ -211,7 +229,7 @@ def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]
     folder = pipeline.folder
     tally = Tally(level.name for level in job.config.levels)
     edited: list[str] = []
-    with threads(folder, job.workers) as pool:
+    with threads(pipeline, job.workers) as pool:
         with tqdm(total=len(plan.roots), unit="photo", disable=not job.progress, smoothing=0.05) as bar:
             for rows, taken in cut(pipeline, plan.order, plan.roots, pool, job.workers):
                 tally.add(rows, taken.new)
@@ -222,6 +240,20 @@ def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]
             tally.add(rows, new=False)
         pipeline.unopened.extend(plan.kept)
     return tally, sorted(edited)
+
+
+def _stream_clips(job: Job, pipeline: Pipeline, plan: Plan, edited: list[str]) -> ClipTally:
+    """All clips, after the photos, whose names they leave alone. edited: takes up what the user has edited."""
+    folder, config = pipeline.folder, job.config
+    tally = ClipTally(level.name for level in of_clips(config).levels)
+    with threads(pipeline, job.workers) as pool, one_thread_each():
+        taken = {*plan.roots.values(), *(row.root for rows in plan.kept.values() for row in rows)}
+        roots = assign_roots(sample(job.clips, job.only), folder.taken | taken)
+        roots = {source: root for source, root in roots.items() if source not in plan.kept}
+        for rows, new in Cutter(pipeline, config).stream(roots, pool, job.workers, job.progress):
+            tally.add(rows, new)
+            edited += edited_files(folder, rows)
+    return tally
 
 
 def cut(
@@ -241,14 +273,16 @@ def cut(
 
 
 @contextmanager
-def threads(folder: OutputFolder, workers: int) -> Iterator[ThreadPoolExecutor]:
-    """That load and save into a folder. On Ctrl-C what is being written is finished, what only waits is not begun."""
+def threads(pipeline: Pipeline, workers: int) -> Iterator[ThreadPoolExecutor]:
+    """That load and save. On Ctrl-C what is being written is finished, what only waits is not begun."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
         yield pool
     except BaseException:
         pool.shutdown(cancel_futures=True)
-        folder.abandon()
+        pipeline.folder.abandon()
+        if pipeline.raw:
+            pipeline.raw.close()
         raise
     pool.shutdown()
 
@@ -265,11 +299,14 @@ def in_order(job: Job, sources: Sequence[str]) -> Iterator[tuple[str, int]]:
             return
         hidden = not job.progress
         bar = tqdm(headers, total=len(sources), unit="header", disable=hidden, delay=2, leave=False)
-        pixels, memory = np.array([header for _, header in bar], np.int64).reshape(-1, 2).T
+        pixels, memory = array("q"), array("q")
+        for _, header in bar:
+            pixels.append(header.pixels)
+            memory.append(header.memory)
     decided = job.decisions.sources
     later = np.array([source not in decided for source in sources])
-    for i in np.lexsort((-pixels, later)):
-        yield sources[i], int(memory[i])
+    for i in np.lexsort((-np.array(pixels), later)):
+        yield sources[i], memory[i]
 
 
 def read_headers(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[str, Header]]:
@@ -367,6 +404,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PAGES, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

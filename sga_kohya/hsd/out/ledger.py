@@ -11,12 +11,12 @@ import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.index import Index
-from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file
+from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, row_of
 from sga_kohya.kit.files import whole_file
 
 JOURNAL = "sga_manifest.partial.jsonl"
@@ -88,7 +88,7 @@ class Ledger:
         """What an earlier run made of a photo, [] for nothing. inputs: from these alone, None for any."""
         numbers = self._photos.of(source)
         try:
-            found = [Row(**row) for row in self._read(numbers[-1])] if numbers else []
+            found = [row_of(row) for row in self._read(numbers[-1])] if numbers else []
         except TypeError:  # of a version with other fields
             return []
         mine = all(row.source == source and inputs in (None, row.inputs) for row in found)
@@ -130,12 +130,12 @@ class Ledger:
 
     def done(self, rows: Sequence[Row], journal: bool) -> None:
         """The files of these rows, of one photo, are complete. journal: they are new."""
-        tables = [row.__dict__ for row in rows]
-        for file in files_of(tables):
+        for file in files_of([row.__dict__ for row in rows]):
             self._files.mark(file)
+        lines = [row.to_json() for row in rows]
         if journal:
-            self._log(tables)
-        data = "".join(row.to_json() + "\n" for row in rows).encode(errors="backslashreplace")
+            self._write(f"[{', '.join(lines)}]")
+        data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
         self._places[rows[0].source] = self._new.tell(), len(data)
         self._new.write(data)
 
@@ -160,8 +160,11 @@ class Ledger:
         self._new.close()
 
     def _log(self, entry: object) -> None:
+        self._write(json.dumps(entry, ensure_ascii=False))
+
+    def _write(self, line: str) -> None:
         with self._lock:
-            self._journal.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._journal.write(f"{line}\n")
             self._journal.flush()
 
     def _read_journal(self, path: Path) -> None:
@@ -213,7 +216,7 @@ def read_rows(out: Path) -> Iterator[Row]:
     """The manifest of a finished run, a row at a time."""
     with (out / MANIFEST).open(encoding="utf-8") as lines:
         for line in lines:
-            yield Row(**json.loads(line))
+            yield row_of(json.loads(line))
 
 
 def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
@@ -230,8 +233,8 @@ def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
             if row.get("mask_sha256"):
                 files[mask_file(file)] = str(row["mask_sha256"])
             pictures = {
-                "strip_sha256": strip_file(str(row.get("group"))),
-                "view_sha256": view_file(str(row.get("root"))),
+                "strip_sha256": strip_file(str(row.get("group")), "frames" in row),
+                "view_sha256": view_file(str(row.get("root")), "frames" in row),
             }
             files |= {name: str(row.get(known) or "") for known, name in pictures.items() if is_plain(name)}
     return files
@@ -242,14 +245,14 @@ def recorded_files(out: Path) -> dict[str, str]:
     return {file: known for _, rows in _read_manifest(out / MANIFEST) for file, known in files_of(rows).items()}
 
 
-def strip_file(group: str) -> str:
-    """The picture of a group in the report."""
-    return f"{STRIPS}/{group}.jpg"
+def strip_file(group: str, moving: bool = False) -> str:
+    """The picture of a group in the report. moving: of a clip."""
+    return f"{STRIPS}/{group}.{'webp' if moving else 'jpg'}"
 
 
-def view_file(root: str) -> str:
-    """The picture of a photo in the report; no group has such a name, as no root holds a +."""
-    return f"{STRIPS}/{root}+photo.jpg"
+def view_file(root: str, moving: bool = False) -> str:
+    """The picture of a photo or a clip in the report; no group has such a name, as no root holds a +."""
+    return f"{STRIPS}/{root}+photo.{'webp' if moving else 'jpg'}"
 
 
 def digest(data: bytes) -> str:
@@ -259,8 +262,9 @@ def digest(data: bytes) -> str:
 
 def is_plain(file: str) -> bool:
     """Whether it is FOLDER/FILE, and so lies below OUT wherever it comes from."""
-    parts = PurePosixPath(file).parts
-    return len(parts) == 2 and ".." not in parts and "/" not in parts
+    # Not pathlib, which takes ten times as long: this is asked of every file that ever was.
+    parts = file.split("/")
+    return len(parts) == 2 and not {"", ".", ".."}.intersection(parts)
 
 
 def _read_manifest(path: Path) -> Iterator[tuple[_Block, list]]:
