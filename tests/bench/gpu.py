@@ -34,6 +34,11 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
+import torch
+
+from sga_kohya.kit.intervals import student
+from sga_kohya.training.paces import Task, card, record
+
 TESTS = Path(__file__).resolve().parents[1]
 LEVELS = ("macro", "meso", "micro")
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -98,8 +103,6 @@ def say(**facts: Any) -> None:
 
 def prepare(stack: Any, size: Size, batch: int, known: dict[str, Sequence[int]]) -> str:
     """Put random models into the host. Returns what of the real ones they have. known: is told their shapes."""
-    import torch
-
     device = "cuda" if torch.cuda.is_available() and not size.toy else "cpu"
     if size.model == "SDXL":
         return random_sdxl(device, known)
@@ -152,8 +155,6 @@ def random_sdxl(device: str, known: dict[str, Sequence[int]]) -> str:
 
 def share(size: Size, batch: int) -> float:
     """Of FLUX's blocks that fit into the time and into free memory, by the estimate."""
-    import torch
-
     from sga_kohya.training.memory import GIGA, MODELS, Load, total
 
     free = torch.cuda.mem_get_info()[0] / GIGA if torch.cuda.is_available() else 8.0
@@ -173,8 +174,6 @@ def share(size: Size, batch: int) -> float:
 
 def filled(make: Any, device: str, known: dict[str, Sequence[int]]) -> Any:
     """The model with random weights, made where it will be trained. known: is told its shapes."""
-    import torch
-
     with torch.device("meta"):
         model = make()
     model = model.to(torch.bfloat16 if device == "cuda" else torch.float32).to_empty(device=device)
@@ -221,8 +220,6 @@ def write_pictures(folder: Path, size: Size, batch: int) -> Path:
 
 def arguments(stack: Any, size: Size, dataset: Path, folder: Path, steps: int) -> dict[str, Any]:
     """The host's, but for those of an arm."""
-    import torch
-
     if size.model == "FLUX":
         models = stack.write_models(folder / "models")
         args = stack.lora_args(models, dataset, folder, t5xxl_max_token_length=32 if size.toy else 512)
@@ -236,8 +233,6 @@ def arguments(stack: Any, size: Size, dataset: Path, folder: Path, steps: int) -
 
 def run(checkout: Path, script: str, arm: str, args: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """One training. Returns seconds a pass, gigabytes at most, and the estimate of those."""
-    import torch
-
     from sga_kohya.launch import run as through_our_door
 
     forget_last_run()
@@ -269,7 +264,6 @@ def as_words(key: str, value: Any) -> list[str]:
 
 def forget_last_run() -> None:
     """What the host and accelerate keep of a run in their modules, and what the card still holds of it."""
-    import torch
     from accelerate.state import AcceleratorState, GradientState
     from library import strategy_base
 
@@ -286,7 +280,6 @@ def forget_last_run() -> None:
 @contextlib.contextmanager
 def watched() -> Iterator[list[float]]:
     """When each backward pass ends; on a card by the clock, else by processor time."""
-    import torch
     from accelerate import Accelerator
 
     ticks: list[float] = []
@@ -348,8 +341,6 @@ def memory(facts: Sequence[Mapping[str, Any]], stock: Sequence[Mapping[str, Any]
 
 def note_pace(size: Size, batch: int, said: Sequence[Mapping[str, Any]]) -> str:
     """Of a whole model on a card; see training/paces.py."""
-    from sga_kohya.training.paces import Task, record
-
     facts = [fact for fact in said[1:] if fact["arm"] == "tuples" and fact["peak"] is not None]
     whole = said and "19 of 19" in said[0]["shapes"] or size.model == "SDXL"
     if not facts or not whole:
@@ -378,9 +369,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         worker(SIZES[sys.argv[2]], *map(int, sys.argv[3:6]), float(sys.argv[6]))
     else:
-        import torch
-
-        from sga_kohya.kit.intervals import student
-        from sga_kohya.training.paces import card
-
         main()
