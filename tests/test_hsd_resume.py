@@ -1,11 +1,14 @@
 """sga_kohya.hsd: runs over the same OUT, after a kill, and with photos, settings or captions changed in between."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +21,11 @@ from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.detect import DETECTORS
-from sga_kohya.hsd.out.ledger import JOURNAL
+from sga_kohya.hsd.out.ledger import JOURNAL, Ledger
+from sga_kohya.hsd.out.manifest import MANIFEST
 from tests.test_hsd_run import rows_of, snapshot
 
+LEVEL_NAMES = ("macro", "meso", "micro")
 LEVELS = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
 CONFIG = HsdConfig(LEVELS, min_size=128)
 
@@ -169,7 +174,7 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
     main([*arguments, "--caption", "three"])
     said = capsys.readouterr().out
     assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said
-    assert f"removed  {len(made) - 1} files that earlier runs made and this one does not" in said
+    assert f"removed  {len(made) - 1} files that were made before and are made no more" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
 
@@ -180,7 +185,7 @@ def test_a_kill_between_two_captions_is_no_edit(photos, tmp_path, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline_module, "render", killed)
+    monkeypatch.setattr("sga_kohya.hsd.saving.render", killed)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, replace(CONFIG, caption="two"))
     monkeypatch.undo()
@@ -241,6 +246,16 @@ def test_sub_folders_with_settings_of_their_own(photos, tmp_path, monkeypatch):
             assert row["box"][2] <= 240 if below else row["box"][2] > 300
     assert "resolution = 256" in (out / "dataset.toml").read_text()
     assert "[overrides.sub]" in (out / "hsd_config.toml").read_text()
+
+
+def test_every_file_is_hashed_once(photos, tmp_path, monkeypatch):
+    hashed: Counter[bytes] = Counter()
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"": hashed.update([bytes(data)]) or sha256(data))
+    run(photos, tmp_path / "out", CONFIG)
+    pictures = [*photos.rglob("*.png"), *(tmp_path / "out").glob("*/*.png"), *(tmp_path / "out").glob("report/*.jpg")]
+    assert len(pictures) > 20
+    assert {hashed[picture.read_bytes()] for picture in pictures} == {1}
 
 
 def test_every_file_s_hash_is_in_the_manifest(photos, tmp_path):
@@ -382,3 +397,30 @@ def test_a_folder_that_cannot_be_read_now_keeps_its_slices(photos, tmp_path, cap
     monkeypatch.undo()
     capsys.readouterr()
     assert main(arguments) == 0 and "warning: folder" not in capsys.readouterr().out
+
+
+def test_what_earlier_runs_made_is_known_and_neither_names_nor_rows_are_held(tmp_path):
+    digests = {name: f"{i:064x}" for i, name in enumerate(("sha256", "caption_sha256", "strip_sha256", "view_sha256"))}
+    row = {**digests, "granularity": "macro", "reason": None, "source_sha256": "0", "inputs": "0"}
+    count = 2000
+    with (tmp_path / MANIFEST).open("w") as file:
+        for i in range(count):
+            names = {"source": f"p{i:05}.jpg", "root": f"p{i:05}", "group": f"p{i:05}"}
+            for level in ("macro", "meso", "micro"):
+                file.write(json.dumps({**row, **names, "file": f"1_{level}/p{i:05}.png"}) + "\n")
+    journal = [{"1_macro/p00001.txt": "new"}, {"1_macro/p00001.txt": "newer", "../p": "no"}, {"../../p": "no"}]
+    (tmp_path / JOURNAL).write_text("".join(f"{json.dumps(entry)}\n" for entry in journal) + '{"1_macro/torn')
+    tracemalloc.start()
+    ledger = Ledger(tmp_path)
+    held = tracemalloc.get_traced_memory()[0] / count
+    tracemalloc.stop()
+    assert held < 300, "bytes a photo: of its 8 files, the names and digests alone are a thousand"
+    assert ledger.knows("1_micro/p01999.txt") and not ledger.knows("1_micro/p02000.txt") and not ledger.knows("../p")
+    assert ledger.digests("1_micro/p01999.txt") == [digests["caption_sha256"]] and ledger.digests("other/p.txt") == []
+    assert ledger.digests("1_macro/p00001.txt") == [digests["caption_sha256"], "new", "newer"]
+    assert [row.file for row in ledger.rows("p00007.jpg")] == [f"1_{name}/p00007.png" for name in LEVEL_NAMES]
+    for i in range(1, count):
+        ledger.done(ledger.rows(f"p{i:05}.jpg"), journal=False)
+    stale = sorted(f"1_{level}/p00000.{end}" for level in LEVEL_NAMES for end in ("png", "txt"))
+    assert sorted(ledger.stale()) == [*stale, "report/p00000+photo.jpg", "report/p00000.jpg"]
+    ledger.abandon()

@@ -5,12 +5,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
+from sga_kohya.hsd.clips.labels import MODES as MODES_OF_CLIPS
+from sga_kohya.hsd.clips.labels import SHOT, parse_labels
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
@@ -18,13 +21,15 @@ from sga_kohya.hsd.review.command import main as review
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
-from sga_kohya.kit.cli import run_command, show_every_character
+from sga_kohya.hsd.team import Process
+from sga_kohya.kit.cli import INTERRUPTED, OK, run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
     *("captioner", "margin", "min_detail", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats"),
     "batch_size",
+    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots"),
 )
 """Options that are keys of a file, too."""
 
@@ -32,18 +37,26 @@ REVIEW = "review"
 """In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
 DEFAULTS = HsdConfig()
 FINER, FINEST = DEFAULTS.finer
+PROCESS = Process.of(os.environ)
+"""This one, of several that torchrun or accelerate launch started; None where it is alone."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
-        description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
+        description="Cut a folder of photos and clips into macro, meso and micro slices, ready for sd-scripts and "
+        "musubi-tuner.",
         epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
         f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
         "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
-    add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
+    add(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder with photos and clips, searched recursively; never written to",
+    )
     add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml, sga_manifest.jsonl and report.html")
     add("--preset", default="", metavar=_one_of(preset_names()), help="settings to start from (default: none)")
     add(
@@ -68,18 +81,24 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cutting(parser.add_argument_group("what is cut").add_argument)
     _add_detecting(parser.add_argument_group("what finds the slices").add_argument)
     _add_reading(parser.add_argument_group("which photos, and their captions").add_argument)
+    _add_clips(parser.add_argument_group("what is cut from clips").add_argument)
     _add_writing(parser.add_argument_group("what is written").add_argument)
     return parser
 
 
 def _add_running(add: Callable[..., object]) -> None:
-    workers = min(8, os.cpu_count() or 1)
-    add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=usual_workers(PROCESS),
+        metavar="N",
+        help="threads that load and save, of each process where there are several (default: %(default)s)",
+    )
     add(
         "--memory",
         metavar="SIZE",
-        help="for all photos in flight, such as 2GB or 500MB; one that takes more goes alone (default: a quarter of "
-        "the machine's, at most 4GB)",
+        help="for all photos in flight of a process, such as 2GB or 500MB; one that takes more goes alone (default: a "
+        "quarter of the machine's, shared by its processes, at most 4GB)",
     )
 
 
@@ -182,6 +201,42 @@ def _add_writing(add: Callable[..., object]) -> None:
     add("--batch_size", type=int, metavar="N", help="for dataset.toml " + _default(DEFAULTS.batch_size))
 
 
+def _add_clips(add: Callable[..., object]) -> None:
+    add(
+        "--clips",
+        metavar=_one_of(MODES_OF_CLIPS),
+        help="one fixed box a level through each clip (spatial), a slice of each length (temporal), both, or pass "
+        "clips over (off) " + _default(DEFAULTS.clips),
+    )
+    rate = "frames a second of the slices: what the model is made for, such as 16 for Wan, 24 for HunyuanVideo and "
+    add(
+        "--clip_fps",
+        type=float,
+        metavar="FPS",
+        help=rate + "Kandinsky, 30 for FramePack " + _default(f"{DEFAULTS.clip_fps:g}"),
+    )
+    frames = "of a spatial slice, 4n+1; shorter clips take half of it, and so on " + _default(DEFAULTS.clip_frames)
+    add("--clip_frames", type=int, metavar="N", help=frames)
+    area = "as --resolution, of spatial slices " + _default(DEFAULTS.clip_resolution)
+    add("--clip_resolution", type=int, metavar="PIXELS", help=area)
+    parts = "parts of one clip that are cut, each a group of its own, at most; one is its middle "
+    add("--clip_segments", type=int, metavar="N", help=parts + _default(DEFAULTS.clip_segments))
+    add(
+        "--clip_shots",
+        action=argparse.BooleanOptionalAction,
+        help="no slice goes across a cut, which PySceneDetect finds "
+        + _default("--clip_shots" if DEFAULTS.clip_shots else "--no-clip_shots"),
+    )
+    labels = "of temporal slices, long to short, each with its own frames and resolution if wanted: "
+    usual = ",".join(map(str, DEFAULTS.clip_labels))
+    add(
+        "--clip_labels",
+        metavar="NAME,NAME",
+        help=f"{labels}clip,moment:9:512,frame; one frame is an image, the sharpest; {SHOT} ends at cuts "
+        + _default(usual),
+    )
+
+
 def _one_of(words: Iterable[str]) -> str:
     """As argparse shows choices, which are checked later, with everything else that is wrong."""
     return "{" + ",".join(words) + "}"
@@ -199,6 +254,9 @@ def config_from(args: argparse.Namespace) -> HsdConfig:
         layer |= parse_levels(args.levels)
     if args.export is not None:
         layer["export"] = [name.strip() for names in args.export for name in names.split(",")]
+    if args.clip_labels is not None:
+        layer["clip_labels"] = [label.strip() for label in args.clip_labels.split(",")]
+        parse_labels(layer["clip_labels"])
     if args.iou is not None:
         layer["iou"] = dict(map(parse_iou, args.iou))
     for name in NAMED:
@@ -248,6 +306,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     show_every_character()
     words = list(sys.argv[1:] if argv is None else argv)
+    if PROCESS and PROCESS.rank:
+        return _help(PROCESS, words)
     if words[:1] == [REVIEW]:
         return review(words[1:])
     args = build_parser().parse_args(words)
@@ -255,12 +315,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
 
 
-def _run(args: argparse.Namespace) -> int:
+def usual_workers(process: Process | None) -> int:
+    """Threads of one process: the machine's processors, shared by the processes on it."""
+    return max(1, min(8, (os.cpu_count() or 1) // (process.beside if process else 1)))
+
+
+def _help(process: Process, words: list[str]) -> int:
+    """Any process but the first, which alone speaks, save for errors that are this one's own."""
+    try:
+        with redirect_stdout(None), redirect_stderr(None):
+            args = build_parser().parse_args(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    if words[:1] == [REVIEW] or args.move or args.preview is not None:
+        return 0
+    from sga_kohya.hsd.together import work
+
+    _ignore_large()
+    name = f"sga_kohya.hsd, {process.name}"
+    arguments = process, args.photos, args.out, lambda: config_from(args), *_bounds(args)
+
+    def body() -> int:
+        try:
+            work(*arguments)
+        except KeyboardInterrupt:  # which process 0 speaks of
+            return INTERRUPTED
+        return OK
+
+    return run_command(name, body, extra="hsd")
+
+
+def _ignore_large() -> None:
     # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    from sga_kohya.hsd.memory import parse_size
+
+
+def _bounds(args: argparse.Namespace) -> tuple[int, int | None]:
+    """Threads and bytes of this process."""
+    from sga_kohya.hsd.memory import parse_size, usual_size
+
+    beside = PROCESS.beside if PROCESS else 1
+    return args.workers, usual_size(beside) if args.memory is None else parse_size(args.memory)
+
+
+def _run(args: argparse.Namespace) -> int:
+    _ignore_large()
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
+    from sga_kohya.hsd.together import lead
 
     if args.move:
         return _move(args)
@@ -268,16 +370,20 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("workers", "preview"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
-    memory = None if args.memory is None else parse_size(args.memory)
+    workers, memory = _bounds(args)
     if args.preview is not None:
-        result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True, memory=memory)
+        result = preview(args.photos, args.out, config, args.preview, workers, progress=True, memory=memory)
+    elif PROCESS:
+        result = lead(PROCESS, args.photos, args.out, config, workers, progress=True, memory=memory)
     else:
-        result = run(args.photos, args.out, config, args.workers, progress=True, memory=memory)
+        result = run(args.photos, args.out, config, workers, progress=True, memory=memory)
     print(summarise(result, config))
-    if not result.tally.used:
-        raise SgaError("no photo could be used: see the warnings above")
+    if not result.tally.used and not (result.clips and result.clips.used):
+        raise SgaError(
+            f"no {'photo' if result.clips is None else 'photo or clip'} could be used: see the warnings above"
+        )
     if args.preview is None:
-        print(next_command(result.out, config))
+        print(next_command(result, config))
     return 0
 
 
