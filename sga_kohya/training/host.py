@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 def size_of(item: Slice) -> Size:
     """Of its bucket, which the planner only compares, and which every host makes of a size."""
-    return cast(Size, item.bucket)
+    return cast(Size, cast(tuple, item.bucket)[:2])
 
 
 class Levels(Protocol):

@@ -1,20 +1,21 @@
 """The plan in words, printed before models are loaded: what will train, at which noise levels, what looks wrong."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
-from sga_kohya.training.dataset import RunDataset
+from sga_kohya.training.dataset import Measure, RunDataset
 from sga_kohya.training.host import Levels, size_of
 from sga_kohya.training.memory import sentence
 from sga_kohya.training.memory_report import memory_of, too_much
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.planner import granularities
-from sga_kohya.tuples.step import Group, Slice
+from sga_kohya.tuples.step import Group, Slice, SubBatch
 from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
 
 _BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
@@ -77,19 +78,51 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
     if not dataset.planned:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
-    parts = Counter(part.dataset for step in dataset.planner.epoch(1) for part in step)
-    ratio = parts.total() / max(len(dataset), 1)
-    room = sum(dataset.planner.batch_sizes[number] * count for number, count in parts.items())
+    kinds = Counter(_kind(part, dataset) for step in dataset.planner.epoch(1) for part in step)
+    total = kinds.total()
+    ratio = total / max(len(dataset), 1)
+    room = sum(dataset.planner.batch_sizes[kind.dataset] * count for kind, count in kinds.items())
     slices = sum(map(len, dataset.planner.groups))
     yield (
-        f"  steps     {len(dataset)} tuple steps an epoch, {parts.total()} sub-batches "
+        f"  steps     {len(dataset)} tuple steps an epoch, {total} sub-batches "
         f"({ratio:.2f} a step), fill {slices / max(room, 1):.0%}"
     )
     if ratio > _FEWER_STEPS:
         yield (
-            f"  rate      without tuples the same passes are {parts.total()} steps: at one learning rate the fewer, "
+            f"  rate      without tuples the same passes are {total} steps: at one learning rate the fewer, "
             f"larger steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at "
             "equal passes"
+        )
+    yield from _tokens(kinds)
+
+
+class _Kind(NamedTuple):
+    """What sub-batches that take equally much memory have in common."""
+
+    dataset: int
+    granularity: str
+    slices: int
+    each: Measure | None
+
+
+def _kind(part: SubBatch, dataset: RunDataset) -> _Kind:
+    return _Kind(part.dataset, part.granularities[0] or UNLABELLED, len(part.keys), dataset.measure(part))
+
+
+def _tokens(kinds: Iterable[_Kind]) -> Iterator[str]:
+    """The largest sub-batch of each granularity, largest first; nothing where the host tells no tokens."""
+    largest: dict[str, tuple[int, _Kind, Measure]] = {}
+    for kind in kinds:
+        if kind.each is not None:
+            found = kind.slices * kind.each.tokens, kind, kind.each
+            largest[kind.granularity] = max(largest.get(kind.granularity, found), found)
+    lines = sorted(largest.values(), reverse=True)
+    for place, (tokens, kind, each) in enumerate(lines):
+        frames = f", {each.frames} frames" if each.frames > 1 else ""
+        decides = "   the most, so it decides the memory" if place == 0 and tokens > lines[-1][0] else ""
+        yield (
+            f"  {'' if place else 'tokens':<9} {kind.granularity:<12} {tokens:>9,} in a sub-batch of {kind.slices}: "
+            f"{each.width} x {each.height}{frames}{decides}"
         )
 
 

@@ -222,6 +222,22 @@ def seams(out: Path, tuner: str) -> None:
     out.write_text(json.dumps(found))
 
 
+def patches(out: Path) -> None:
+    """{script: latent pixels a token along one side} of the models that have a name for it."""
+    import json
+
+    from .stacks import STACKS
+
+    found = {}
+    for stack in [stack for name, stack in STACKS.items() if stack.videos or name == "z_image"]:
+        stack.shrink()
+        model = stack.model()
+        names = ("patch_size", "config_patch_size", "all_patch_size")
+        patch = next(getattr(model, name) for name in names if hasattr(model, name))
+        found[stack.script] = patch if isinstance(patch, int) else patch[-1]
+    out.write_text(json.dumps(found))
+
+
 def presets(out: Path, files: dict[str, str], datasets: dict[str, str]) -> None:
     """What the real parser of a preset's script says of it and of a broken one, and what the real reader makes of data.
 

@@ -44,13 +44,13 @@ def recorded(tmp_path: Path, name: str, rank: int = 0) -> list[dict]:
     return torch.load(tmp_path / f"{name}.rank{rank}.pt", weights_only=False)
 
 
-def eq_6(batches: list[dict], backwards: list[dict]) -> list[torch.Tensor]:
+def eq_6(batches: list[dict], backwards: list[dict], members: dict[int, tuple] = MEMBERS) -> list[torch.Tensor]:
     """The gradient of one tuple step, recomputed from that of each sub-batch."""
-    of_level = Counter(MEMBERS[number][1] for batch in batches for number in batch["ids"])
+    of_level = Counter(members[number][1] for batch in batches for number in batch["ids"])
     # A full fine-tune has parameters without a gradient.
     total = [torch.zeros_like(grad) for grad in backwards[0]["grads"] if grad is not None]
     for batch, backward in zip(batches, backwards, strict=True):
-        (level,) = {MEMBERS[number][1] for number in batch["ids"]}
+        (level,) = {members[number][1] for number in batch["ids"]}
         share = len(batch["ids"]) / of_level[level] / len(of_level)
         for part, grad in zip(total, (grad for grad in backward["grads"] if grad is not None), strict=True):
             part += share * grad
