@@ -88,6 +88,8 @@ class Pipeline:
         self.decisions, self.memory = decisions, memory
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
+        self.roots: set[str] = set()
+        """Names of the photos, once they have been given."""
         self.unopened: list[str] = []
         """Photos that cannot be opened now, of which what earlier runs made stays."""
 
@@ -273,16 +275,7 @@ class Pipeline:
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         regions = obey(regions, self.decisions.of(photo.sha256), photo.size or (1, 1), kit.config)
         crops = [crop for region in regions for crop in region.crops]
-        rows = [
-            row
-            if row.file is None
-            else replace(
-                row,
-                upscaler=kit.upscaler.name if row.upscaled else None,
-                super_resolved=row.upscaled and kit.config.upscale_model is not None,
-            )
-            for row in region_rows(regions, photo.origin, kit.config, kit.detector.name)
-        ]
+        rows = enlarged(region_rows(regions, photo.origin, kit.config, kit.detector.name), kit)
         return Work(photo, rows, crops)
 
     def save(self, work: Work) -> tuple[list[Row], bool]:
@@ -290,7 +283,7 @@ class Pipeline:
         if work.crops and work.photo.pixels is not None:
             return self._cut(work.photo, work.photo.pixels, work.rows, work.crops), True
         if work.new and any(row.file for row in work.rows):
-            return self._captioned(work.photo, work.rows, self._read_slice, {}), True
+            return self.captioned(work.photo, work.rows, self._read_slice, {}), True
         return work.rows, work.new
 
     def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
@@ -305,7 +298,7 @@ class Pipeline:
         if shown:
             shown[view_file(photo.root)] = view(pixels)
         rows = [_recorded(row, row.file, files, shown) if row.file else row for row in rows]
-        rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
+        rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         for name, picture in shown.items():
             self.folder.write_picture(name, picture)
         return rows
@@ -322,7 +315,7 @@ class Pipeline:
             files[file] = encode_image(picture, photo.kit.config.format)
         return files
 
-    def _captioned(
+    def captioned(
         self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
     ) -> list[Row]:
         """Rows whose captions are made and written, with the slices and masks that `files` has.
@@ -368,6 +361,20 @@ class Pipeline:
 
     def _read_slice(self, row: Row) -> np.ndarray:
         return decode_slice((self.folder.path / str(row.file)).read_bytes())
+
+
+def enlarged(rows: Sequence[Row], kit: Kit) -> list[Row]:
+    """Rows that tell what enlarges those slices that are."""
+    return [
+        row
+        if row.file is None
+        else replace(
+            row,
+            upscaler=kit.upscaler.name if row.upscaled else None,
+            super_resolved=row.upscaled and kit.config.upscale_model is not None,
+        )
+        for row in rows
+    ]
 
 
 def _may_replace(place: Place | None) -> list[str]:

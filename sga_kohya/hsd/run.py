@@ -15,6 +15,10 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
+from sga_kohya.hsd.clips.cutting import Cutter, check_libraries
+from sga_kohya.hsd.clips.found import clip_folders, take_clips
+from sga_kohya.hsd.clips.levels import of_clips
+from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
@@ -52,7 +56,7 @@ class Result:
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
     stay. decisions: of the review. swept: what became of files that are made no more; None in a preview. raw: what
     became of the photos' copies; None where only some photos were taken. stray_masks: of no photo. memory: as it was
-    used.
+    used. clips: of the clips; None where none were looked for.
     """
 
     out: Path
@@ -64,6 +68,7 @@ class Result:
     unopened: list[str]
     decisions: Decisions
     memory: Memory
+    clips: ClipTally | None = None
     swept: Swept | None = None
     raw: RawResult | None = None
     stray_masks: Sequence[str] = ()
@@ -95,37 +100,48 @@ def run(
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    sources = _sources(photos, found, config)
+    clips = take_clips(found, photos, config)
+    if clips:
+        check_libraries(config)
+    sources = _sources(photos, found, config, clips)
     masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
     with only_writer(out, REMEDY):
-        folder, room = OutputFolder(out, _folders(config, masks)), Memory(usual_size() if memory is None else memory)
+        folder, room = (
+            OutputFolder(out, _folders(config, masks, out)),
+            Memory(usual_size() if memory is None else memory),
+        )
         pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
-        swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
+        film = _stream_clips(pipeline, sample(clips, only), edited, workers, progress) if clips else None
+        swept = folder.finish(texts(dataset_of(config, out, tally, film), config.export), to_toml(config))
         raw = write_raw(photos, out, config, workers, room, progress) if only is None else None
-        write_report(out, config, tally, None if only is None else len(sources))
+        write_report(out, config, tally, None if only is None else len(sources), film)
         remember_photos(out, photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in sources})
     foreign, seen = folder.foreign, (found, pipeline.unopened, pipeline.decisions, room)
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, masks.strays)
+    return Result(out, tally, foreign, edited, unmatched, *seen, film, swept, raw, masks.strays)
 
 
-def _folders(config: HsdConfig, masks: Masks) -> list[str]:
-    """Names of the folders that slices and masks go to."""
+def _folders(config: HsdConfig, masks: Masks, out: Path) -> list[str]:
+    """Names of the folders that slices and masks go to, as far as they are known."""
     folders = [level.folder for level in config.levels]
-    return [*folders, *(map(mask_folder, folders) if masks.beside else ())]
+    return [
+        *folders,
+        *(map(mask_folder, folders) if masks.beside else ()),
+        *clip_folders(out, [level.name for level in of_clips(config).levels]),
+    ]
 
 
-def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
-    """The photos below PHOTOS, with '/'. Raises SgaError where there are none."""
+def _sources(photos: Path, found: Found, config: HsdConfig, clips: Sequence[str]) -> list[str]:
+    """The photos below PHOTOS, with '/'. Raises SgaError where there is nothing."""
     images = without_masks(config.masks, photos, found.images)
-    if not images:
+    if not images and not clips:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
     return sorted(path.relative_to(photos).as_posix() for path in images)
 
@@ -141,6 +157,7 @@ def _stream(
     sources = [source for source in sources if source not in kept]
     # Names that stay are taken, even where the photos there are now would share them out otherwise.
     roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
+    pipeline.roots = {*roots.values(), *(row.root for rows in kept.values() for row in rows)}
     tally = Tally(level.name for level in config.levels)
     edited: list[str] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
@@ -168,6 +185,24 @@ def _stream(
         raise
     pool.shutdown()
     return tally, edited
+
+
+def _stream_clips(
+    pipeline: Pipeline, clips: Sequence[str], edited: list[str], workers: int, progress: bool
+) -> ClipTally:
+    """All clips, after the photos, whose names they leave alone. edited: to which what the user has edited is added."""
+    folder, config = pipeline.folder, pipeline.config
+    tally = ClipTally(level.name for level in of_clips(config).levels)
+    try:
+        with one_thread_each():
+            roots = assign_roots(clips, folder.taken | pipeline.roots)
+            for rows, new in Cutter(pipeline, config).stream(roots, workers, progress):
+                tally.add(rows, new)
+                edited += edited_files(folder, rows)
+    except BaseException:
+        folder.abandon()
+        raise
+    return tally
 
 
 def read_headers(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[str, Header]]:

@@ -107,7 +107,7 @@ def largest(size: Size, resolution: int) -> Size:
 def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
     by_source: dict[str, list[Row]] = {}
     for row in read_rows(out):
-        if row.file:
+        if row.file and not row.moving:
             by_source.setdefault(row.source, []).append(row)
     for source, rows in by_source.items():
         caption = _caption(photos, out, config, rows)

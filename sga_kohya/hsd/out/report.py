@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.out.ledger import read_rows
 from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.out.view import photo_view
@@ -22,9 +23,12 @@ MOST_GUESSES = 20
 """Words of names that stand in the report; the summary shows fewer."""
 
 
-def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | None = None) -> None:
+def write_report(
+    out: Path, config: HsdConfig, tally: Tally, preview_of: int | None = None, film: ClipTally | None = None
+) -> None:
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
+    levels = list({**tally.levels, **(film.levels if film else {})})
     pieces = stream(
         "sga_kohya.hsd",
         "out/page.html",
@@ -37,12 +41,12 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
         level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in tally.levels.items()),
         sizes=[(name, _sizes(level)) for name, level in tally.levels.items()],
         discarded=any(tally.reasons.values()),
-        levels=list(tally.levels),
+        levels=levels,
         guessed=[(safe(words), count) for words, count in tally.guessed.most_common(MOST_GUESSES)],
         guessed_more=len(tally.guessed) - MOST_GUESSES,
         notes=tally.notes.most_common(),
         examples=tally.examples,
-        data=_data(out, list(tally.levels), links=not preview),
+        data=_data(out, levels, links=not preview),
     )
     with whole_file(out / REPORT) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(pieces)

@@ -19,7 +19,7 @@ def photo_view(rows: Sequence[Row], levels: Sequence[str], out: Path) -> Json:
     found: Json = {"root": first.root, "source": safe(first.source), "size": first.source_size}
     kept = [row for row in rows if row.file]
     if kept:
-        found["picture"] = view_file(first.root)
+        found["picture"] = view_file(first.root, first.moving)
     if first.group is None:
         found["lost"] = safe(first.reason or "")
     if kept and first.guessed_caption:
@@ -59,7 +59,10 @@ def tiles_of(rows: Iterable[Row]) -> dict[str, Json]:
         if row.file and row.size:
             start, width = ends.get(row.group, 0), tile_width(*row.size)
             ends[row.group] = start + width + GAP
-            found[row.file] = {"picture": strip_file(str(row.group)), "box": [start, 0, start + width, TILE_HEIGHT]}
+            found[row.file] = {
+                "picture": strip_file(str(row.group), row.moving),
+                "box": [start, 0, start + width, TILE_HEIGHT],
+            }
             found[row.file]["group"] = row.group
     for tile in found.values():
         tile["whole"] = [ends[tile.pop("group")] - GAP, TILE_HEIGHT]

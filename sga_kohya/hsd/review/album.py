@@ -122,8 +122,8 @@ class Album:
         self.by_sha256: dict[str, list[str]] = {}
         for root, picture in self.pictures.items():
             self.by_sha256.setdefault(picture.sha256, []).append(root)
-        self.files = {strip_file(row.group) for p in pictures for row in p.rows if row.file and row.group}
-        self.files |= {view_file(p.first.root) for p in pictures if any(row.file for row in p.rows)}
+        self.files = {strip_file(row.group, row.moving) for p in pictures for row in p.rows if row.file and row.group}
+        self.files |= {view_file(p.first.root, p.first.moving) for p in pictures if any(row.file for row in p.rows)}
         self._captions: dict[str, str] = {}
 
     def _settings(self, source: str) -> HsdConfig:
@@ -169,7 +169,7 @@ class Album:
     def _address(file: str, of: Any) -> str:
         """Of a picture of the report. It changes with the picture, so that a browser may keep what it has."""
         row = of if isinstance(of, Row) else next(row for row in of.rows if row.file)
-        known = row.view_sha256 if file == view_file(row.root) else row.strip_sha256
+        known = row.view_sha256 if file == view_file(row.root, row.moving) else row.strip_sha256
         return f"{quote(file)}?v={(known or '')[:12]}"
 
     def shows(self, root: str, places: Sequence[Place], show: str) -> bool:
