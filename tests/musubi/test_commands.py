@@ -1,7 +1,9 @@
 """From photos or clips to an adapter, by the commands that the README and the presets show, word by word."""
 
+import json
 import re
 import shlex
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,6 +113,42 @@ def test_clips_and_images_are_cached_by_the_real_scripts_and_train_in_one_step(s
     plan = output.partition("SGA tuple plan")[2].partition("\n\n")[0]
     assert "2: 2 with K=3" in plan and "warning" not in plan
     assert said_by(tmp_path / "models" / "wan_lora.safetensors")["ss_sga_groups_by_k"] == "3:2"
+
+
+def test_the_readme_s_commands_lead_from_a_folder_of_clips_and_photos_to_a_wan_adapter(
+    server_of, tuner, world_of, tmp_path
+):
+    """With the preset it names, on a model, an autoencoder and texts of random numbers; smaller and shorter."""
+    (block,) = re.findall(r"```bash\n(python -m sga_kohya.hsd FOLDER .*?)```", README, re.S)
+    commands, world, folder = commands_in(block), world_of(tuner, "wan"), tmp_path / "folder"
+    assert len(commands) == 4
+    folder.mkdir()
+    for number, size in enumerate([(384, 256), (256, 384)]):
+        write_clip(folder / f"clip{number}.mp4", size, frames=24)
+        picture(10 + number, size).resize((3 * size[0] // 2, 3 * size[1] // 2)).save(folder / f"photo{number}.png")
+        for name in ("clip", "photo"):
+            (folder / f"{name}{number}.txt").write_text(f"a {name}")
+    mine = {"dit": str(world / "wan.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
+    mine |= {"vae": str(world / "wan_vae.safetensors"), "sample_prompts": None}
+    places = {
+        **{"FOLDER": folder, "OUT": tmp_path / "out", "768": 256, "384": 128, "41": 9},
+        **{"wan_2.1_vae.safetensors": world / "wan_vae.safetensors"},
+        "my.toml": preset("wan_lora", tmp_path / "my.toml", **mine),
+    }
+    output = do(server_of(tuner), tmp_path, commands, places, "wan")
+    plan = output.partition("SGA tuple plan")[2].partition("\n\n")[0]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "sga_manifest.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["file"]]
+    members = Counter(row["group"] for row in kept)
+    by_k = Counter(members.values())
+    assert {row["granularity"] for row in kept if row.get("frames")} >= {"macro", "meso"}, (
+        "clips were cut as photos are"
+    )
+    assert {bool(row.get("frames")) for row in kept} == {True, False}
+    assert f"{len(members)}: " + ", ".join(f"{by_k[k]} with K={k}" for k in sorted(by_k, reverse=True)) in plan
+    assert re.search(r"macro +\d+ in a sub-batch of \d: \d+ x \d+, 9 frames", plan) and "without" in plan
+    said = said_by(tmp_path / "models" / "wan_lora.safetensors")
+    assert said["ss_sga_groups_by_k"] == ",".join(f"{k}:{by_k[k]}" for k in sorted(by_k, reverse=True))
 
 
 @pytest.mark.parametrize(
