@@ -211,7 +211,7 @@ def _exact_attention(qkv: list[Any], **_: Any) -> Any:
 
 
 def _as_asked(model: Any) -> Any:
-    return model if {"--mixed_precision", "--config_file"} & set(sys.argv) else model.float()
+    return model if {"--mixed_precision", "--config_file", "--save_path"} & set(sys.argv) else model.float()
 
 
 class _TextEmbedder:
@@ -220,7 +220,10 @@ class _TextEmbedder:
     def __init__(self) -> None:
         import torch
 
-        self.dtype = torch.bfloat16
+        self.dtype, self.device = torch.bfloat16, torch.device("cpu")
+
+    def to(self, *_: Any) -> Any:
+        return self
 
     def __call__(self, prompts: list[str]) -> Any:
         import torch
