@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sga_kohya.hsd.clips import hdr
 from sga_kohya.hsd.cut.geometry import Size
 
 BT709, UNSPECIFIED, BT2020 = 1, 2, (9, 10)
@@ -20,16 +21,16 @@ LUMA = {BT709: (0.2126, 0.0722), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593), 7: (
 """Shares of red and blue in the luma, by ISO/IEC 23091-2's number of the matrix; BT.601's for all others."""
 BT601 = (0.299, 0.114)
 FULL = 2
-HDR = {16: "PQ", 18: "HLG"}
-"""Transfer functions of high dynamic range, by their numbers."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a frame's stored pixels lie: quarter turns counter-clockwise to upright, and width over height of one."""
+    """How a frame's stored pixels lie: quarter turns counter-clockwise to upright, and width over height of one; and by
+    which transfer function they were stored."""
 
     turns: int = 0
     aspect: float = 1.0
+    transfer: int = 0
 
     def upright(self, stored: Size) -> Size:
         """Width and height of the upright picture in square pixels."""
@@ -44,7 +45,9 @@ def to_rgb(frame: Any, shape: Shape) -> np.ndarray:
     """(H, W, 3) RGB uint8, upright, in square pixels. frame: of PyAV."""
     width, height = shape.square((frame.width, frame.height))
     if _is_yuv(frame.format):
-        pixels = _from_yuv(frame, width, height)
+        pixels = (
+            _from_hdr(frame, width, height, shape) if shape.transfer in hdr.NAMES else _from_yuv(frame, width, height)
+        )
     else:
         pixels = frame.reformat(width, height, "rgb24").to_ndarray()
     if has_alpha(frame.format):
@@ -67,6 +70,14 @@ def _from_yuv(frame: Any, width: int, height: int) -> np.ndarray:
     matrix = yuv_to_rgb(matrix_of(frame), full=jpeg or frame.color_range == FULL)
     found: np.ndarray = cv2.transform(cv2.merge(list(planes)), matrix)
     return found
+
+
+def _from_hdr(frame: Any, width: int, height: int, shape: Shape) -> np.ndarray:
+    stored = frame.reformat(width, height, "yuv444p16le").planes
+    rows = (np.frombuffer(plane, "<u2").reshape(height, -1)[:, :width] for plane in stored)  # each padded
+    planes = [plane.astype(np.float32) / 256 for plane in rows]
+    signal = cv2.transform(cv2.merge(planes), yuv_to_rgb(matrix_of(frame), frame.color_range == FULL))
+    return hdr.to_screen(np.clip(signal / 255, 0, 1), shape.transfer)
 
 
 def matrix_of(frame: Any) -> int:

@@ -34,6 +34,10 @@ from sga_kohya.kit.files import sha256
 FORMAT = 1
 """Raise it when the same clip and settings give other slices or rows than before: earlier ones are then redone."""
 TOO_SHORT = "too short"
+CUT_INSIDE = "a cut seems to be inside: clip_shots keeps slices within a shot"
+SLOWER = "fewer frames a second than the slices: some are repeated"
+SLOW = 0.95
+"""Share of the slices' frames a second from which on that is said: 15 are no 16, 23.976 are 24."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def check_libraries(config: HsdConfig) -> None:
     """Raises SgaError for what is missing, before anything is read."""
     pyav()
     check_encoder()
-    if config.clips != SPATIAL and SHOT in (label.name for label in config.clip_labels):
+    if config.clip_shots or (config.clips != SPATIAL and SHOT in (label.name for label in config.clip_labels)):
         scenedetect()
 
 
@@ -72,23 +76,19 @@ class Cutter:
         self._levels = own
         self._digests = {name: settings_digest(config) for name, config in own.items()}
 
-    def stream(self, roots: Mapping[str, str], workers: int, progress: bool) -> Iterator[tuple[list[Row], bool]]:
+    def stream(
+        self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int, progress: bool
+    ) -> Iterator[tuple[list[Row], bool]]:
         """The rows of one clip after the other, in order, once its files are there, and whether they are new.
 
         roots: names by source.
         """
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="clips")
-        try:
-            loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=2)
-            planned = map(self.plan, loaded)
-            saved = bounded_map(pool, self.save, planned, limit=workers + 1)
-            for rows, new in tqdm(saved, total=len(roots), unit="clip", disable=not progress, smoothing=0.05):
-                self.folder.done(rows, new)
-                yield rows, new
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        pool.shutdown()
+        loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=2)
+        planned = map(self.plan, loaded)
+        saved = bounded_map(pool, self.save, planned, limit=workers + 1)
+        for rows, new in tqdm(saved, total=len(roots), unit="clip", disable=not progress, smoothing=0.05):
+            self.folder.done(rows, new)
+            yield rows, new
 
     def load(self, item: tuple[str, str]) -> Film:
         """item: source and root. What cannot be read becomes the clip's problem."""
@@ -116,7 +116,7 @@ class Cutter:
     def _inputs(self, photo: Photo) -> str:
         """Digest of all that the clip's rows depend on."""
         config = photo.kit.config
-        settings = [config.clips, config.clip_fps, config.clip_frames, config.clip_segments]
+        settings = [config.clips, config.clip_fps, config.clip_frames, config.clip_segments, config.clip_shots]
         settings += [str(label) for label in config.clip_labels]
         inputs = [FORMAT, photo.source, photo.root, photo.sha256, photo.caption.__dict__, settings]
         inputs += [self._digests[self.config.override_of(photo.source)], photo.kit.config.format]
@@ -161,7 +161,8 @@ class Cutter:
         photo, own = film.photo, self._config_of(film.photo)
         fps = photo.kit.config.clip_fps
         notes = list(photo.notes)
-        notes += ["fewer frames a second than the slices: some are repeated"] if clip.fps < 0.95 * fps else []
+        notes += [SLOWER] if clip.fps < SLOW * fps else []
+        notes += [CUT_INSIDE] if any(part.cut for part in found) else []
         notes += [UNANSWERED] if photo.source in getattr(photo.kit.detector, "unanswered", ()) else []
         photo = replace(photo, notes=tuple(notes))
         regions = obey([part.region for part in found], self.pipeline.decisions.of(photo.sha256), clip.size, own)

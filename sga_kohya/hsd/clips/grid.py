@@ -1,6 +1,5 @@
 """A clip's frames at even times, whatever its own rate, and the parts of it that are cut."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,14 +25,14 @@ class Span:
         return [self.start + round(place) for place in np.linspace(0, self.frames - 1, count)]
 
     def around(self, middle: int, frames: int) -> "Span":
-        """So many frames inside this span, `middle` in their middle as far as the span's ends allow."""
+        """So many frames inside this span, `middle` in their middle as far as its ends allow; no more than it has."""
         start = min(max(self.start, middle - frames // 2), self.start + self.frames - frames)
         return Span(start, frames)
 
 
 def length(clip: Clip, fps: float) -> int:
     """Frames of the grid that a clip has."""
-    return max(1, math.ceil(clip.seconds * fps - ALMOST))
+    return max(1, round(clip.seconds * fps))
 
 
 def windows(there: int, wanted: int, most: int) -> list[Span]:

@@ -86,7 +86,7 @@ def shorter(frames: int) -> Iterator[int]:
     """
     while frames >= FEWEST:
         yield frames
-        frames = (frames // 2 - 1) // STEP * STEP + 1
+        frames = frames // 2 // STEP * STEP + 1
 
 
 def longest(wanted: int, there: int) -> int:

@@ -38,7 +38,8 @@ def temporal_level(config: HsdConfig, label: Label, name: str = "") -> LevelConf
 
 
 def of_clips(config: HsdConfig) -> HsdConfig:
-    """With the levels that clips have, coarse to fine; those of `both` have names such as shot-micro."""
+    """With the levels that clips have, coarse to fine, those of `both` with names such as shot-micro. Where they are no
+    levels of photos, `clips` is off in it: it is no configuration of a run."""
     if config.clips == OFF:
         return config
     if config.clips == SPATIAL:
@@ -46,13 +47,13 @@ def of_clips(config: HsdConfig) -> HsdConfig:
     least = min(smallest_side(config, label.resolution) for label in config.clip_labels)
     if config.clips != BOTH:
         levels = tuple(temporal_level(config, label) for label in config.clip_labels)
-        return replace(config, levels=levels, min_size=least, redundant_iou={}, overrides={})
+        return replace(config, levels=levels, clips=OFF, min_size=least, redundant_iou={}, overrides={})
     levels = tuple(
         replace(level, name=product(label.name, level.name))
         for label in config.clip_labels
         for level in spatial(config, label.resolution).levels
     )
-    return replace(config, levels=levels, mode="whole", min_size=least, redundant_iou={}, overrides={})
+    return replace(config, levels=levels, clips=OFF, mode="whole", min_size=least, redundant_iou={}, overrides={})
 
 
 def product(label: str, level: str) -> str:

@@ -12,23 +12,28 @@ from sga_kohya.hsd.clips.levels import of_clips, product, spatial
 from sga_kohya.hsd.clips.looking import look, pick, sharpness
 from sga_kohya.hsd.clips.moments import moments
 from sga_kohya.hsd.clips.reading import Clip
-from sga_kohya.hsd.clips.shots import Cuts
+from sga_kohya.hsd.clips.shots import Cuts, longest_shot
 from sga_kohya.hsd.clips.through import Through
-from sga_kohya.hsd.cut.decompose import A_LITTLE, Region, adapt, decompose
+from sga_kohya.hsd.cut.crop import Crop
+from sga_kohya.hsd.cut.decompose import Region, decompose, lenient
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection, Detector
 from sga_kohya.hsd.settings.config import HsdConfig
 
+AROUND = 4
+"""How far around a window a shot is sought, over the window's length."""
 KEY_FRAMES = 5
 """Frames in which a detector looks for one box, from the first to the last."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One group of a clip. spans: by level, when its slices are; of spatial slices all at once."""
+    """One group of a clip. spans: by level, when its slices are; of spatial slices all at once. cut: whether there
+    seems to be one inside."""
 
     region: Region
     spans: Mapping[str, Span] = field(default_factory=dict)
+    cut: bool = False
 
 
 def parts(clip: Clip, source: str, detector: Detector, config: HsdConfig) -> Iterator[Part]:
@@ -43,18 +48,32 @@ def parts(clip: Clip, source: str, detector: Detector, config: HsdConfig) -> Ite
 
 
 def _spatial(clip: Clip, source: str, detector: Detector, config: HsdConfig, window: Span) -> Iterator[Part]:
-    pictures, there = pick(clip, config.clip_fps, window, window.spread(KEY_FRAMES))
-    if there < window.frames:  # damaged in its middle
-        window = Span(window.start, longest(config.clip_frames, there))
-        pictures, _ = pick(clip, config.clip_fps, window, window.spread(KEY_FRAMES)) if window.frames else ({}, 0)
+    if config.clip_shots:
+        window = _within_a_shot(clip, config, window)
+    picked = pick(clip, config.clip_fps, window, window.spread(KEY_FRAMES))
+    if picked.frames < window.frames:  # damaged in its middle
+        window = Span(window.start, longest(window.frames, picked.frames))
+        picked = pick(clip, config.clip_fps, window, window.spread(KEY_FRAMES))
     if window.frames:
         own = of_clips(config)
-        for region in _regions(pictures, source, detector, own):
-            yield Part(region, dict.fromkeys((level.name for level in own.levels), window))
+        for region in _regions(picked.pictures, source, detector, own):
+            yield Part(region, dict.fromkeys((level.name for level in own.levels), window), picked.cut)
+
+
+def _within_a_shot(clip: Clip, config: HsdConfig, window: Span) -> Span:
+    """The middle of the longest shot in what is around a window, as long as that allows, at most as long as it is."""
+    there = length(clip, config.clip_fps)
+    room = Span(0, there).around(window.start + window.frames // 2, min(there, AROUND * window.frames))
+    seen = look(clip, config.clip_fps, room, Cuts(config.clip_fps))
+    shot = longest_shot(Span(room.start, seen.frames), seen.cuts)
+    frames = longest(window.frames, shot.frames)
+    return shot.around(shot.start + shot.frames // 2, frames) if frames else Span(room.start, 0)
 
 
 def _temporal(clip: Clip, source: str, detector: Detector, config: HsdConfig, window: Span) -> Iterator[Part]:
     labels, fps = config.clip_labels, config.clip_fps
+    if config.clip_shots:
+        window = _within_a_shot(clip, config, window)
     cuts = Cuts(fps) if SHOT in (label.name for label in labels) else None
     seen = look(clip, fps, window, cuts)
     window = Span(window.start, longest(labels[0].frames, seen.frames))
@@ -67,14 +86,13 @@ def _temporal(clip: Clip, source: str, detector: Detector, config: HsdConfig, wi
         yield Part(Region(tuple(_whole(clip, config, spans))), spans)
 
 
-def _whole(clip: Clip, config: HsdConfig, spans: Mapping[str, Span]) -> Iterator:
-    """The whole picture at each label's own size; one that misses the smallest size by a little is enlarged by that."""
+def _whole(clip: Clip, config: HsdConfig, spans: Mapping[str, Span]) -> Iterator[Crop]:
+    """The whole picture at each label's own size."""
     own = of_clips(config)
     for level in own.levels:
         if level.name in spans:
-            photo = Box.whole(clip.size)
-            level = replace(level, tau_up=max(level.tau_up, A_LITTLE))
-            yield adapt(Detection(photo, 1.0, level.name), photo, level, own.min_size, None)
+            whole = Box.whole(clip.size)
+            yield lenient(Detection(whole, 1.0, level.name), whole, level, own.min_size, None)
 
 
 def _both(clip: Clip, source: str, detector: Detector, config: HsdConfig, spans: Mapping[str, Span]) -> Iterator[Part]:
@@ -85,7 +103,7 @@ def _both(clip: Clip, source: str, detector: Detector, config: HsdConfig, spans:
         if label.name not in spans:
             continue
         span, own = spans[label.name], replace(spatial(config, label.resolution), mode="whole")
-        pictures, _ = pick(clip, config.clip_fps, span, span.spread(KEY_FRAMES))
+        pictures = pick(clip, config.clip_fps, span, span.spread(KEY_FRAMES)).pictures
         found.append([_renamed(region, label.name) for region in _regions(pictures, source, detector, own)])
         times |= {product(label.name, level.name): span for level in own.levels}
     for regions in zip_longest(*found):

@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from sga_kohya.hsd.clips.colour import HDR, Shape, has_alpha, quarter_turns
+from sga_kohya.hsd.clips import hdr
+from sga_kohya.hsd.clips.colour import Shape, has_alpha, quarter_turns
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.kit.extras import library
 
@@ -83,16 +84,18 @@ def examine(path: Path) -> Clip:
     """Reads all of the file's index, decodes one frame. Raises Damage."""
     with _opened(path) as (container, stream):
         first, last, count = _times(container, stream)
-        said = stream.frames
+        # Nothing of a stream may be asked once its container is closed.
+        said, aspect = stream.frames, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+        transfer = int(stream.codec_context.color_trc or 0)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     if not count:
         raise Damage("no frames in it")
     frame = next((frame for _, frame in _decoded(path, None)), None)
     if frame is None:
         raise Damage("none of its frames can be decoded")
-    shape = _shape(frame, stream)
+    shape = _shape(frame, float(aspect), transfer)
     fps = (count - 1) / (last - first) if last > first and count > 1 else float(rate)
-    notes = tuple(_notes(frame, said, count))
+    notes = tuple(_notes(frame, said, count, transfer))
     return Clip(path, shape.upright((frame.width, frame.height)), shape, first, last, count, fps, notes)
 
 
@@ -109,23 +112,21 @@ def _times(container: Any, stream: Any) -> tuple[float, float, int]:
     return first, last, count
 
 
-def _shape(frame: Any, stream: Any) -> Shape:
+def _shape(frame: Any, aspect: float, transfer: int) -> Shape:
     turns = 0
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             turns = quarter_turns(bytes(data))
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
-    return Shape(turns, float(aspect) if 0.1 < aspect < 10 else 1.0)
+    return Shape(turns, aspect if 0.1 < aspect < 10 else 1.0, transfer)
 
 
-def _notes(frame: Any, said: int, count: int) -> Iterator[str]:
+def _notes(frame: Any, said: int, count: int, transfer: int) -> Iterator[str]:
     if count < WHOLE * said:
         yield "cut short: frames are missing at its end"
     if has_alpha(frame.format):
         yield "transparency laid on white"
-    transfer = int(getattr(frame, "color_trc", 0) or 0)
-    if transfer in HDR:
-        yield f"high dynamic range ({HDR[transfer]})"
+    if transfer in hdr.NAMES:
+        yield f"high dynamic range ({hdr.NAMES[transfer]}) brought to that of usual screens"
     if frame.interlaced_frame:
         yield "interlaced: edges that move are combed; deinterlace it first"
 

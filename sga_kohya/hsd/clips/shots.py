@@ -12,7 +12,7 @@ from sga_kohya.kit.extras import library
 
 def scenedetect() -> Any:
     """Raises SgaError that names the extra."""
-    return library("scenedetect", "shots", f'the label "{SHOT}" (or leave it out of clip_labels)')
+    return library("scenedetect", "shots", f'clip_shots, and the label "{SHOT}" (or leave both out)')
 
 
 class Cuts:

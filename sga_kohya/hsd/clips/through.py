@@ -3,17 +3,20 @@
 A detector that looks through time is a `Detector` like any other, so that Algorithm 1 cuts clips as it cuts photos.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
 
-from sga_kohya.hsd.cut.geometry import Box, intersection
+from sga_kohya.hsd.cut.geometry import Box, iou
 from sga_kohya.hsd.detect import Detection, Detector, View
 
 STRAYS = 0.5
 """How far an edge may be from where its neighbours in time lead to, over the box's side, and still be believed."""
+APART = -2.0
+"""How far apart, in its own sides, a thing may be in two frames that follow each other."""
 OFTEN = 0.5
 """Share of the frames in which a thing has to be found."""
 
@@ -56,30 +59,37 @@ class Through:
 
 
 def tracks(frames: Sequence[Sequence[Detection]]) -> list[Track]:
-    """Which detections are one thing: of the same label, and near where it was last. frames: in order of time."""
+    """Which detections are one thing: of the same label, and where it was last, or near it, the best pairs first.
+
+    frames: in order of time.
+    """
     found: list[Track] = []
     for place, detections in enumerate(frames):
-        for detection in detections:
-            free = [track for track in found if place not in track.found and _may_be(detection, track.last)]
-            nearest = max(free, key=lambda track: _nearness(detection.box, track.last.box), default=None)
-            if nearest is None:
-                found.append(nearest := Track())
-            nearest.found[place] = detection
+        pairs = [(likeness(track.last, detection), track, detection) for track in found for detection in detections]
+        left = list(detections)
+        for alike, track, detection in sorted(pairs, key=lambda pair: -pair[0]):
+            if alike > APART and place not in track.found and any(detection is other for other in left):
+                track.found[place] = detection
+                left = [other for other in left if other is not detection]
+        found += [Track({place: detection}) for detection in left]
     return found
 
 
-def _may_be(a: Detection, b: Detection) -> bool:
-    """Whether two boxes of frames that follow each other are one thing: they meet, or are a side apart at most."""
-    return a.label == b.label and _nearness(a.box, b.box) > -1
-
-
-def _nearness(a: Box, b: Box) -> float:
-    """The shared share of the smaller box; below 0 how far apart the middles are, over the mean side."""
-    shared = intersection(a, b) / min(a.area, b.area)
+def likeness(a: Detection, b: Detection) -> float:
+    """Of two boxes of frames that follow each other: their IoU; of those that do not meet how far apart their middles
+    are, below 0, over their mean side. Of different labels nothing is alike."""
+    if a.label != b.label:
+        return -math.inf
+    shared = iou(a.box, b.box)
     if shared:
         return shared
-    away = max(abs(a.x0 + a.x1 - b.x0 - b.x1), abs(a.y0 + a.y1 - b.y0 - b.y1)) / 2
-    return -away / max(1.0, (a.width + a.height + b.width + b.height) / 2)
+    (ax, ay), (bx, by) = middle(a.box), middle(b.box)
+    sides = (*a.box.size, *b.box.size)
+    return -max(abs(ax - bx), abs(ay - by)) / (sum(sides) / len(sides))
+
+
+def middle(box: Box) -> tuple[float, float]:
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
 
 
 def taken_together(track: Track, frames: int) -> Detection:
@@ -114,7 +124,7 @@ def believed(places: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def led_to(i: int, others: np.ndarray, places: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Where the two nearest in time lead to: between them, or, at an end, on from them. others: indices, one or more."""
+    """Where the two nearest in time lead to: between them, or on from them at an end. others: one index or more."""
     if len(others) < 2:
         alone: np.ndarray = edges[others[0]]
         return alone

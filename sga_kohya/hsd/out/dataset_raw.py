@@ -8,10 +8,13 @@ formats and orientations that no trainer reads are in the comparison as well.
 import json
 import math
 import os
+import shutil
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from tqdm import tqdm
@@ -41,6 +44,8 @@ AT_ONCE = 4
 """Photos for each thread that are begun and not yet written."""
 _JOURNAL = "sga_raw.jsonl"
 """A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
+_SHARES = "sga_raw.*.jsonl"
+"""Those of several processes that make the copies."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def write_raw(
     What is as it should be stays untouched, with the trainers' caches of it; what no photo stands for any more goes,
     unless someone has edited it.
     """
+    collect_copies(out)
     wanted = list(_wanted(photos, out, config))
     folder, missing = _RawFolder(out), set()
     with closing(folder):
@@ -96,6 +102,34 @@ def write_raw(
     return RawResult(len(kept), sorted(missing), folder.foreign(), removed, left, [place for place in aside if place])
 
 
+def write_copies(
+    photos: Path, out: Path, config: HsdConfig, wanted: Sequence[RawPhoto], workers: int, memory: Memory, rank: int
+) -> None:
+    """The pictures alone, of the photos that one of several processes has cut: `write_raw` then finds them there."""
+    with closing(_RawFolder(out, _SHARES.replace("*", str(rank)))) as folder:
+        todo = [photo for photo in wanted if not folder.holds_image(photo)]
+        for photo, data in _pictures(photos, todo, config, workers, memory):
+            if data is not None:
+                folder.write(photo, photo.file, data)
+
+
+def collect_copies(out: Path) -> None:
+    """What several processes have in journals of their own goes to the journal."""
+    for share in sorted((out / RAW).glob(_SHARES)):
+        with closing(Journal(out / RAW / _JOURNAL)):  # ends a line that a kill cut short
+            pass
+        with share.open("rb") as part, (out / RAW / _JOURNAL).open("ab") as journal:
+            shutil.copyfileobj(part, journal)
+        share.unlink()
+
+
+def raw_photo(config: HsdConfig, rows: Sequence[Row], caption: str = "") -> RawPhoto:
+    """rows: of one photo that gives slices."""
+    inputs = [rows[0].source_sha256, config.resolution, config.format]
+    file = f"{RAW}/{rows[0].root}.{config.format}"
+    return RawPhoto(rows[0].source, file, caption, digest(json.dumps(inputs).encode()))
+
+
 def largest(size: Size, resolution: int) -> Size:
     """Of a photo's copy: its own size, or that of the same shape whose area is at most the square of resolution."""
     width, height = size
@@ -104,15 +138,10 @@ def largest(size: Size, resolution: int) -> Size:
 
 
 def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
-    by_source: dict[str, list[Row]] = {}
-    for row in read_rows(out):
-        if row.file and not row.moving:
-            by_source.setdefault(row.source, []).append(row)
-    for source, rows in by_source.items():
-        caption = _caption(photos, out, config, rows)
-        inputs = [rows[0].source_sha256, config.resolution, config.format]
-        file = f"{RAW}/{rows[0].root}.{config.format}"
-        yield RawPhoto(source, file, f"{caption}\n", digest(json.dumps(inputs).encode()))
+    for _, members in groupby(read_rows(out), key=lambda row: row.source):
+        rows = [row for row in members if row.file and not row.moving]
+        if rows:
+            yield raw_photo(config, rows, f"{_caption(photos, out, config, rows)}\n")
 
 
 def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str:
@@ -160,14 +189,18 @@ def _picture(path: Path, config: HsdConfig) -> bytes | None:
 class _RawFolder:
     """OUT/photos_raw, of which the journal inside knows what was written here."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, journal: str = _JOURNAL) -> None:
+        """journal: the file that what is written now goes to."""
         self.out, self.path = out, out / RAW
         rows, _ = read_journal(self.path / _JOURNAL)
         self.written: dict[str, dict[str, str]] = {}
         for row in rows:
             if is_plain(str(row.get("file"))) and str(row["file"]).startswith(f"{RAW}/"):
                 self.written[row["file"]] = row
-        self.journal = Journal(self.path / _JOURNAL)
+        self.journal = Journal(self.path / journal)
+        # Once: a folder of a million files is not searched for each of them.
+        self._own_caches = sorted(path.name for path in self.path.glob("*.npz"))
+        self._other_caches = caches_by_stem(out)
 
     def close(self) -> None:
         self.journal.close()
@@ -226,7 +259,12 @@ class _RawFolder:
 
     def _purge_caches(self, file: str) -> None:
         stem = os.path.splitext(file)[0]
-        for cache in (*(self.out / RAW).glob(f"{Path(stem).name}_*.npz"), *caches_by_stem(self.out).get(stem, ())):
+        begin = f"{Path(stem).name}_"
+        for name in self._own_caches[bisect_left(self._own_caches, begin) :]:
+            if not name.startswith(begin):
+                break
+            (self.path / name).unlink(missing_ok=True)
+        for cache in self._other_caches.get(stem, ()):
             cache.unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
 """report.html: what a run made and what it left out, for a person to look at. Links to small pictures beside it."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -35,18 +35,20 @@ def write_report(
         mark=MARK,
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
-        numbers=_numbers(tally),
-        group_sizes=sorted(tally.group_sizes),
+        numbers=[*_numbers(tally), *(_numbers(film, "clips") if film else ())],
+        group_sizes=sorted(tally.group_sizes | (film.group_sizes if film else Counter())),
         group_bars=_bars((f"K = {k}", count, 0, f"{count:,}") for k, count in sorted(tally.group_sizes.items())),
         level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in tally.levels.items()),
         sizes=[(name, _sizes(level)) for name, level in tally.levels.items()],
-        discarded=any(tally.reasons.values()),
+        clip_bars=_bars(_of_clips(film)) if film else [],
+        clip_sizes=[(name, _sizes(level)) for name, level in film.levels.items()] if film else [],
+        discarded=any(tally.reasons.values()) or bool(film and any(film.reasons.values())),
         levels=levels,
         guessed=[(safe(words), count) for words, count in tally.guessed.most_common(MOST_GUESSES)],
         guessed_more=len(tally.guessed) - MOST_GUESSES,
-        notes=tally.notes.most_common(),
-        examples=tally.examples,
-        data=_data(out, levels, links=not preview),
+        notes=(tally.notes + (film.notes if film else Counter())).most_common(),
+        examples={**(film.examples if film else {}), **tally.examples},
+        data=_data(out, levels, list(tally.levels), film, links=not preview),
     )
     with whole_file(out / REPORT) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(pieces)
@@ -61,18 +63,27 @@ def _lead(config: HsdConfig) -> str:
     return f"Detector {config.detector}{own}; {mode}; {levels} pixels.{gate}"
 
 
-def _numbers(tally: Tally) -> Iterator[tuple[str, str]]:
+def _numbers(tally: Tally, what: str = "photos") -> Iterator[tuple[str, str]]:
+    """what: are counted."""
     levels = tally.levels.values()
     kept, upscaled = sum(level.kept for level in levels), sum(level.upscaled for level in levels)
-    yield "photos", f"{tally.photos:,}"
-    yield "photos used", f"{tally.used:,}"
-    yield "groups", f"{sum(tally.group_sizes.values()):,}"
-    yield "slices", f"{kept:,}"
+    of = "" if what == "photos" else f" of {what}"
+    yield what, f"{tally.photos:,}"
+    yield f"{what} used", f"{tally.used:,}"
+    yield f"groups{of}", f"{sum(tally.group_sizes.values()):,}"
+    yield f"slices{of}", f"{kept:,}"
     yield "of them enlarged", f"{upscaled / kept:.0%}" if kept else "–"
     model = sum(level.super_resolved for level in levels)
     if model:
         yield "by super-resolution", f"{model / kept:.0%}"
-    yield "left out", f"{sum(tally.reasons.values()):,}"
+    yield f"left out{of}", f"{sum(tally.reasons.values()):,}"
+
+
+def _of_clips(film: ClipTally) -> Iterator[tuple[str, int, int, str]]:
+    for name, level in film.levels.items():
+        most = film.lengths(name).most_common(1)
+        frames = f" of {most[0][0]} frames" if most and most[0][0] > 1 else ""
+        yield name, level.kept, level.upscaled, f"{level.kept:,}{frames}"
 
 
 def _in_words(level: LevelTally) -> str:
@@ -94,7 +105,9 @@ def _sizes(level: LevelTally) -> str:
     return ", ".join(f"{width}×{height} ({count:,})" for (width, height), count in common) or "–"
 
 
-def _data(out: Path, levels: list[str], links: bool) -> Iterator[Markup]:
+def _data(
+    out: Path, levels: list[str], of_photos: Collection[str], film: ClipTally | None, links: bool
+) -> Iterator[Markup]:
     """JSON in pieces: the photos as they stream by, and after them what was left out, by kind."""
     discards: dict[str, list[list[object]]] = defaultdict(list)
     yield Markup('{"levels": %s, "links": %s, "photos": [') % (as_json(levels), as_json(links))
@@ -106,6 +119,7 @@ def _data(out: Path, levels: list[str], links: bool) -> Iterator[Markup]:
                 why = safe((row.reason or "").partition(":")[2].strip())
                 discards[row.kind].append([safe(source), levels.index(row.granularity), why])
         if any(row.file for row in rows):
-            yield comma + as_json(photo_view(rows, levels, out))
+            own = film.levels if film and rows[0].moving else of_photos
+            yield comma + as_json(photo_view(rows, levels, out, own))
             comma = Markup(",\n")
     yield Markup('], "discards": %s}') % as_json(discards)

@@ -16,7 +16,7 @@ from sga_kohya.hsd.photos.images import LAID, Found
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
-from sga_kohya.kit.pictures import RAW, is_clip, is_picture
+from sga_kohya.kit.pictures import CLIPS, RAW, is_clip, is_picture
 from sga_kohya.kit.text import safe
 from sga_kohya.words import RAW_TOML
 
@@ -74,7 +74,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             continue  # and it is kept beside
         advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
         yield f"{count} photos, {note}: {_examples(tally, note, count)}{advice}"
-    for level in config.finer:
+    for level in config.finer if tally.photos else ():
         yield from _level_warning(tally.levels[level.name], level, config)
         yield from _unseen(tally.levels[level.name], tally.regions, level, config)
     yield from squares(config)
@@ -180,8 +180,11 @@ def _not_read(found: Found) -> Iterator[str]:
     raw = sorted(name for suffix, names in found.others.items() if suffix in RAW for name in names)
     if raw:
         yield f"{len(raw)} raw files are not read: {_some(raw)}; export them as JPEG or TIFF"
+    clips = sorted(name for suffix, names in found.others.items() if suffix in CLIPS for name in names)
+    if clips:
+        yield f"{len(clips)} clips are passed over, as clips = off says: {_some(clips)}"
     for suffix, names in sorted(found.others.items()):
-        if suffix not in RAW:
+        if suffix not in RAW and suffix not in CLIPS:
             yield f"{len(names)} files are no pictures that can be read ({suffix or 'no suffix'}): {_some(names)}"
 
 
@@ -278,7 +281,7 @@ def _decided(decisions: Decisions) -> Iterator[str]:
 
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
-        yield f"removed  {result.swept.removed} files that earlier runs made and this one does not"
+        yield f"removed  {result.swept.removed} files that were made before and are made no more"
 
 
 def _raw(result: Result) -> Iterator[str]:

@@ -104,7 +104,7 @@ DEFAULT_LEVELS = tuple(LevelConfig(name, **settings) for name, settings in BY_RO
 MODES = ("whole", "split")
 REGIONS = 4
 """Regions per photo in split mode where the coarsest level does not say."""
-CLIP_KEYS = ("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_labels")
+CLIP_KEYS = ("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots", "clip_labels")
 RUN_WIDE = ("batch_size", "export", "masks", "near_duplicates", *CLIP_KEYS)
 """Settings of the whole run, which no sub-folder can have for itself."""
 
@@ -131,8 +131,8 @@ class HsdConfig:
     itself. drop_tags: leave out tags of what a slice does not show. batch_size: for dataset.toml. export: further
     trainers to write a file for. clips: one of MODES of clips/labels.py. clip_fps: frames a second of their slices.
     clip_frames, clip_resolution: of spatial slices, as of a level; clip_segments: parts of one clip that are cut, each
-    a group, at most. clip_labels: of temporal slices, long to short. overrides: sub-folder of PHOTOS, with '/', to the
-    settings of the photos below it.
+    a group, at most; clip_shots: none goes across a cut. clip_labels: of temporal slices, long to short. overrides:
+    sub-folder of PHOTOS, with '/', to the settings of the photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
@@ -158,6 +158,7 @@ class HsdConfig:
     clip_frames: int = 33
     clip_resolution: int = 512
     clip_segments: int = 1
+    clip_shots: bool = False
     clip_labels: tuple[Label, ...] = parse_labels(DEFAULT_LABELS)
     overrides: Mapping[str, "HsdConfig"] = field(default_factory=dict)
 

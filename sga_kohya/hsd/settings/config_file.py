@@ -33,7 +33,7 @@ CONFIG_TOML = "hsd_config.toml"
 PLAIN = (
     *("mode", "detector", "detector_options", "device", "duplicate_overlap", "near_duplicates", "min_size", "format"),
     *("masks", "caption", "captioner", "captioner_options", "drop_tags", "batch_size"),
-    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments"),
+    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots"),
 )
 """Keys of a layer that are fields of an HsdConfig as they are."""
 HEADER = "# What this folder was made with. To make it again: python -m sga_kohya.hsd PHOTOS OUT --config THIS_FILE\n"
@@ -136,6 +136,7 @@ def to_layer(config: HsdConfig) -> Layer:
         "clip_frames": config.clip_frames,
         "clip_resolution": config.clip_resolution,
         "clip_segments": config.clip_segments,
+        "clip_shots": config.clip_shots,
         "clip_labels": [str(label) for label in config.clip_labels],
         "device": config.device,
         "upscale_model": str(config.upscale_model.resolve()) if config.upscale_model else "",

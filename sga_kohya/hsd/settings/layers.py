@@ -80,7 +80,7 @@ KEYS: dict[str, Reader[Any]] = {
     "iou": iou,
     **dict.fromkeys(("duplicate_overlap", "clip_fps"), number()),
     "clip_labels": clip_labels,
-    "drop_tags": boolean,
+    **dict.fromkeys(("drop_tags", "clip_shots"), boolean),
     "levels": level_list,
     "export": trainers,
 }
