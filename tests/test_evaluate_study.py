@@ -448,8 +448,14 @@ def test_a_queue_is_told_what_makes_the_caches_and_a_family_without_pictures_wha
     assert lines[2][:5] == ["accelerate", "launch", "-m", "sga_kohya.musubi", "flux_2_train_network"]
     assert lines[2][5:7] == ["--musubi_tuner", str(world / "musubi")] and len(lines) == 6
     (world / "base.toml").write_text(TUNER_BASE.replace("lora_flux_2", "lora_wan"))
-    with pytest.raises(SgaError, match="nothing of musubi-tuner is known to draw with what wan_train_network makes"):
+    with pytest.raises(
+        SgaError, match="wan_train_network's pictures cannot be drawn from here: train the arms of its presets"
+    ):
         read_plan(world / "study.toml")
+    changed(world, train={"base": "base.toml", "arms": ["full"], "door": "hv_train_network"})
+    with pytest.raises(SgaError, match="door = 'hv_train_network': write one of flux_2_train_network, zimage"):
+        read_plan(world / "study.toml")
+    changed(world, train={"base": "base.toml", "arms": ["full"]})
     (world / "base.toml").write_text(TUNER_BASE.replace("networks.lora_flux_2", "lycoris.kohya"))
     with pytest.raises(SgaError, match="Write door, such as flux_2_train_network"):
         read_plan(world / "study.toml")

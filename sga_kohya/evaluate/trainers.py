@@ -63,7 +63,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def doors(self) -> Sequence[str]:
-        """The names of its training scripts."""
+        """The names of its training scripts that a study can be made with."""
 
     @abstractmethod
     def guess(self, settings: Mapping[str, Any]) -> str:
@@ -83,7 +83,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def draws(self, door: str, settings: Mapping[str, Any]) -> str | None:
-        """The script that draws with what a door trains; None where one must be named."""
+        """The script that draws with what a door trains; None where one must be named, or there is no such door."""
 
     @abstractmethod
     def folders(self, tables: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
@@ -152,12 +152,17 @@ class MusubiTuner(Trainer):
         return Program([sys.executable, str(root / script)], {"PYTHONPATH": path})
 
     def doors(self) -> Sequence[str]:
-        return list(musubi_families.SCRIPTS)
+        return list(musubi_samplers.FAMILIES)
 
     def guess(self, settings: Mapping[str, Any]) -> str:
         found = musubi_families.script_of_network(settings.get("network_module"))
         if found is None:
             raise SgaError("which of musubi-tuner's scripts is this for? Write door, such as flux_2_train_network")
+        if found not in musubi_samplers.FAMILIES:
+            raise SgaError(
+                f"{found}'s pictures cannot be drawn from here: train the arms of its presets (NAME_raw, NAME_hsd, …), "
+                "draw with its own script, and name the pictures as `images` of a plan's variants"
+            )
         return found
 
     def door(self, root: Path, door: str) -> list[str]:

@@ -115,21 +115,29 @@ def test_clips_and_images_are_cached_by_the_real_scripts_and_train_in_one_step(s
     assert said_by(tmp_path / "models" / "wan_lora.safetensors")["ss_sga_groups_by_k"] == "3:2"
 
 
+TEMPORAL = ["--clips", "temporal", "--clip_labels", "clip:9:128,moment:5:128,frame:1:256"]
+BOTH_LABELS = ["--sga_granularities", "clip,moment,frame,macro,meso,micro", "--sga_timestep_shift"]
+BOTH_LABELS += ["clip:0.3,frame:-0.3,macro:0.5,micro:-0.5"]
+
+
+@pytest.mark.parametrize(("cut", "train"), [([], []), (TEMPORAL, BOTH_LABELS)], ids=["spatial", "temporal"])
 def test_the_readme_s_commands_lead_from_a_folder_of_clips_and_photos_to_a_wan_adapter(
-    server_of, tuner, world_of, tmp_path
+    server_of, tuner, world_of, tmp_path, cut, train
 ):
-    """With the preset it names, on a model, an autoencoder and texts of random numbers; smaller and shorter."""
+    """With the preset it names, on a model, an autoencoder and texts of random numbers; smaller and shorter.
+
+    Of temporal slices each group has a clip, a moment and a frame, an image, in one step.
+    """
     (block,) = re.findall(r"```bash\n(python -m sga_kohya.hsd FOLDER .*?)```", README, re.S)
     commands, world, folder = commands_in(block), world_of(tuner, "wan"), tmp_path / "folder"
     assert len(commands) == 4
-    folder.mkdir()
-    for number, size in enumerate([(384, 256), (256, 384)]):
-        write_clip(folder / f"clip{number}.mp4", size, frames=24)
-        picture(10 + number, size).resize((3 * size[0] // 2, 3 * size[1] // 2)).save(folder / f"photo{number}.png")
-        for name in ("clip", "photo"):
-            (folder / f"{name}{number}.txt").write_text(f"a {name}")
+    commands[0] += cut
+    commands[3] += train
+    write_folder(folder)
     mine = {"dit": str(world / "wan.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
     mine |= {"vae": str(world / "wan_vae.safetensors"), "sample_prompts": None}
+    if train:
+        mine["sga_timestep_shift"] = None  # the preset's is for photos
     places = {
         **{"FOLDER": folder, "OUT": tmp_path / "out", "768": 256, "384": 128, "41": 9},
         **{"wan_2.1_vae.safetensors": world / "wan_vae.safetensors"},
@@ -139,16 +147,27 @@ def test_the_readme_s_commands_lead_from_a_folder_of_clips_and_photos_to_a_wan_a
     plan = output.partition("SGA tuple plan")[2].partition("\n\n")[0]
     rows = [json.loads(line) for line in (tmp_path / "out" / "sga_manifest.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["file"]]
-    members = Counter(row["group"] for row in kept)
-    by_k = Counter(members.values())
-    assert {row["granularity"] for row in kept if row.get("frames")} >= {"macro", "meso"}, (
-        "clips were cut as photos are"
-    )
-    assert {bool(row.get("frames")) for row in kept} == {True, False}
-    assert f"{len(members)}: " + ", ".join(f"{by_k[k]} with K={k}" for k in sorted(by_k, reverse=True)) in plan
-    assert re.search(r"macro +\d+ in a sub-batch of \d: \d+ x \d+, 9 frames", plan) and "without" in plan
+    by_k = Counter(Counter(row["group"] for row in kept).values())
+    told = [f"{by_k[k]} with K={k}" for k in sorted(by_k, reverse=True)]
+    assert f"{by_k.total()}: {', '.join(told)}" in plan
+    moving = {row["granularity"] for row in kept if (row.get("frames") or 1) > 1}
+    assert moving == ({"clip", "moment"} if cut else {"macro", "meso"}) and {"macro", "meso"} <= {
+        row["granularity"] for row in kept if row["source"].endswith(".png")
+    }
+    longest = "clip" if cut else "macro"
+    assert re.search(rf"{longest} +\d+ in a sub-batch of \d: \d+ x \d+, 9 frames", plan)
     said = said_by(tmp_path / "models" / "wan_lora.safetensors")
     assert said["ss_sga_groups_by_k"] == ",".join(f"{k}:{by_k[k]}" for k in sorted(by_k, reverse=True))
+
+
+def write_folder(folder: Path) -> None:
+    """Two clips and two photos, each with its caption."""
+    folder.mkdir()
+    for number, size in enumerate([(384, 256), (256, 384)]):
+        write_clip(folder / f"clip{number}.mp4", size, frames=24)
+        picture(10 + number, size).resize((3 * size[0] // 2, 3 * size[1] // 2)).save(folder / f"photo{number}.png")
+        for name in ("clip", "photo"):
+            (folder / f"{name}{number}.txt").write_text(f"a {name}")
 
 
 @pytest.mark.parametrize(

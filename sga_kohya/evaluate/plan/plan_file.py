@@ -85,11 +85,7 @@ def _with_arms(plan: Plan, table: Fields, folder: Path) -> Plan:
         own: dict[str, Any] = {"script": script, "config": str(plan.arm_toml("{dataset}", "{variant}"))}
         sampling = replace(sampling, **{key: value for key, value in own.items() if key not in given})
     elif "script" not in given:
-        table.complain(
-            "[generate]",
-            f"script is missing: nothing of {train.trainer.name} is known to draw with what {train.door} makes of "
-            f"{train.base}, such as full models. Name one of its scripts, or train by --print, and give `images`",
-        )
+        table.complain("[generate]", f"script is missing: {train.base} is a full fine-tune, which cannot sample itself")
     return replace(plan, variants=(*made, *plan.variants), sampling=sampling)
 
 
