@@ -23,7 +23,7 @@ from sga_kohya.hosts.sd_scripts import checks as sd_checks
 from sga_kohya.hosts.sd_scripts import samplers as sd_samplers
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
-from sga_kohya.words import MUSUBI_TOML, RAW_MUSUBI_TOML, RAW_TOML, SLICES_TOML
+from sga_kohya.words import RAW_MUSUBI_TOML, RAW_TOML
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -96,7 +96,7 @@ class Trainer(ABC):
 
 class SdScripts(Trainer):
     name, model, option = "sd-scripts", "pretrained_model_name_or_path", "sd_scripts"
-    slices, raw = SLICES_TOML, RAW_TOML
+    slices, raw = "dataset.toml", RAW_TOML
     fixed = MappingProxyType({"save_model_as": "safetensors"})
     same = ("train_data_dir", "in_json", "dataset_class", "reg_data_dir", "resume")
     sampler = sd_samplers
@@ -139,7 +139,7 @@ class MusubiTuner(Trainer):
     """`root` is the folder of its package. It trains on caches, which are made anew before each training's data."""
 
     name, model, option = musubi_families.HOST, "dit", "musubi_tuner"
-    slices, raw = MUSUBI_TOML, RAW_MUSUBI_TOML
+    slices, raw = "dataset_musubi.toml", RAW_MUSUBI_TOML
     fixed = _NOTHING
     same = ("resume",)
     sampler = musubi_samplers

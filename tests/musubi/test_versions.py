@@ -83,6 +83,7 @@ def test_its_scripts_that_draw_and_cache_read_what_a_study_tells_them(server_of,
             continue
         settings = toml.loads(find_preset(name).read_text())
         assert drawing["lora_weight"] == [str(tmp_path / door / "a.safetensors")] and drawing["lycoris"]
+        assert drawing["lora_multiplier"] == [1.0], "a list: of their own default they ask the length"
         assert drawing["save_path"] == str(tmp_path / door / "images") and drawing["output_type"] == "images"
         assert all(drawing[key] == settings[key] for key in ("dit", "vae", "text_encoder"))
         assert drawing["fp8"] == settings.get("fp8_base", False)

@@ -74,7 +74,9 @@ def arguments_of(
     if sampling.script.startswith("flux_2"):
         arguments["embedded_cfg_scale"] = sampling.guidance
     if weights is not None:
-        arguments[sampling.weights_as or (script.weights if settings.get("network_module") else "dit")] = str(weights)
+        adapter = sampling.weights_as or (script.weights if settings.get("network_module") else "dit")
+        # The scripts' own default of the multiplier is a number, of which they then ask the length.
+        arguments |= {adapter: str(weights), **({"lora_multiplier": 1.0} if adapter == script.weights else {})}
         if weights.suffix == ".safetensors" and any(key.startswith("lycoris_") for key in read_header(weights)):
             arguments["lycoris"] = True
     return words_of_lines(script, sampling, {**arguments, **sampling.arguments, **further}, jobs, work)
