@@ -352,7 +352,7 @@ def test_settings_of_clips_stand_in_a_file_and_come_back_from_the_one_that_a_run
     (tmp_path / "again.toml").write_text(to_toml(config))
     assert load_config("", tmp_path / "again.toml") == replace(config, redundant_iou=config.iou_thresholds)
     (tmp_path / "sub.toml").write_text('[overrides."x"]\nclip_fps = 24\n')
-    with pytest.raises(SgaError, match="clip_fps: it is set once"):
+    with pytest.raises(SgaError, match="clip_fps is unknown: it is set once"):
         load_config("", tmp_path / "sub.toml")
 
 

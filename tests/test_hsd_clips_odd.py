@@ -12,6 +12,7 @@ import pytest
 from sga_kohya.hsd import run
 from sga_kohya.hsd.clips import hdr
 from sga_kohya.hsd.clips.colour import Shape, quarter_turns, to_rgb, yuv_to_rgb
+from sga_kohya.hsd.clips.cutting import CUT_INSIDE
 from sga_kohya.hsd.clips.grid import Span, length, nearest, windows
 from sga_kohya.hsd.clips.labels import longest, parse_labels
 from sga_kohya.hsd.clips.looking import Look
@@ -212,6 +213,31 @@ def test_without_pyscenedetect_the_label_that_needs_it_says_so(folder, tmp_path,
     labels = parse_labels(["clip", "shot"])
     with pytest.raises(Exception, match=r'label "shot".*needs scenedetect.*sga-kohya\[shots\]'):
         run(folder, tmp_path / "out", replace(WHOLE, clip_labels=labels))
+
+
+def test_a_cut_inside_a_fixed_box_is_said_and_neither_motion_nor_a_flash_is_one(folder, tmp_path):
+    other = np.random.default_rng(5).integers(0, 255, (24, 40, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    clips.write(folder / "cut.mp4", 17, draw=lambda n: clips.picture(n) if n < 8 else other)
+    clips.write(folder / "motion.mp4", 17, draw=lambda n: np.roll(clips.picture(n), 5 * n, 1))
+    clips.write(
+        folder / "flash.mp4",
+        17,
+        draw=lambda n: np.minimum(clips.picture(n) + (90 if n == 8 else 0), 255).astype(np.uint8),
+    )
+    result = run(folder, tmp_path / "out", CONFIG)
+    notes = {row["source"]: row["notes"] for row in manifest(tmp_path / "out")}
+    assert notes == {"cut.mp4": [CUT_INSIDE], "motion.mp4": [], "flash.mp4": []}
+    assert f"1 clips, {CUT_INSIDE}: cut.mp4" in summarise(result, CONFIG)
+
+
+def test_slices_stay_within_a_shot_where_that_is_asked(folder, tmp_path):
+    pytest.importorskip("scenedetect")
+    scenes = [np.roll(clips.picture(20), 90 * number, (0, 2))[:, :: (-1) ** number] for number in range(2)]
+    clips.write(folder / "a.mp4", 60, draw=lambda n: scenes[0] if n < 34 else scenes[1])
+    for config in (CONFIG, replace(CONFIG, clips="both", clip_labels=parse_labels(["long:17:128", "still:1:128"]))):
+        rows = one(folder, tmp_path / config.clips, replace(config, clip_shots=True))
+        starts = [(round(row["start"] * 16), row["frames"]) for row in rows.values()]
+        assert starts[0][1] == 17 and all(start + frames <= 34 or start >= 34 for start, frames in starts)
 
 
 def track(*boxes: tuple[int, int, int, int] | None) -> Track:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, devices, run, team, together
+from sga_kohya.hsd import __main__ as command
 from sga_kohya.hsd.__main__ import main, usual_workers
 from sga_kohya.hsd.detectors.onnx.model import PROVIDERS, choose_providers
 from sga_kohya.hsd.memory import usual_size
@@ -80,7 +81,7 @@ def test_what_others_have_finished_is_not_read_again(photos, tmp_path, decoded, 
     monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), whole(path))[1])
     by(2, photos, tmp_path / "out")
     assert len(decoded) == 6
-    assert {read.count(f"p{i}.png") for i in range(6)} == {2}, "once more for the copies of dataset_raw.toml"
+    assert {read.count(f"p{i}.png") for i in range(6)} == {1}
 
 
 def test_masks_captions_and_files_that_are_not_ours_are_as_with_one(many, tmp_path, monkeypatch):
@@ -124,9 +125,9 @@ def test_a_process_that_dies_is_told_of_and_its_share_is_done(many, tmp_path, mo
     made = by_one(many, out)
     cut = together.cut_share
 
-    def dying(pipeline, items, workers, rank, *done):
-        cut(pipeline, items[: len(items) // 2] if rank else items, workers, rank, *done)
-        if rank:
+    def dying(pipeline, items, workers, *done):
+        cut(pipeline, items if done else items[: len(items) // 2], workers, *done)
+        if not done:  # it is not process 0
             raise SgaError("no room on this machine")
 
     monkeypatch.setattr(together, "cut_share", dying)
@@ -178,7 +179,8 @@ def test_killed_processes_are_gone_on_from_by_one_and_by_others(many, tmp_path, 
     assert 1 <= finished < 16
     decoded.clear()
     assert main([str(many), str(out), *ARGUMENTS]) == 0
-    assert snapshot(out) == made and len(decoded) <= 2 * 16 - finished, "once more for the copies of dataset_raw.toml"
+    # Two are damaged, and are tried again.
+    assert snapshot(out) == made and 16 - finished <= len(decoded) <= 18 - finished
     # One that was killed alone, gone on from by two.
     shutil.rmtree(out)
     assert killed(out, many, 1) >= 1
@@ -206,7 +208,8 @@ def killed(out: Path, photos: Path, size: int) -> int:
 
 
 def test_an_error_is_said_once(photos, tmp_path, monkeypatch, capsys):
-    processes = started(tmp_path / "out", photos, 2, "--detector_arg", "nothing=1")
+    impatient = "from sga_kohya.hsd import team\nteam.GRACE = 0"
+    processes = started(tmp_path / "out", photos, 2, "--detector_arg", "nothing=1", code=impatient)
     said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert said[0].startswith("sga_kohya.hsd: error: detector heuristic: ") and "nothing" not in said[1]

@@ -22,7 +22,7 @@ from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
 from sga_kohya.hsd.team import Process
-from sga_kohya.kit.cli import run_command, show_every_character
+from sga_kohya.kit.cli import INTERRUPTED, OK, run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
@@ -44,13 +44,19 @@ PROCESS = Process.of(os.environ)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sga_kohya.hsd",
-        description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
+        description="Cut a folder of photos and clips into macro, meso and micro slices, ready for sd-scripts and "
+        "musubi-tuner.",
         epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
         f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
         "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
-    add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
+    add(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder with photos and clips, searched recursively; never written to",
+    )
     add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml, sga_manifest.jsonl and report.html")
     add("--preset", default="", metavar=_one_of(preset_names()), help="settings to start from (default: none)")
     add(
@@ -328,7 +334,15 @@ def _help(process: Process, words: list[str]) -> int:
     _ignore_large()
     name = f"sga_kohya.hsd, {process.name}"
     arguments = process, args.photos, args.out, lambda: config_from(args), *_bounds(args)
-    return run_command(name, lambda: work(*arguments), "the same command goes on from here", extra="hsd")
+
+    def body() -> int:
+        try:
+            work(*arguments)
+        except KeyboardInterrupt:  # which process 0 speaks of
+            return INTERRUPTED
+        return OK
+
+    return run_command(name, body, extra="hsd")
 
 
 def _ignore_large() -> None:

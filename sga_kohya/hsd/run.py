@@ -3,10 +3,11 @@
 import os
 import sys
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,21 +25,22 @@ from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import RAW, RawFolder, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
-from sga_kohya.hsd.out.report import REPORT, write_report
+from sga_kohya.hsd.out.report import PAGES, REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
+from sga_kohya.hsd.photos.finding import Found, find_images
+from sga_kohya.hsd.photos.images import Header, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, to_toml
-from sga_kohya.hsd.team import clear, refuse_others
+from sga_kohya.hsd.team import clear, journal_of, refuse_others
 from sga_kohya.kit.files import LOCK, only_writer, write_whole
 from sga_kohya.kit.sealed import set_edited_aside
 
@@ -110,8 +112,8 @@ def run(
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do, found and checked before it writes. sources: all photos, and
-    clips; only: how many of each it takes."""
+    """What a run is to do, found and checked before it writes. sources: all photos, and all clips; only: how many of
+    each it takes."""
 
     photos: Path
     out: Path
@@ -127,12 +129,13 @@ class Job:
     decisions: Decisions
     room: Memory
 
-    def pipeline(self, journal: str = JOURNAL, run: str = "") -> Pipeline:
-        """On OUT as it is now. journal, run: as of Ledger."""
-        folder = OutputFolder(self.out, slice_folders(self.config, self.masks, self.out), journal, run)
+    def pipeline(self, rank: int | None = None, run: str = "") -> Pipeline:
+        """On OUT as it is now. rank: of one of several processes that is to do its share. run: as of Ledger."""
+        folder = OutputFolder(self.out, slice_folders(self.config, self.masks, self.out), journal_of(rank), run)
         folder.remove_parts()
+        raw = RawFolder(self.out, self.config, rank) if self.only is None else None
         parts = self.config, self.kits, self.masks, self.decisions, self.room
-        return Pipeline(self.photos, folder, *parts, alone=journal == JOURNAL)
+        return Pipeline(self.photos, folder, *parts, raw, alone=rank is None)
 
 
 def prepare(
@@ -191,7 +194,10 @@ def finish(job: Job, pipeline: Pipeline, plan: Plan) -> Result:
     tally, edited = _stream(job, pipeline, plan)
     film = _stream_clips(job, pipeline, plan, edited) if job.clips else None
     swept = folder.finish(texts(dataset_of(config, out, tally, film), config.export), to_toml(config))
-    raw = write_raw(job.photos, out, config, job.workers, job.room, job.progress) if job.only is None else None
+    raw = None
+    if pipeline.raw:
+        with closing(pipeline.raw):
+            raw = write_raw(job.photos, pipeline.raw, job.workers, job.room, job.progress)
     write_report(out, config, tally, None if job.only is None else len(job.sources), film)
     remember_photos(out, job.photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in job.sources})
@@ -223,7 +229,7 @@ def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]
     folder = pipeline.folder
     tally = Tally(level.name for level in job.config.levels)
     edited: list[str] = []
-    with threads(folder, job.workers) as pool:
+    with threads(pipeline, job.workers) as pool:
         with tqdm(total=len(plan.roots), unit="photo", disable=not job.progress, smoothing=0.05) as bar:
             for rows, taken in cut(pipeline, plan.order, plan.roots, pool, job.workers):
                 tally.add(rows, taken.new)
@@ -240,7 +246,7 @@ def _stream_clips(job: Job, pipeline: Pipeline, plan: Plan, edited: list[str]) -
     """All clips, after the photos, whose names they leave alone. edited: takes up what the user has edited."""
     folder, config = pipeline.folder, job.config
     tally = ClipTally(level.name for level in of_clips(config).levels)
-    with threads(folder, job.workers) as pool, one_thread_each():
+    with threads(pipeline, job.workers) as pool, one_thread_each():
         taken = {*plan.roots.values(), *(row.root for rows in plan.kept.values() for row in rows)}
         roots = assign_roots(sample(job.clips, job.only), folder.taken | taken)
         roots = {source: root for source, root in roots.items() if source not in plan.kept}
@@ -267,14 +273,16 @@ def cut(
 
 
 @contextmanager
-def threads(folder: OutputFolder, workers: int) -> Iterator[ThreadPoolExecutor]:
-    """That load and save into a folder. On Ctrl-C what is being written is finished, what only waits is not begun."""
+def threads(pipeline: Pipeline, workers: int) -> Iterator[ThreadPoolExecutor]:
+    """That load and save. On Ctrl-C what is being written is finished, what only waits is not begun."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
     try:
         yield pool
     except BaseException:
         pool.shutdown(cancel_futures=True)
-        folder.abandon()
+        pipeline.folder.abandon()
+        if pipeline.raw:
+            pipeline.raw.close()
         raise
     pool.shutdown()
 
@@ -291,11 +299,14 @@ def in_order(job: Job, sources: Sequence[str]) -> Iterator[tuple[str, int]]:
             return
         hidden = not job.progress
         bar = tqdm(headers, total=len(sources), unit="header", disable=hidden, delay=2, leave=False)
-        pixels, memory = np.array([header for _, header in bar], np.int64).reshape(-1, 2).T
+        pixels, memory = array("q"), array("q")
+        for _, header in bar:
+            pixels.append(header.pixels)
+            memory.append(header.memory)
     decided = job.decisions.sources
     later = np.array([source not in decided for source in sources])
-    for i in np.lexsort((-pixels, later)):
-        yield sources[i], int(memory[i])
+    for i in np.lexsort((-np.array(pixels), later)):
+        yield sources[i], memory[i]
 
 
 def read_headers(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[str, Header]]:
@@ -393,6 +404,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PAGES, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

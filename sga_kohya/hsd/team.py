@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.out.ledger import SHARES
+from sga_kohya.hsd.out.ledger import JOURNAL, SHARES
 from sga_kohya.kit.files import write_whole
 
 PAUSE = 0.1
@@ -34,6 +34,11 @@ SILENCE = 20
 """Seconds of them in which nothing is said."""
 BLOCK = 32
 """Photos in a row that one process cuts, at most: near-duplicates mostly lie side by side, and best meet in one."""
+
+GRACE = 60
+"""Seconds of them, where process 0 has been here before and has ended."""
+STARTED = time.time()
+ENDED = "process 0 has ended, and told why: the same command goes on from here"
 
 Item = tuple[str, str]
 """A photo and its root."""
@@ -89,7 +94,12 @@ class Leader:
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alive(self.folder, 0):
             write_whole(self.folder / "run.json", json.dumps({"run": self.run}))
-            yield
+            try:
+                yield
+            except BaseException:
+                # For those that come later than this, and would wait.
+                write_whole(self.folder / "run.json", json.dumps({"run": self.run, "ended": time.time()}))
+                raise
 
     def hand_out(self, items: Sequence[Item]) -> list[Item]:
         """Waits for all others, gives each what it is to cut, and returns what is left for this one.
@@ -167,15 +177,13 @@ class Worker:
             if not self._is_led():
                 raise SgaError("process 0 has ended: this share is done, the same command goes on with the rest")
 
-    @property
-    def journal(self) -> str:
-        """Below OUT."""
-        return journal_of(self.process.rank)
-
     def _share(self) -> list[Item]:
         led = False
         while True:
-            run = str(_read(self.folder / "run.json").get("run", ""))
+            told = _read(self.folder / "run.json")
+            run = str(told.get("run", ""))
+            if self._is_over(float(told.get("ended", 0))):
+                raise SgaError(ENDED)
             if run != self.run:
                 self.run = run
                 write_whole(self._file("json"), json.dumps({"run": run, "token": self._token}))
@@ -185,8 +193,13 @@ class Worker:
             if self._is_led():
                 led = True
             elif led:
-                raise SgaError("process 0 has ended, and told why: the same command goes on from here")
+                raise SgaError(ENDED)
             self._wait(forever=led)
+
+    def _is_over(self, ended: float) -> bool:
+        """Whether a process 0 that has ended was this run's: the next one would come soon after this process."""
+        waited = time.monotonic() - self._begin
+        return ended > STARTED or (ended > STARTED - PATIENCE and waited > GRACE and not self._is_led())
 
     def _given(self) -> list[Item] | None:
         """What process 0 has written for this very process; None as long as it has not."""
@@ -210,9 +223,9 @@ class Worker:
         time.sleep(PAUSE)
 
 
-def journal_of(rank: int) -> str:
-    """Of a process, below OUT."""
-    return f"{SHARES}/{rank}.jsonl"
+def journal_of(rank: int | None) -> str:
+    """Of one of several processes that does its share, None for who does all; below OUT."""
+    return JOURNAL if rank is None else f"{SHARES}/{rank}.jsonl"
 
 
 def split(items: Sequence[Item], size: int) -> list[list[Item]]:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.masks.sources import known_masks
 from sga_kohya.hsd.memory import Memory, usual_size
-from sga_kohya.hsd.out.dataset_raw import collect_copies, raw_photo, write_copies
+from sga_kohya.hsd.out.dataset_raw import RawFolder, collect_copies
 from sga_kohya.hsd.out.ledger import collect
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.photos.images import load_plugins
@@ -53,12 +53,12 @@ def lead(
         job = prepare(photos, out, config, workers, progress, memory=memory)
         collect(out)
         collect_copies(out)
-        pipeline = job.pipeline(journal_of(0), leader.run)
+        pipeline = job.pipeline(0, leader.run)
         planned = plan(job, pipeline)
         order = list(planned.order)
         share = leader.hand_out([(source, planned.roots[source]) for source, _ in order])
         with tqdm(total=len(order), unit="photo", disable=not progress, smoothing=0.05) as bar:
-            cut_share(pipeline, share, workers, 0, lambda: bar.update(1 + leader.finished()))
+            cut_share(pipeline, share, workers, lambda: bar.update(1 + leader.finished()))
             wait(leader, bar)
         for rank in leader.lost():
             said = f"process {rank} of {process.size} ended before its share was done: this one does it"
@@ -94,26 +94,25 @@ def work(
     with worker.working() as items:
         own = config()
         masks = known_masks(own.masks, photos, MARKERS)
-        folder = OutputFolder(out, slice_folders(own, masks, out), worker.journal, worker.run)
-        room = Memory(usual_size() if memory is None else memory)
-        pipeline = Pipeline(photos, folder, own, make_kits(own, photos), masks, Decisions(out), room, alone=False)
-        cut_share(pipeline, items, workers, process.rank)
+        folder = OutputFolder(out, slice_folders(own, masks, out), journal_of(process.rank), worker.run)
+        room, raw = Memory(usual_size() if memory is None else memory), RawFolder(out, own, process.rank)
+        parts = own, make_kits(own, photos), masks, Decisions(out), room, raw
+        cut_share(Pipeline(photos, folder, *parts, alone=False), items, workers)
 
 
 def cut_share(
-    pipeline: Pipeline, items: Sequence[Item], workers: int, rank: int, done: Callable[[], object] = lambda: None
+    pipeline: Pipeline, items: Sequence[Item], workers: int, done: Callable[[], object] = lambda: None
 ) -> None:
-    """A process's share, with the copies for dataset_raw.toml, in journals of its own. done: after each photo."""
-    folder, config, copies = pipeline.folder, pipeline.config, []
-    with threads(folder, workers) as pool:
+    """What one process is to do, in journals of its own. done: called after each photo."""
+    ledger = pipeline.folder.ledger
+    with threads(pipeline, workers) as pool:
         headers = read_headers(pipeline.photos, [source for source, _ in items], pool)
         order = ((source, header.memory) for source, header in headers)
         for rows, taken in cut(pipeline, order, dict(items), pool, workers):
-            kept = [row for row in rows if row.file]
             # Of what cannot be opened now process 0 speaks.
             if rows[0].source not in pipeline.unopened:
-                folder.ledger.tell(rows[0].source, taken)
-                copies += [raw_photo(config, kept)] if kept else []
+                ledger.tell(rows[0].source, taken)
             done()
-    folder.abandon()
-    write_copies(pipeline.photos, folder.path, config, copies, workers, pipeline.memory, rank)
+    pipeline.folder.abandon()
+    if pipeline.raw:
+        pipeline.raw.close()

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.tuples.groups import Cell, form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
-from sga_kohya.tuples.planner import VERSION, Planner, eq_6, form_groups
-from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
+from sga_kohya.tuples.planner import VERSION, Planner, eq_6
+from sga_kohya.tuples.step import Slice, TupleStep
 
 
 class Measure(NamedTuple):
@@ -86,7 +87,7 @@ class RunDataset(TupleDataset):
         """Further lines for the plan that is printed, indented by two."""
         yield from ()
 
-    def measure(self, sub_batch: SubBatch) -> Measure | None:
+    def measure(self, cell: Cell) -> Measure | None:
         """Of each of its slices, which are all alike; None where the host does not tell."""
         return None
 

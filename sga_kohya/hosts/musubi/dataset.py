@@ -9,7 +9,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sga_kohya.kit.safetensors_file import tensor_shapes
 from sga_kohya.training.dataset import Measure
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.contents import Contents, sample_of
+from sga_kohya.tuples.groups import Cell
 from sga_kohya.tuples.step import Slice, SubBatch
 from sga_kohya.words import ATTRIBUTE
 
@@ -107,12 +108,11 @@ class TunerDataset(HostDataset):
         for dataset, items in self._known():
             yield from out_of_step(dataset, items, self.labels)
 
-    def measure(self, sub_batch: SubBatch) -> Measure | None:
-        bucket, _, _ = self.items[sub_batch.dataset][sub_batch.keys[0]]
-        return self._measures.get((sub_batch.dataset, bucket))
+    def measure(self, cell: Cell) -> Measure | None:
+        return self._measures.get((cell.dataset, cell.bucket))
 
     @functools.cached_property
-    def _measures(self) -> dict[tuple[int, tuple], Measure]:
+    def _measures(self) -> dict[tuple[int, Hashable], Measure]:
         """By dataset and bucket, of which one cache each tells.
 
         By the shape in its header: FramePack trains on sections of a clip, which are as long as its window.

@@ -28,6 +28,7 @@ from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map, enlarged
 from sga_kohya.hsd.review.obey import obey
+from sga_kohya.hsd.saving import Saver
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256
 
@@ -72,6 +73,7 @@ class Cutter:
 
     def __init__(self, pipeline: Pipeline, config: HsdConfig) -> None:
         self.pipeline, self.config, self.folder = pipeline, config, pipeline.folder
+        self._saver = Saver(pipeline.folder, pipeline.masks, pipeline.decisions)
         own = {name: of_clips(kit.config) for name, kit in pipeline.kits.items()}
         self._levels = own
         self._digests = {name: settings_digest(config) for name, config in own.items()}
@@ -183,7 +185,7 @@ class Cutter:
         if work.cuts and work.film.clip:
             return self._cut(work.film.photo, work.film.clip, work), True
         if work.new and any(row.file for row in work.rows):
-            return self.pipeline.captioned(work.film.photo, work.rows, self._read, {}), True
+            return self._saver.captioned(work.film.photo, work.rows, self._read, {}), True
         return work.rows, work.new
 
     def _cut(self, photo: Photo, clip: Clip, work: Work) -> list[Row]:
@@ -195,13 +197,11 @@ class Cutter:
             files |= made.files
             pictures[strip_file(group, moving=True)] = made.strip
             pictures.setdefault(view, made.view)
-        rows = [_recorded(row, files, pictures) if row.file else row for row in work.rows]
         for file in files:
             (self.folder.path / file).parent.mkdir(exist_ok=True)
-        rows = self.pipeline.captioned(photo, rows, lambda row: _picture(row, files[str(row.file)]), files)
-        for name, data in pictures.items():
-            self.folder.write_picture(name, data)
-        return rows
+        rows = self._saver.captioned(photo, work.rows, lambda row: _picture(row, files[str(row.file)]), files)
+        shown = self.folder.write_pictures(pictures)
+        return [_shown_in(row, shown) if row.file else row for row in rows]
 
     def _read(self, row: Row) -> np.ndarray:
         return _picture(row, (self.folder.path / str(row.file)).read_bytes())
@@ -224,16 +224,10 @@ def _with_parents(rows: Sequence[Row]) -> list[Row]:
     return [row if row is firsts[row.group] else replace(row, parent=firsts[row.group].file) for row in rows]
 
 
-def _recorded(row: Row, files: Mapping[str, bytes], pictures: Mapping[str, bytes]) -> Row:
-    data = files[str(row.file)]
+def _shown_in(row: Row, shown: Mapping[str, str]) -> Row:
+    """shown: digests of the report's pictures."""
     strip, view = strip_file(str(row.group), moving=True), view_file(row.root, moving=True)
-    return replace(
-        row,
-        sha256=digest(data),
-        bytes=len(data),
-        strip_sha256=digest(pictures[strip]),
-        view_sha256=digest(pictures[view]),
-    )
+    return replace(row, strip_sha256=shown[strip], view_sha256=shown[view])
 
 
 def _picture(row: Row, data: bytes) -> np.ndarray:

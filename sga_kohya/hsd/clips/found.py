@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sga_kohya.hsd.clips.labels import OFF
-from sga_kohya.hsd.photos.images import Found
+from sga_kohya.hsd.photos.finding import Found
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.pictures import CLIPS
 

@@ -14,7 +14,7 @@ from sga_kohya.hsd.clips.colour import to_rgb
 from sga_kohya.hsd.clips.grid import Span, on_grid
 from sga_kohya.hsd.clips.reading import Clip, Damage, examine, frames
 from sga_kohya.hsd.clips.shots import Cuts
-from sga_kohya.hsd.photos.images import fit
+from sga_kohya.hsd.photos.scaling import fit
 
 TINY = (32, 18)
 CUT, LEAST = 0.6, 8.0

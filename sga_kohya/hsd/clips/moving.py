@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile
-from sga_kohya.hsd.photos.images import fit
+from sga_kohya.hsd.photos.scaling import fit
 
 STEPS = 12
 """Pictures of one round; slices that are longer skip frames, shorter ones repeat them."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sga_kohya.hsd.clips.tally import ClipTally
-from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import NONE
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.settings.config import HsdConfig
