@@ -16,6 +16,7 @@ from safetensors import safe_open
 from sga_kohya.presets import door, find_preset
 
 from .conftest import Server
+from .test_clips import told as told_tokens
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -136,8 +137,6 @@ def test_the_readme_s_commands_lead_from_a_folder_of_clips_and_photos_to_a_wan_a
     write_folder(folder)
     mine = {"dit": str(world / "wan.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
     mine |= {"vae": str(world / "wan_vae.safetensors"), "sample_prompts": None}
-    if train:
-        mine["sga_timestep_shift"] = None  # the preset's is for photos
     places = {
         **{"FOLDER": folder, "OUT": tmp_path / "out", "768": 256, "384": 128, "41": 9},
         **{"wan_2.1_vae.safetensors": world / "wan_vae.safetensors"},
@@ -154,8 +153,12 @@ def test_the_readme_s_commands_lead_from_a_folder_of_clips_and_photos_to_a_wan_a
     assert moving == ({"clip", "moment"} if cut else {"macro", "meso"}) and {"macro", "meso"} <= {
         row["granularity"] for row in kept if row["source"].endswith(".png")
     }
-    longest = "clip" if cut else "macro"
-    assert re.search(rf"{longest} +\d+ in a sub-batch of \d: \d+ x \d+, 9 frames", plan)
+    most: dict[str, int] = {}
+    for row in kept:
+        width, height = row["size"]
+        tokens = width // 16 * (height // 16) * (1 + ((row.get("frames") or 1) - 1) // 4)
+        most[row["granularity"]] = max(most.get(row["granularity"], 0), tokens)
+    assert told_tokens(plan) == most
     said = said_by(tmp_path / "models" / "wan_lora.safetensors")
     assert said["ss_sga_groups_by_k"] == ",".join(f"{k}:{by_k[k]}" for k in sorted(by_k, reverse=True))
 
