@@ -27,7 +27,16 @@ from sga_kohya.hsd.out.summary import summarise
 from . import clips
 from .test_hsd_clips import CONFIG, manifest, slices
 
-WHOLE = replace(CONFIG, clips="temporal", clip_labels=parse_labels(["long:9:256", "still:1:256"]), near_duplicates=-1)
+with clips.known():
+    WHOLE = replace(
+        CONFIG, clips="temporal", clip_labels=parse_labels(["long:9:256", "still:1:256"]), near_duplicates=-1
+    )
+
+
+@pytest.fixture(autouse=True)
+def red():
+    with clips.known():
+        yield
 
 
 @pytest.fixture
