@@ -328,31 +328,6 @@ def test_a_photo_of_people_is_cut_without_cutting_a_face():
     assert all(face.inside(crop.box) for crop in kept(region))
 
 
-def test_without_opencv_s_cascades_it_goes_by_what_stands_out_and_says_so(monkeypatch, capsys):
-    data = pytest.importorskip("skimage.data")
-    monkeypatch.setattr("sga_kohya.hsd.detectors.heuristic.faces.Faces.available", staticmethod(lambda: False))
-    found = make_detector(HsdConfig(), Path()).detect([view(data.astronaut())], "micro")[0]
-    assert found and 0.65 <= found[0].score < 0.99
-    assert "faces are not looked for, as OpenCV" in capsys.readouterr().err
-
-
-def test_what_has_no_eyes_is_no_face():
-    faces = pytest.importorskip("sga_kohya.hsd.detectors.heuristic.faces")
-    data = pytest.importorskip("skimage.data")
-    if not faces.Faces.available():
-        pytest.skip("this OpenCV has no cascades")
-    photo = data.astronaut()
-    model = faces.Faces()
-    (head,) = model.heads(photo, photo).sure
-    assert Box(180, 75, 268, 175).inside(head)
-    eyeless = photo.copy()
-    eyeless[head.y0 : (head.y0 + head.y1) // 2] = cv2.GaussianBlur(photo, (0, 0), 12)[
-        head.y0 : (head.y0 + head.y1) // 2
-    ]
-    found = model.heads(photo, eyeless)
-    assert found.sure == [] and head in found.likely, "it is at least not cut"
-
-
 class Heads:
     """Stands for the cascades: the heads that one says."""
 

@@ -47,7 +47,7 @@ from sga_kohya.hsd.settings.config import HsdConfig
 DETECTOR_BATCH = 4
 """Photos per call of the detector, at most, all held in memory at their full size."""
 
-FORMAT = 5
+FORMAT = 6
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
