@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import RAW, RawFolder, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
@@ -27,7 +27,8 @@ from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
+from sga_kohya.hsd.photos.finding import Found, find_images
+from sga_kohya.hsd.photos.images import Header, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos
@@ -100,12 +101,13 @@ def run(
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
-    with only_writer(out, REMEDY):
+    with only_writer(out, REMEDY), ExitStack() as opened:
         folder, room = OutputFolder(out, _folders(config, masks)), Memory(usual_size() if memory is None else memory)
-        pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room)
+        copies = opened.enter_context(closing(RawFolder(out, config))) if only is None else None
+        pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room, copies)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
-        raw = write_raw(photos, out, config, workers, room, progress) if only is None else None
+        raw = write_raw(photos, copies, workers, room, progress) if copies else None
         write_report(out, config, tally, None if only is None else len(sources))
         remember_photos(out, photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in sources})

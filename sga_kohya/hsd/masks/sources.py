@@ -12,7 +12,8 @@ import numpy as np
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_alpha, decode_image, find_images
+from sga_kohya.hsd.photos.finding import find_images
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_alpha, decode_image
 from sga_kohya.kit.files import sha256
 
 NONE, ALPHA, DETECTOR = "", "alpha", "detector"

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,33 +106,36 @@ class OutputFolder:
         """Whether the file of a kept slice has another length than the one written."""
         return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
-    def write_slice(self, slice_file: str, contents: Mapping[str, bytes], saw: str = "") -> None:
+    def write_slice(self, slice_file: str, contents: Mapping[str, bytes], saw: str = "") -> dict[str, str]:
         """Writes what changed of a slice: contents of its image, its mask and its caption, or of some of them, by file.
 
         What has not changed stays untouched, and so do the trainers' caches where nothing has. What the user has edited
-        stays as it is. saw: digest of the caption that the user has since replaced in the review.
+        stays as it is. saw: digest of the caption that the user has since replaced in the review. Returns the contents'
+        digests.
         """
-        changed = self._changed(contents, saw)
-        self.ledger.announce({name: digest(data) for name, data in changed.items()})
-        if changed:
-            # Before the files: a kill in between must not leave a new file with an old cache.
-            self._purge_caches(slice_file)
-        for name, data in changed.items():
-            write_whole(self.path / name, data)
+        # Before the files: a kill in between must not leave a new file with an old cache.
+        return self._write(contents, saw, lambda: self._purge_caches(slice_file))
 
-    def write_picture(self, name: str, image: bytes) -> None:
-        """One of the report's."""
-        for file, data in self._changed({name: image}).items():
-            self.ledger.announce({file: digest(data)})
-            write_whole(self.path / file, data)
+    def write_pictures(self, contents: Mapping[str, bytes]) -> dict[str, str]:
+        """The report's, by file; as `write_slice`."""
+        return self._write(contents)
 
-    def _changed(self, contents: Mapping[str, bytes], saw: str = "") -> dict[str, bytes]:
-        """Those of the files that do not hold what they should, and that nobody has edited."""
-        return {
-            name: data
+    def _write(
+        self, contents: Mapping[str, bytes], saw: str = "", before: Callable[[], None] = lambda: None
+    ) -> dict[str, str]:
+        """Those of the files that do not hold what they should, and that nobody has edited. Each is hashed once."""
+        known = {name: digest(data) for name, data in contents.items()}
+        changed = [
+            name
             for name, data in contents.items()
-            if not _holds(self.path / name, data) and not self.edited(name, digest(data), saw)
-        }
+            if not _holds(self.path / name, data) and not self.edited(name, known[name], saw)
+        ]
+        if changed:
+            self.ledger.announce({name: known[name] for name in changed})
+            before()
+        for name in changed:
+            write_whole(self.path / name, contents[name])
+        return known
 
     def done(self, rows: Sequence[Row], new: bool) -> None:
         """All files of a photo's rows are there. new: they were not taken over from an earlier run."""

@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE
-from sga_kohya.hsd.photos.images import shrink
 from sga_kohya.hsd.photos.photo import Photo
+from sga_kohya.hsd.photos.scaling import shrink
 
 SIDE = 128
 """A photo is made this small first: hashing sees 32 pixels, and a small copy is many times faster."""
