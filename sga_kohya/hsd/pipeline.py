@@ -62,7 +62,7 @@ class Pipeline:
         """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review. raw: as in Saver."""
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
         self.decisions, self.memory = decisions, memory
-        self._saver = Saver(folder, masks, decisions, raw)
+        self.raw, self._saver = raw, Saver(folder, masks, decisions, raw)
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -166,7 +166,8 @@ class Pipeline:
         rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
         if any(UNANSWERED in row.notes for row in rows):
             return []
-        return rows if all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows) else []
+        whole = all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows)
+        return rows if whole and (self.raw is None or self.raw.holds(rows)) else []
 
     def plan(self, batch: Sequence[Photo]) -> list[Work]:
         """Says what to save of each photo of a batch; the only stage that touches detectors.

@@ -19,7 +19,8 @@ from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import RAW, RawFolder, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import FOLDERS as RAW_FOLDERS
+from sga_kohya.hsd.out.dataset_raw import RawFolder, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
@@ -107,7 +108,7 @@ def run(
         pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room, copies)
         tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
         swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
-        raw = write_raw(photos, copies, workers, room, progress) if copies else None
+        raw = write_raw(photos, copies) if copies else None
         write_report(out, config, tally, None if only is None else len(sources))
         remember_photos(out, photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in sources})
@@ -267,6 +268,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), *RAW_FOLDERS, STRIPS, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

@@ -14,6 +14,7 @@ from sga_kohya.kit.sealed import sealed
 
 CACHE = "cache_musubi"
 """Folder of the caches, with one of each level's folder in it."""
+NO_MASKS = "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each picture counts.\n"
 _LATENTS = re.compile(r"(.+)_\d{4,}x\d{4,}_[^_]+\.safetensors")
 _TEXT = re.compile(r"(.+)_[^_]+_te\.safetensors")
 
@@ -47,8 +48,7 @@ caption_extension = ".txt"
 
 
 def _masks(dataset: Dataset) -> str:
-    masked = any(level.alpha or level.masks for level in dataset.levels)
-    return "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n" if masked else ""
+    return NO_MASKS if any(level.alpha or level.masks for level in dataset.levels) else ""
 
 
 def _level(level: Level, out: Path) -> str:
