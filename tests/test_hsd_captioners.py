@@ -241,8 +241,8 @@ def test_a_registered_captioner_reads_its_options_and_a_slice_without_words_is_c
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("blip", "captioner 'blip': use one of inherit, vlm, wd, or package.module:function"),
-        ("no such:thing", "captioner 'no such:thing': use one of"),
+        ("blip", "captioner 'blip': known are inherit, vlm, wd; or package.module:function for one of your own"),
+        ("no such:thing", "captioner 'no such:thing': known are"),
         ("no_such_module:thing", "captioner no_such_module:thing: ModuleNotFoundError: No module named"),
         (f"{__name__}:missing", "has no attribute 'missing'; name a function as package.module:function"),
         (f"{__name__}:LEVELS", "it is no function but"),

@@ -239,7 +239,7 @@ def test_a_level_may_have_detectors_of_its_own(two):
     (region,) = decompose([("a.png", noise(1000, 800))], make_detector(config, Path()), config)[0]
     assert [(crop.level, crop.detector) for crop in kept(region)[1:]] == [("meso", "first"), ("micro", "second")]
     assert {level for level, _ in first.asked} == {"meso"} and {level for level, _ in second.asked} == {"micro"}
-    with pytest.raises(SgaError, match="detector 'third': use one of .*first.*, or several, separated by commas"):
+    with pytest.raises(SgaError, match="detector 'third': known are .*first.*; or package.module:function for"):
         HsdConfig((MACRO, replace(MESO, detector="third,first")))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
@@ -121,7 +121,8 @@ def _add_cutting(add: Callable[..., object]) -> None:
 
 
 def _add_detecting(add: Callable[..., object]) -> None:
-    names = "by name; of several, A,B, the next is asked where one finds nothing " + _default(DEFAULTS.detector)
+    names = "by name, or your own function as package.module:function; of several, A,B, the next is asked where one "
+    names += "finds nothing " + _default(DEFAULTS.detector)
     add("--detector", metavar=_one_of(sorted(DETECTORS)), help=names)
     add(
         "--detector_arg",
@@ -148,7 +149,11 @@ def _add_reading(add: Callable[..., object]) -> None:
         + _default("words of their folder, such as 'sks dog' of '10_sks dog', or of their name"),
     )
     own = ", or your own function as package.module:function "
-    add("--captioner", metavar=_one_of(CAPTIONERS), help="what puts slices into words" + own + _default("inherit"))
+    add(
+        "--captioner",
+        metavar=_one_of(sorted(CAPTIONERS)),
+        help="what puts slices into words" + own + _default("inherit"),
+    )
     add(
         "--captioner_arg",
         action="append",
