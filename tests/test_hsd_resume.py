@@ -171,7 +171,7 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
     main([*arguments, "--caption", "three"])
     said = capsys.readouterr().out
     assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said
-    assert f"removed  {len(made) - 1} files that earlier runs made and this one does not" in said
+    assert f"removed  {len(made) - 1} files that were made before and are made no more" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
 

@@ -42,12 +42,12 @@ class Memory:
             self._changed.notify_all()
 
 
-def usual_size() -> int:
-    """Bytes for a run that is told nothing."""
+def usual_size(processes: int = 1) -> int:
+    """Bytes for a run that is told nothing, of each of so many processes on this machine."""
     try:
-        return min(MOST, int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+        return min(MOST, int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes))
     except (AttributeError, ValueError, OSError):  # Windows
-        return UNKNOWN
+        return UNKNOWN // processes
 
 
 def parse_size(text: str) -> int:

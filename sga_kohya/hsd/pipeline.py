@@ -22,7 +22,7 @@ from sga_kohya.hsd.out.dataset_raw import RawFolder
 from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, UNREADABLE_MASK, Row, lost_row, region_rows
 from sga_kohya.hsd.out.output import OutputFolder
-from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
+from sga_kohya.hsd.photos.captions import Caption, UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.filters import Comparing, Filter, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image
@@ -58,11 +58,15 @@ class Pipeline:
         decisions: Decisions,
         memory: Memory,
         raw: RawFolder | None = None,
+        alone: bool = True,
     ) -> None:
-        """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review. raw: as in Saver."""
+        """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review. raw: as in Saver.
+
+        alone: not one of several processes, each of which sees only a share of the photos.
+        """
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
-        self.decisions, self.memory = decisions, memory
-        self.raw, self._saver = raw, Saver(folder, masks, decisions, raw)
+        self.decisions, self.memory, self.raw, self._alone = decisions, memory, raw, alone
+        self._saver = Saver(folder, masks, decisions, raw)
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -132,6 +136,8 @@ class Pipeline:
         source, root = item
         kit = self.kits[self.config.override_of(source)]
         photo, path = Photo(source, root, kit), self.photos / source
+        if not again and self.folder.ledger.taken(source) and (rows := self.folder.ledger.rows(source)):
+            return self._taken(photo, rows)
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
@@ -160,6 +166,15 @@ class Pipeline:
             return replace(photo, problem=problem, finished=before)
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
+
+    def _taken(self, photo: Photo, rows: list[Row]) -> Photo:
+        """What another process of this run has finished: nothing of it is read again."""
+        first = rows[0]
+        if first.source_sha256:
+            self.decisions.seen.add(first.source_sha256)
+        caption = Caption(first.guessed_caption, guessed=bool(first.guessed_caption))
+        photo = replace(photo, sha256=first.source_sha256, caption=caption, inputs=first.inputs, phash=first.phash)
+        return replace(photo, size=first.source_size, notes=first.notes, finished=rows, taken=True)
 
     def _finished(self, photo: Photo) -> list[Row]:
         """An unreadable photo never is: a plugin may have been installed. Nor is one that its detector failed at."""
@@ -222,7 +237,8 @@ class Pipeline:
         # What the others say of a finished photo stands in its rows.
         reason = reason_against(photo, self._asked(photo))
         if photo.finished and not reason:
-            if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
+            # What it was held against may be in the share of another process.
+            if not self._alone or photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
@@ -240,7 +256,7 @@ class Pipeline:
     def _finished_work(self, photo: Photo) -> Work:
         """Nothing to do, or captions alone, where what they are made with has changed."""
         rows = list(photo.finished)
-        if all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
+        if photo.taken or all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
             return Work(photo, rows, new=False)
         own = photo.origin.guessed_caption
         return Work(photo, [replace(row, guessed_caption=own) for row in rows])

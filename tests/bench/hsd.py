@@ -183,7 +183,6 @@ def elsewhere(checkout: str, photos: Path, out: Path, extension: str, detector: 
 def once(photos: str, out: str, extension: str, detector: str) -> None:
     for folder in (Path(out) / "warm", Path(out) / "cold"):
         seconds = timed(run, Path(photos), folder, config(extension, detector), WORKERS)
-        shutil.rmtree(folder)
     print(json.dumps(seconds))
 
 
@@ -201,10 +200,10 @@ def planned(photos: Path, out: Path, settings: HsdConfig) -> tuple[dict[str, lis
 
 def rounds(args: argparse.Namespace, photos: Path, scratch: Path, extension: str) -> Iterator[dict[str, Seconds]]:
     """The times of each round, by who took them."""
-    settings, out, other = config(extension, args.detector), scratch / "out", scratch / "other"
-    for _ in range(args.rounds):
-        for folder in (out, other):
-            shutil.rmtree(folder, ignore_errors=True)
+    settings = config(extension, args.detector)
+    # Nothing is deleted in between: where files have just gone, ext4 is slow to make new ones.
+    for number in range(args.rounds):
+        out, other = (scratch / f"{name}-{extension}-{number}" for name in ("out", "other"))
         took = {"H-SD": timed(run, photos, out, settings, WORKERS)}
         slices, pictures = planned(photos, out, settings)
         assert args.detector != "stub" or all(len(cut) == 5 for cut in slices.values())
@@ -212,9 +211,10 @@ def rounds(args: argparse.Namespace, photos: Path, scratch: Path, extension: str
         took["Pillow"] = timed(bare_pillow, photos, other, slices, extension)
         took["rerun"] = timed(run, photos, out, settings, WORKERS)
         if args.against:
-            shutil.rmtree(other)
-            took["against"] = elsewhere(args.against, photos, other, extension, args.detector)
-            took["here"] = elsewhere(str(Path(__file__).parents[2]), photos, other, extension, args.detector)
+            here = str(Path(__file__).parents[2])
+            for name, checkout in (("against", args.against), ("here", here)):
+                place = other.with_name(f"{other.name}-{name}")
+                took[name] = elsewhere(checkout, photos, place, extension, args.detector)
         yield took
 
 

@@ -51,16 +51,22 @@ def _roomy(box: Box, bounds: Box, side: int) -> Box:
 
 
 def scales_to(targets: tuple[Size, ...], size: Size, room: Size) -> np.ndarray:
-    """(n,): by target, output pixels per source pixel of its framing crop, as `framed_size` has it: of a box of `size`
-    in bounds of the size `room`. All at once, for a photo asks for hundreds of them a dozen times.
+    """(n,): by target, output pixels per source pixel of a box's framing crop, which becomes a slice of that size."""
+    scales: np.ndarray = (_table(targets) / framed(targets, size, room)).max(0)
+    return scales
+
+
+def framed(targets: tuple[Size, ...], size: Size, room: Size) -> np.ndarray:
+    """(2, n): by target, width and height of the framing crop, as `framed_size` has it, of a box of `size` in bounds of
+    the size `room`. All at once, for a photo asks for hundreds of them a dozen times.
     """
     targeted = _table(targets)
     ratio = targeted[0] / targeted[1]
     wider = size[0] < size[1] * ratio
     frame = np.stack([np.where(wider, size[1] * ratio, size[0]), np.where(wider, size[1], size[0] / ratio)])
     fit = np.minimum(1.0, (np.array(room, float)[:, None] / frame).min(0))
-    scales: np.ndarray = (targeted / np.maximum(1, np.rint(frame * fit))).max(0)
-    return scales
+    sizes: np.ndarray = np.maximum(1, np.rint(frame * fit))
+    return sizes
 
 
 def _best(size: Size, targets: tuple[Size, ...], usable: np.ndarray) -> int:

@@ -8,13 +8,14 @@ formats and orientations that no trainer reads are in the comparison as well. It
 import json
 import math
 import os
+import shutil
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ FOLDERS = (RAW, mask_folder(RAW))
 RAW_MUSUBI_TOML = "dataset_musubi_raw.toml"
 _JOURNAL = "sga_raw.jsonl"
 """A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
+_SHARES = "sga_raw.*.jsonl"
+"""Those of several processes, by their ranks."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,10 @@ def largest(size: Size, resolution: int) -> Size:
 
 
 def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
-    by_source: dict[str, list[Row]] = {}
-    for row in read_rows(out):
-        if row.file:
-            by_source.setdefault(row.source, []).append(row)
-    for source, rows in by_source.items():
-        caption = _caption(photos, out, config, rows)
-        yield RawPhoto(source, *_copy_of(rows[0], config), f"{caption}\n")
+    for source, members in groupby(read_rows(out), key=lambda row: row.source):
+        rows = [row for row in members if row.file]
+        if rows:
+            yield RawPhoto(source, *_copy_of(rows[0], config), f"{_caption(photos, out, config, rows)}\n")
 
 
 def _copy_of(row: Row, config: HsdConfig) -> tuple[str, str]:
@@ -133,11 +133,24 @@ def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str
     return NOTHING_KNOWN
 
 
+def collect_copies(out: Path) -> None:
+    """What the processes of a run have in journals of their own goes to the journal."""
+    for share in sorted((out / RAW).glob(_SHARES)):
+        with share.open("rb") as part, (out / RAW / _JOURNAL).open("ab") as journal:
+            journal.write(b"\n")  # ends a line that a kill has cut short
+            shutil.copyfileobj(part, journal)
+        share.unlink()
+
+
 class RawFolder:
     """OUT/photos_raw, of which the journal inside knows what was written here."""
 
-    def __init__(self, out: Path, config: HsdConfig) -> None:
+    def __init__(self, out: Path, config: HsdConfig, rank: int | None = None) -> None:
+        """rank: of one of several processes, which has a journal of its own."""
         self.out, self.path, self.config = out, out / RAW, config
+        self._own = _JOURNAL if rank is None else _SHARES.replace("*", str(rank))
+        if rank is None:
+            collect_copies(out)
         self._lock = threading.Lock()
         rows, _ = read_journal(self.path / _JOURNAL)
         self.written: dict[str, dict[str, str]] = {}
@@ -150,7 +163,7 @@ class RawFolder:
     @cached_property
     def _journal(self) -> Journal:
         # Not at once: after a power cut a file that the journal does not know is written anew.
-        return Journal(self.path / _JOURNAL, at_once=False)
+        return Journal(self.path / self._own, at_once=False)
 
     def close(self) -> None:
         if "_journal" in self.__dict__:

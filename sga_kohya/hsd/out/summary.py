@@ -268,7 +268,7 @@ def _decided(decisions: Decisions) -> Iterator[str]:
 
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
-        yield f"removed  {result.swept.removed} files that earlier runs made and this one does not"
+        yield f"removed  {result.swept.removed} files that were made before and are made no more"
 
 
 def _raw(result: Result) -> Iterator[str]:
