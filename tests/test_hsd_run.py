@@ -15,7 +15,7 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run
+from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run, saving
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.out.ledger import JOURNAL
@@ -226,7 +226,7 @@ def test_out_inside_photos_is_not_read_again(photos):
 
 def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    render, count, lock = pipeline_module.render, [0], threading.Lock()
+    render, count, lock = saving.render, [0], threading.Lock()
 
     def interrupting(*args):
         with lock:
@@ -235,7 +235,7 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
                 raise KeyboardInterrupt
         return render(*args)
 
-    monkeypatch.setattr(pipeline_module, "render", interrupting)
+    monkeypatch.setattr(saving, "render", interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, CONFIG, workers=2)
     written = list(out.rglob("*.png"))
