@@ -433,6 +433,8 @@ def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tm
                 "x",
                 "--min_detail",
                 "0",
+                "--clips",
+                "off",
             ]
         )
         == 0
@@ -441,7 +443,7 @@ def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tm
     assert "6 found, 6 used, 0 skipped" in said
     for words in (
         "warning: 2 raw files are not read: a.CR2, sub/b.nef; export them as JPEG or TIFF",
-        "warning: 1 files are no pictures that can be read (.mp4): c.mp4",
+        "warning: 1 clips are passed over, as clips = off says: c.mp4",
         "warning: 1 files are no pictures that can be read (.xcf): d.xcf",
         "warning: 1 files are no pictures that can be read (no suffix): e",
         "warning: 1 folders are links and not followed: linked; give them as PHOTOS",

@@ -50,24 +50,24 @@ class Saver:
         if work.crops and work.photo.pixels is not None:
             return self._cut(work.photo, work.photo.pixels, work.rows, work.crops), True
         if work.new and any(row.file for row in work.rows):
-            return self._captioned(work.photo, work.rows, self._read_slice, {}), True
+            return self.captioned(work.photo, work.rows, self._read_slice, {}), True
         return work.rows, work.new
 
     def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
         kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
         if not kept:
-            return self._captioned(photo, rows, self._read_slice, {})
+            return self.captioned(photo, rows, self._read_slice, {})
         pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
         files: dict[str, bytes] = {}
         for file, crop in kept.items():
             files |= picture_files(file, pictures[file], partial(slice_mask, photo.mask, crop), photo.kit.config)
-        rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
+        rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         if self.raw:
             self.raw.copy(rows[0], pixels, photo.mask)
         shown = self.folder.write_pictures(_shown(photo, rows, pixels, pictures))
         return [_shown_in(row, shown) if row.file else row for row in rows]
 
-    def _captioned(
+    def captioned(
         self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
     ) -> list[Row]:
         """Rows whose captions are made and written, with the slices and masks that `files` has.

@@ -42,10 +42,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Clips:
+    """One folder of clips of one size and length. folder: absolute."""
+
+    label: str
+    folder: Path
+    size: Size
+    frames: int
+    repeats: int
+
+
+@dataclass(frozen=True)
 class Dataset:
     """out: absolute. resolution: no slice has a larger area than its square. targets: the sizes a slice may have.
 
-    levels: coarse to fine, those without slices as well.
+    levels: coarse to fine, those without slices as well. clips: likewise, of which each has one or more.
     """
 
     out: Path
@@ -53,6 +64,7 @@ class Dataset:
     resolution: int
     targets: Collection[Size]
     levels: tuple[Level, ...]
+    clips: tuple[Clips, ...] = ()
 
     @property
     def present(self) -> tuple[Level, ...]:
@@ -66,7 +78,8 @@ class Export:
 
     use: what to do with it, given its path and whether there are masks. gets, loses: a sentence each, of how SGA
     fares there. caches: finds the trainer's caches in OUT, which go with what they were made of. cache_folder: in
-    OUT, "" where the trainer keeps them elsewhere. always: written without being asked for.
+    OUT, "" where the trainer keeps them elsewhere. always: written without being asked for. use_clips: as `use`, where
+    there are clips; None where the trainer is told of images alone. trainer_of_clips: as `trainer`, likewise.
     """
 
     name: str
@@ -79,6 +92,8 @@ class Export:
     caches: Callable[[Path], Caches] | None = None
     cache_folder: str = ""
     always: bool = False
+    use_clips: Callable[[Path], list[str]] | None = None
+    trainer_of_clips: str = ""
 
 
 def quoted(value: object) -> str:
