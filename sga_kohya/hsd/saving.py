@@ -57,14 +57,17 @@ class Saver:
         kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
         if not kept:
             return self.captioned(photo, rows, self._read_slice, {})
-        pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
         files: dict[str, bytes] = {}
+        tiles = {}
+        # One after the other: a slice is encoded and looked at while its pixels are at hand, and then gone.
         for file, crop in kept.items():
-            files |= picture_files(file, pictures[file], partial(slice_mask, photo.mask, crop), photo.kit.config)
+            picture = render(pixels, crop, photo.kit.upscaler.enlarge)
+            files |= picture_files(file, picture, partial(slice_mask, photo.mask, crop), photo.kit.config)
+            tiles[file] = tile(picture)
         rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         if self.raw:
             self.raw.copy(rows[0], pixels, photo.mask)
-        shown = self.folder.write_pictures(_shown(photo, rows, pixels, pictures))
+        shown = self.folder.write_pictures(_shown(photo, rows, pixels, tiles))
         return [_shown_in(row, shown) if row.file else row for row in rows]
 
     def captioned(
@@ -120,15 +123,13 @@ def _may_replace(place: Place | None) -> list[str]:
     return [digest(caption_bytes(place.caption)), place.saw] if place else []
 
 
-def _shown(
-    photo: Photo, rows: Sequence[Row], pixels: np.ndarray, pictures: Mapping[str, np.ndarray]
-) -> dict[str, bytes]:
-    """The report's pictures of a photo, by file: one of each group, one of the photo."""
-    tiles = defaultdict(list)
+def _shown(photo: Photo, rows: Sequence[Row], pixels: np.ndarray, tiles: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """The report's pictures of a photo, by file: one of each group, one of the photo. tiles: by slice."""
+    groups = defaultdict(list)
     for row in rows:
         if row.file:
-            tiles[str(row.group)].append(tile(pictures[row.file]))
-    return {view_file(photo.root): view(pixels), **{strip_file(group): strip(parts) for group, parts in tiles.items()}}
+            groups[str(row.group)].append(tiles[row.file])
+    return {view_file(photo.root): view(pixels), **{strip_file(group): strip(parts) for group, parts in groups.items()}}
 
 
 def _shown_in(row: Row, shown: Mapping[str, str]) -> Row:

@@ -40,12 +40,11 @@ from sga_kohya.kit.journal import read_rows as read_journal
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import sealed, set_edited_aside
 from sga_kohya.kit.text import read_text
-from sga_kohya.words import RAW_TOML
+from sga_kohya.words import RAW_MUSUBI_TOML, RAW_TOML
 
 RAW = "photos_raw"
 FOLDERS = (RAW, mask_folder(RAW))
 """Of the copies, and of their masks where those lie beside them."""
-RAW_MUSUBI_TOML = "dataset_musubi_raw.toml"
 _JOURNAL = "sga_raw.jsonl"
 """A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
 _SHARES = "sga_raw.*.jsonl"
