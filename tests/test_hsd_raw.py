@@ -110,6 +110,17 @@ def test_a_copy_that_was_edited_stays_when_its_photo_changes_and_is_not_tried_ag
     assert run(photos, out, CONFIG).tally.reused == 4
 
 
+def test_a_picture_of_another_hand_that_has_a_copy_s_name_stays_and_is_said(photos, tmp_path):
+    out = tmp_path / "out"
+    (out / "photos_raw").mkdir(parents=True)
+    picture(8, (200, 100)).save(out / "photos_raw" / "small.png")
+    (out / "photos_raw" / "turned.txt").write_text("my own\n")
+    for _ in range(2):
+        assert run(photos, out, CONFIG).foreign == ["photos_raw/small.png"]
+    assert pictures(out)["small"].size == (200, 100)
+    assert (out / "photos_raw" / "turned.txt").read_text() == "my own\n"
+
+
 def test_a_run_that_gives_nothing_leaves_no_folder_of_copies(tmp_path):
     (tmp_path / "photos").mkdir()
     picture(4, (90, 90)).save(tmp_path / "photos" / "tiny.png")

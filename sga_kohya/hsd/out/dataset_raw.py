@@ -161,7 +161,7 @@ class RawFolder:
 
     @cached_property
     def _journal(self) -> Journal:
-        # Not at once: after a power cut a file that the journal does not know is written anew.
+        # Not at once: after a power cut a whole file that the journal does not know is as another's, and said to be.
         return Journal(self.path / self._own, at_once=False)
 
     def close(self) -> None:
@@ -185,28 +185,31 @@ class RawFolder:
         return not any(row.file for row in rows) or self.holds_image(*_copy_of(rows[0], self.config))
 
     def holds_image(self, file: str, made_from: str) -> bool:
-        """Whether it is there from the same photo, with its mask, or someone has edited it since."""
+        """Whether it is there from the same photo, with its mask, or someone's own is there."""
         files = [file, mask_file(file)] if are_beside(self.config.masks) else [file]
         if not all((self.out / name).is_file() for name in files):
             return False
-        return self.written.get(file, {}).get("from") == made_from or self._is_anothers(file)
+        return self.written.get(file, {}).get("from") == made_from or self.is_anothers(file)
 
     def holds_caption(self, photo: RawPhoto) -> bool:
-        """Whether it says the same, or someone has edited it since."""
+        """Whether it says the same, or someone's own is there."""
         file = caption_file(photo.file)
         there = self.out / file
-        return there.is_file() and (there.read_bytes() == photo.caption.encode() or self._is_anothers(file))
+        return there.is_file() and (there.read_bytes() == photo.caption.encode() or self.is_anothers(file))
 
-    def edited(self, file: str) -> bool:
+    def is_anothers(self, file: str) -> bool:
+        """Whether it is not what was written here: edited, or made by others. An empty file is nobody's work."""
         path = self.out / file
-        return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
+        if not path.is_file() or not path.stat().st_size:
+            return False
+        return sha256(path) != self.written.get(file, {}).get("sha256")
 
     def write(self, contents: Mapping[str, bytes], made_from: str = "") -> None:
-        """Files of one photo, unless someone has edited them. made_from: where its image is among them.
+        """Files of one photo, unless others are there under their names. made_from: where its image is among them.
 
         What is there already stays, with the trainers' caches of it.
         """
-        ours = {file: data for file, data in contents.items() if not self._is_anothers(file)}
+        ours = {file: data for file, data in contents.items() if not self.is_anothers(file)}
         known = {file: digest(data) for file, data in ours.items()}
         there = {file: self.written.get(file, {}).get("sha256") for file in ours if (self.out / file).is_file()}
         if there != known:
@@ -220,9 +223,6 @@ class RawFolder:
                 write_whole(self.out / file, data)
             self.written[file] = row
 
-    def _is_anothers(self, file: str) -> bool:
-        return file in self.written and self.edited(file)
-
     def sweep(self, kept: list[RawPhoto]) -> tuple[int, list[str]]:
         """Remove what is no longer wanted. Returns how many files went, and those that stay because they were edited.
 
@@ -231,7 +231,7 @@ class RawFolder:
         beside = (caption_file, mask_file) if are_beside(self.config.masks) else (caption_file,)
         wanted = {file for photo in kept for file in (photo.file, *(of(photo.file) for of in beside))}
         stale = [file for file in sorted(self.written.keys() - wanted) if (self.out / file).is_file()]
-        left = [file for file in stale if self.edited(file)]
+        left = [file for file in stale if self.is_anothers(file)]
         for file in stale:
             if file not in left:
                 self._purge_caches(file)
