@@ -406,3 +406,13 @@ class Watched(np.ndarray):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+
+def test_a_file_of_another_hand_in_a_clips_folder_is_never_overwritten(folder, tmp_path):
+    clips.write(folder / "a.mp4")
+    mine = tmp_path / "out" / "macro_128x64x17" / "a.mp4"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    result = run(folder, tmp_path / "out", CONFIG)
+    assert mine.read_bytes() == b"mine" and "macro_128x64x17/a.mp4" in result.foreign
+    assert Path(slices(tmp_path / "out")["macro"]["file"]).stem.startswith("a-x")
