@@ -15,7 +15,7 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run
+from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run, saving
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.out.ledger import JOURNAL
@@ -226,7 +226,7 @@ def test_out_inside_photos_is_not_read_again(photos):
 
 def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    render, count, lock = pipeline_module.render, [0], threading.Lock()
+    render, count, lock = saving.render, [0], threading.Lock()
 
     def interrupting(*args):
         with lock:
@@ -235,7 +235,7 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
                 raise KeyboardInterrupt
         return render(*args)
 
-    monkeypatch.setattr(pipeline_module, "render", interrupting)
+    monkeypatch.setattr(saving, "render", interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, CONFIG, workers=2)
     written = list(out.rglob("*.png"))
@@ -294,7 +294,7 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
         (["{photos}", "{photos}-\udce9"], "the name is not UTF-8"),
         (["{photos}", "{out}", "--resolution", "1000"], "resolution 1000 of level macro: use a multiple of 64"),
         (["{photos}", "{out}", "--levels", "macro,micro:big"], "'big' is no resolution"),
-        (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of boxes"),
+        (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': known are boxes"),
         (["{photos}", "{out}", "--iou", "meso-micro"], "such as meso/micro=0.7"),
         (["{photos}", "{out}", "--caption", "zo\udce9"], "caption 'zo\\udce9': not UTF-8"),
         (["{photos}", "{out}", "--workers", "0"], "--workers 0: use 1 or more"),

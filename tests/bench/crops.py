@@ -12,6 +12,7 @@ judgement: `--judged FILE` counts the first words of its last column by level.
 
 import argparse
 import csv
+import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from sga_kohya.hsd import Box, run
 from sga_kohya.hsd.__main__ import build_parser, config_from
 from sga_kohya.hsd.cut.geometry import containment, intersection
 from sga_kohya.hsd.out.ledger import read_rows
-from sga_kohya.hsd.out.manifest import Row
+from sga_kohya.hsd.out.manifest import MANIFEST, Row
 from sga_kohya.hsd.photos.images import decode_image
 
 TILE, LINE, ACROSS, DOWN = 165, 12, 2, 7
@@ -184,6 +185,9 @@ def main() -> None:
         return judged(args.judged)
     config = config_from(build_parser().parse_args([str(args.photos), str(args.out / "cut"), *options]))
     levels, faces = [level.name for level in config.levels], Faces()
+    made_before = args.out / "cut"
+    if (made_before / MANIFEST).is_file():  # with another state of the code
+        shutil.rmtree(made_before)
     result = run(args.photos, args.out / "cut", config, workers=2)
     for old in args.out.glob("sheet-*.jpg"):
         old.unlink()
