@@ -1,6 +1,9 @@
 """sga_kohya.hsd: what of a photo counts is cut with it, and said to the trainers."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,7 @@ from sga_kohya.hsd.masks.sources import UnreadableMask, read_mask
 from sga_kohya.hsd.out.summary import warnings
 from tests.test_hsd_resume import picture
 from tests.test_hsd_run import rows_of, snapshot
+from tests.trainers import TRAINERS
 
 LEVELS = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
 SIZE = 700, 512
@@ -276,7 +280,7 @@ def test_masks_of_a_file_lie_beside_it_and_the_training_command_asks_for_the_los
 
 
 def test_trainers_that_know_masks_are_told_where_they_are(photos, folder, tmp_path):
-    export = ("ai-toolkit", "diffusion-pipe")
+    export = ("ai-toolkit", "diffusion-pipe", "simpletuner")
     beside, inside = tmp_path / "beside", tmp_path / "inside"
     run(photos, beside, config(masks=str(folder), export=export))
     run(photos, inside, config(masks="alpha", export=export))
@@ -285,6 +289,47 @@ def test_trainers_that_know_masks_are_told_where_they_are(photos, folder, tmp_pa
     assert f'          mask_path: "{micro}"\n' in (beside / "ai_toolkit.yaml").read_text()
     assert (inside / "ai_toolkit.yaml").read_text().count("          alpha_mask: true\n") == 2
     assert "all of each slice counts" in (inside / "dataset_diffusion_pipe.toml").read_text()
+    assert "conditioning" not in (inside / "multidatabackend.json").read_text()
+
+
+def test_simpletuner_finds_the_mask_of_each_slice_by_its_own_code(photos, folder, tmp_path):
+    root, out = TRAINERS / "SimpleTuner", tmp_path / "out"
+    if not root.is_dir():
+        pytest.skip(f"no copy of SimpleTuner at {root}")
+    run(photos, out, config(masks=str(folder), export=("simpletuner",)))
+    slices = sorted(str(path) for level in LEVELS for path in (out / f"1_{level.name}").glob("*.png"))
+    command = [sys.executable, str(Path(__file__).parent / "trainers.py"), "simpletuner-masks"]
+    command += [str(out / "multidatabackend.json"), json.dumps(slices)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))
+    assert json.loads(line.removeprefix("FOUND ")) == [path.replace("/1_", "/masks_1_") for path in slices]
+
+
+def test_what_a_trainer_does_without_the_masks_is_said(photos, folder, tmp_path, capsys):
+    words = [str(photos), str(tmp_path / "out"), "--resolution", "256", "--levels", "macro,micro"]
+    words += ["--export", "onetrainer,simpletuner", "--masks", str(folder), "--format", "webp"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "seeks them as STEM-masklabel.png among the slices, so all of each slice counts" in said
+    assert "none from transparency or for other formats" in said
+    assert "conditioning" not in (tmp_path / "out" / "multidatabackend.json").read_text(), "not found by it"
+    assert main([*words[:-4], "--no-drop_tags"]) == 0
+    assert "masklabel" not in capsys.readouterr().out
+
+
+def test_simpletuners_index_of_masks_goes_with_the_slices(photos, folder, tmp_path):
+    out, wanted = tmp_path / "out", config(masks=str(folder), export=("simpletuner",))
+    run(photos, out, wanted)
+    index = out / "masks_1_macro" / "aspect_ratio_bucket_indices_sga-macro-masks.json"
+    index.write_text("{}")
+    (out / "cache_simpletuner" / "1_macro").mkdir(parents=True)
+    (out / "cache_simpletuner" / "1_macro" / "latent.pt").touch()
+    run(photos, out, wanted)
+    assert index.exists(), "nothing changed"
+    picture(9, *SIZE).save(photos / "whole.png")
+    run(photos, out, wanted)
+    assert not index.exists()
 
 
 def test_masks_below_photos_are_no_photos_and_what_was_made_is_no_mask(photos, folder, tmp_path):

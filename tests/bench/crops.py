@@ -7,11 +7,12 @@ landscapes say something; Debian's gcompris-qt-data, opencv-doc, lomiri-wallpape
 such, scikit-image and ultralytics a few. Faces are found by a detector that cuts nothing here: MTCNN, where it is
 installed (`pip install --no-deps facenet-pytorch`). OUT/sheet-01.jpg shows, photo by photo, its boxes (macro white,
 meso yellow, micro red), then its slices with their numbers; OUT/slices.tsv has a line for each, with room for a
-judgement: `--judged FILE` counts the first words of its last column by level.
+judgement: `--judged FILE` counts the first words of its last column by level. OUT/cut is cut anew by every run.
 """
 
 import argparse
 import csv
+import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from sga_kohya.hsd import Box, run
 from sga_kohya.hsd.__main__ import build_parser, config_from
 from sga_kohya.hsd.cut.geometry import containment, intersection
 from sga_kohya.hsd.out.ledger import read_rows
-from sga_kohya.hsd.out.manifest import Row
+from sga_kohya.hsd.out.manifest import MANIFEST, Row
 from sga_kohya.hsd.photos.images import decode_image
 
 TILE, LINE, ACROSS, DOWN = 165, 12, 2, 7
@@ -174,6 +175,14 @@ def judged(file: Path) -> None:
         print(f"{level:<8}", ", ".join(f"{count} {word}" for word, count in words.most_common()))
 
 
+def clear(out: Path) -> None:
+    """What an earlier run left there: H-SD would not cut again what other code has cut by the same settings."""
+    if (out / "cut" / MANIFEST).is_file():
+        shutil.rmtree(out / "cut")
+    for old in (out / "slices.tsv", *out.glob("sheet-*.jpg")):
+        old.unlink(missing_ok=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="?")
@@ -184,9 +193,8 @@ def main() -> None:
         return judged(args.judged)
     config = config_from(build_parser().parse_args([str(args.photos), str(args.out / "cut"), *options]))
     levels, faces = [level.name for level in config.levels], Faces()
+    clear(args.out)
     result = run(args.photos, args.out / "cut", config, workers=2)
-    for old in args.out.glob("sheet-*.jpg"):
-        old.unlink()
     sheets, found = Sheets(args.out), {level: Measures() for level in levels}
     kept = [row for row in read_rows(result.out) if row.file]
     with (args.out / "slices.tsv").open("w", encoding="utf-8", newline="") as table:

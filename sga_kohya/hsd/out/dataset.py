@@ -30,7 +30,8 @@ def dataset_of(config: HsdConfig, out: Path, tally: Tally) -> Dataset:
         for level in config.levels
     )
     targets = {size for own, level in everywhere for size in level.targets(own.min_size)}
-    return Dataset(out, config.batch_size, config.resolution, targets, tuple(levels))
+    png = all(own.format == "png" for own in config.everywhere)
+    return Dataset(out, config.batch_size, config.resolution, targets, tuple(levels), png)
 
 
 def noise_offsets(levels: Sequence[str]) -> dict[str, float]:

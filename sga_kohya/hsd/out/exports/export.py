@@ -45,7 +45,7 @@ class Level:
 class Dataset:
     """out: absolute. resolution: no slice has a larger area than its square. targets: the sizes a slice may have.
 
-    levels: coarse to fine, those without slices as well.
+    levels: coarse to fine, those without slices as well. png: whether every slice is one, as masks beside them are.
     """
 
     out: Path
@@ -53,6 +53,7 @@ class Dataset:
     resolution: int
     targets: Collection[Size]
     levels: tuple[Level, ...]
+    png: bool = True
 
     @property
     def present(self) -> tuple[Level, ...]:
