@@ -22,6 +22,7 @@ def report(tmp_path_factory):
     command = [sys.executable, "-m", "sga_kohya.demo", "--quick", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"requires torchvision|cannot be saved", done.stderr), "what the toy has not is no news"
     return out / "report.html", done.stdout
 
 
@@ -66,6 +67,14 @@ def test_headless_chromium_opens_it_without_complaint(report, tmp_path):
     assert ":CONSOLE" not in done.stderr
     assert all(f'<section id="{name}">' in done.stdout for name in SECTIONS)
     assert done.stdout.count("<svg") >= 6
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_of_it_is_wider_than_the_window(report, tmp_path, width):
+    with chromium(tmp_path) as page:
+        page.size(width, 800)
+        page.open(report[0].as_uri())
+        assert page.run("document.documentElement.scrollWidth") <= width
 
 
 def test_the_readmes_picture_is_of_the_page_as_it_is(report, tmp_path):

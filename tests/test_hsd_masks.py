@@ -151,7 +151,7 @@ def test_a_folder_of_masks_is_cut_with_the_photos(photos, folder, tmp_path):
     out = tmp_path / "out"
     alpha_of().save(folder / "stranger.png")
     result = run(photos, out, config(masks=str(folder)))
-    assert "1 masks are of no photo, or of one that has another mask: stranger.png" in list(warnings(result, config()))
+    assert "1 mask is of no photo, or of one that has another mask: stranger.png" in list(warnings(result, config()))
     slices, masks = files(out, "1_*/*.png"), files(out, "masks_1_*/*.png")
     assert {f"masks_{name}" for name in slices} == set(masks), "sd-scripts wants one for each"
     for row in filter(lambda row: row["file"], rows_of(out)):
@@ -164,7 +164,7 @@ def test_a_folder_of_masks_is_cut_with_the_photos(photos, folder, tmp_path):
         str(out / f"masks_1_{level.name}") for level in LEVELS
     ]
     assert "no masked loss" in (out / "dataset_musubi.toml").read_text()
-    assert "1 photos, no mask, all of it counts: whole.png" in list(warnings(result, config()))
+    assert "1 photo, no mask, all of it counts: whole.png" in list(warnings(result, config()))
 
 
 def test_a_mask_that_changes_is_cut_again_and_no_other(photos, folder, tmp_path):
@@ -189,7 +189,7 @@ def test_masks_are_ours_until_edited_and_go_when_they_are_wanted_no_more(photos,
     other.write_bytes(b"not ours")
     result = run(photos, out, config(masks=str(folder), duplicate_overlap=0.5))
     assert mine.read_bytes() == edited and result.edited == ["masks_1_macro/clear.png"] and not result.foreign
-    assert any("1 masks were edited here and stay as they are" in told for told in warnings(result, config()))
+    assert any("1 mask was edited here and stays that way" in told for told in warnings(result, config()))
     result = run(photos, out, config())
     assert result.swept.left == ["masks_1_macro/clear.png"]
     assert {path.name for path in out.glob("masks_*/*")} == {"clear.png", "other.png"}
@@ -205,7 +205,7 @@ def test_what_a_detector_draws_becomes_the_photos_mask(photos, painter, tmp_path
     assert abs(masks["masks_1_micro/clear.png"].mean() / 255 - share) < 0.1
     assert (masks["masks_1_macro/sub-clear.png"] == 255).all()
     told = list(warnings(result, config()))
-    assert "1 photos, the detector drew no mask, all of it counts: sub/clear.png" in told
+    assert "1 photo, the detector drew no mask, all of it counts: sub/clear.png" in told
 
 
 def test_what_is_drawn_in_parts_of_a_photo_is_put_together_where_it_was_seen():

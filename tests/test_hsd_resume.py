@@ -162,13 +162,13 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
     assert "were edited" not in capsys.readouterr().out
     for caption in ("one", "two", "three"):
         assert main([*arguments, "--caption", caption]) == 0
-        assert "1 captions were edited here and stay as they are, such as 1_micro/p0.txt" in capsys.readouterr().out
+        assert "1 caption was edited here and stays that way, such as 1_micro/p0.txt" in capsys.readouterr().out
         assert (edited.read_text(), other.read_text()) == ("my own words\n", f"{caption}\n")
     (photos / "p0.png").unlink()
     made = list(out.rglob("p0[.+]*"))
     main([*arguments, "--caption", "three"])
     said = capsys.readouterr().out
-    assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said
+    assert "1 file is made no more, but stays because of changes made here: 1_micro/p0.txt" in said
     assert f"removed  {len(made) - 1} files that earlier runs made and this one does not" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
@@ -350,7 +350,7 @@ def test_what_cannot_be_opened_now_keeps_its_slices(photos, tmp_path, capsys):
     capsys.readouterr()
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "1 photos could not be opened now, what earlier runs made of them stays: p0.png" in said
+    assert "1 photo could not be opened now, what earlier runs made stays: p0.png" in said
     assert slices(out) == before
 
 

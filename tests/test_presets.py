@@ -13,6 +13,7 @@ import toml
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.hosts.musubi.families import SCRIPTS as MUSUBI_SCRIPTS
+from sga_kohya.kit.toml_file import toml_string
 from sga_kohya.launch import SCRIPTS
 from sga_kohya.options import read_options
 from sga_kohya.presets import copy, door, find_preset, main, preset_files, title
@@ -190,8 +191,9 @@ def test_the_gui_knows_every_field_of_its_files():
 def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
     main(["copy", "flux_dora", str(tmp_path / "new folder")])
     target = tmp_path / "new folder" / "flux_dora.toml"
-    assert target.read_text() == find_preset("flux_dora").read_text()
     prompts = target.with_name("sample_prompts.txt")
+    shipped = find_preset("flux_dora").read_text().replace('"sample_prompts.txt"', toml_string(str(prompts)))
+    assert target.read_text() == shipped and toml.loads(shipped)["sample_prompts"] == str(prompts)
     assert sorted(target.parent.iterdir()) == [target, prompts]
     prompts.write_text("my own")
     main(["copy", "flux_dora", str(target.parent), "--force"])
@@ -223,6 +225,8 @@ def test_list_and_show(capsys):
     main(["list"])
     lines = capsys.readouterr().out
     assert all(name in lines for name in [*CONFIGS, *DATASETS, *MUSUBI_FILES]) and "Table 3 of arXiv" in lines
+    starts = {re.match(r"  \S+ +", line).end() for line in lines.split("\n\n")[0].splitlines()}
+    assert len(starts) == 1 and "presets copy NAME DIR" in lines, "one column of titles"
     main(["show", "flux_dora"])
     assert capsys.readouterr().out == find_preset("flux_dora").read_text()
     with pytest.raises(SgaError, match="no preset 'flux_dore': did you mean flux_dora?"):

@@ -18,7 +18,7 @@ from sga_kohya.hsd.review.command import main as review
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
-from sga_kohya.kit.cli import run_command, show_every_character
+from sga_kohya.kit.cli import Parser, run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
@@ -35,8 +35,8 @@ FINER, FINEST = DEFAULTS.finer
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.hsd",
+    parser = Parser(
+        prog="python -m sga_kohya.hsd",
         description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
         epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
         f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
