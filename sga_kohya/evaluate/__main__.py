@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     def of_plan(name: str, text: str) -> argparse.ArgumentParser:
         added = command(name, text)
-        added.add_argument("plan", type=Path, metavar="PLAN", help="TOML; `python -m sga_kohya.presets copy plan DIR` gives one")
+        added.add_argument(
+            "plan", type=Path, metavar="PLAN", help="TOML; `python -m sga_kohya.presets copy plan DIR` gives one"
+        )
         return added
 
     _add_study(of_plan("study", "all of it: train the arms of [train], sample, measure, judge if asked, report"))
