@@ -5,8 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from sga_kohya.demo.report import CLAIMS
 
 from . import demo_picture
 from .evaluate_browser import chromium
@@ -81,6 +84,11 @@ def test_the_readmes_picture_is_of_the_page_as_it_is(report, tmp_path):
     with chromium(tmp_path) as page:
         page.open(report[0].as_uri())
         assert demo_picture.layout(page) == demo_picture.taken_of(), f"take it anew: {demo_picture.__doc__}"
+
+
+def test_its_verdicts_on_the_claims_are_the_readme_s():
+    block = (Path(__file__).parents[1] / "README.md").read_text("utf-8").split("<!-- evidence:")[1].split("<!--")[0]
+    assert dict(re.findall(r"^\| \d\. (.+?) \| \*\*(.+?)\*\* \|$", block, re.MULTILINE)) == CLAIMS
 
 
 def test_refuses_a_folder_with_other_things(tmp_path):

@@ -371,7 +371,7 @@ def test_a_folder_that_cannot_be_read_now_keeps_its_slices(photos, tmp_path, cap
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "folder sub of PHOTOS cannot be read (Permission denied): nothing that came from it was touched" in said
-    assert "3 photos could not be opened now, what earlier runs made of them stays: sub/p1.png, sub/p3.png" in said
+    assert "3 photos could not be opened now, what earlier runs made stays: sub/p1.png, sub/p3.png" in said
     assert slices(out) == before
     # Also where its levels have gone from the settings, and where a new photo would take a name of theirs.
     picture(40).save(photos / "p1.jpg")

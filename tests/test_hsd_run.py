@@ -388,7 +388,7 @@ def test_a_file_s_name_cannot_forge_a_line_of_the_report(tmp_path, capsys):
     assert "a\\nphotos   9 found\\x1b[2K\\u202egnp.png" in printed
     (tmp_path / "out" / "1_macro" / "mine\nwarning: \x1b[1m.png").touch()
     assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
-    assert "1_macro/mine\\nwarning: \\x1b[1m.png: move them away" in capsys.readouterr().out
+    assert "1_macro/mine\\nwarning: \\x1b[1m.png: move such away" in capsys.readouterr().out
     assert main([str(photos), str(photos / evil / "b.png")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -62,13 +62,13 @@ def container_limits(root: Path = Path("/")) -> Iterator[int]:
     for hierarchy, mount, file in _groups(root):
         for group in (hierarchy, *hierarchy.parents):
             with suppress(OSError, ValueError):  # "max"; a group that is named but not mounted
-                yield int((root / mount / str(group).lstrip("/") / file).read_text())
+                yield int((root / mount / str(group).lstrip("/") / file).read_text(encoding="utf-8"))
 
 
 def _groups(root: Path) -> Iterator[tuple[PurePosixPath, str, str]]:
     """The process's group in each hierarchy that bounds memory, where that is mounted, and the file of the bound."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):  # no Linux
         return
     for line in lines:
