@@ -11,6 +11,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.equations.timesteps import resolution_mu
 from sga_kohya.equations.timesteps import sample_sigma as package_sigma
 from sga_kohya.equations.weights import min_snr_weight as package_weight
+from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.planner import Planner, eq_6
 from sga_kohya.tuples.step import Slice
 
@@ -40,12 +41,13 @@ def gradients(model):
 def planned(groups, batch_size):
     """The planner's epoch of the same groups: its steps, and the latents by key."""
     latents = {f"{number}_{name}": z for number, group in enumerate(groups) for name, z in group.items()}
-    members = [
-        tuple(Slice(0, f"{number}_{name}", name, tuple(z.shape)) for name, z in group.items())
+    slices = (
+        (Slice(0, f"{number}_{name}", name, tuple(z.shape)), str(number))
         for number, group in enumerate(groups)
-    ]
+        for name, z in group.items()
+    )
     config = SgaConfig(loss_weight={"macro": 1.0, "meso": 2.0, "micro": 0.5})
-    return Planner(members, [batch_size], eq_6(config), groups_per_step=5).epoch(0), latents, config
+    return Planner(form_groups(slices), [batch_size], eq_6(config), groups_per_step=5).epoch(0), latents, config
 
 
 def test_the_accumulated_gradient_is_that_of_the_planner(example, monkeypatch):

@@ -154,7 +154,7 @@ def test_a_changed_captioner_writes_other_captions_and_cuts_nothing(photos, conf
     (out / "1_macro" / "a.npz").write_bytes(b"cache")
     with monkeypatch.context() as patched:
         patched.setattr("sga_kohya.hsd.pipeline.decompose", None)
-        patched.setattr("sga_kohya.hsd.pipeline.render", None)
+        patched.setattr("sga_kohya.hsd.saving.render", None)
         again = run(photos, out, replace(config, **changed))
     assert pictures(out) == before and captions(out) != words
     assert (out / "1_macro" / "a.npz").exists() == (second != "function"), "the cache of a caption that is no more"

@@ -9,7 +9,8 @@ import pytest
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, Options, View, register_detector
-from sga_kohya.hsd.cut.decompose import Crop, Region, choose, decompose, render
+from sga_kohya.hsd.cut.choosing import choose
+from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.kits import make_detector
 from sga_kohya.kit import values

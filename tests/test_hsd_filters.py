@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sga_kohya.hsd import FILTERS, Detection, Photo, View, run
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.out.summary import summarise
 from sga_kohya.hsd.photos import filters
-from sga_kohya.hsd.photos.filters.near_duplicates import NearDuplicates
+from sga_kohya.hsd.photos.filters.near_duplicates import NearDuplicates, Neighbours
 from sga_kohya.hsd.photos.filters.too_small import too_small
 from tests.test_hsd_report import data_of
 from tests.test_hsd_resume import CONFIG, LEVELS, Corner, decoded, photos, picture, slices
@@ -100,3 +102,34 @@ def test_near_duplicates_by_values(tmp_path):
     found.used(photo("", "blank"))
     assert found(photo("")) is None and not found.alike(photo(""), photo("")), "blank pictures are like nothing"
     assert not found.alike(photo(""), photo("0" * 16))
+
+
+@pytest.mark.parametrize("distance", [0, 4, 7, 13, 64])
+def test_near_duplicates_are_found_as_if_all_were_looked_at(distance):
+    random = np.random.default_rng(distance)
+    centres = random.integers(0, 2**64, 12, dtype=np.uint64)
+    flips = [sum(1 << int(bit) for bit in random.choice(64, count % 17, replace=False)) for count in range(600)]
+    hashes = [int(centres[i % 12]) ^ flip for i, flip in enumerate(flips)]
+    kit = make_kits(CONFIG, Path())[""]
+    judge, used = NearDuplicates(distance), []
+    for number, hashed in enumerate(hashes):
+        photo = Photo(f"{number}.png", str(number), kit, phash=f"{hashed:016x}")
+        far = [(earlier ^ hashed).bit_count() for _, earlier in used]
+        nearest = min(range(len(far)), key=far.__getitem__, default=0)
+        if far and far[nearest] <= distance:
+            said = f"near-duplicate: of {used[nearest][0]}.png, {far[nearest]} of 64 bits differ"
+            assert judge(photo) == said
+        else:
+            assert judge(photo) is None
+        if number % 5:
+            used.append((number, hashed))
+            judge.used(photo)
+
+
+def test_of_many_photos_only_a_few_are_compared():
+    random = np.random.default_rng(0)
+    near = Neighbours(4)
+    for hashed in random.integers(0, 2**64, 20000, dtype=np.uint64):
+        near.add(int(hashed))
+    counts = [len(near.candidates(int(hashed))) for hashed in random.integers(0, 2**64, 50, dtype=np.uint64)]
+    assert max(counts) < 20000 / 500

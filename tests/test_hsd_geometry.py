@@ -2,11 +2,13 @@
 
 import itertools
 from pathlib import PureWindowsPath
+from random import Random
 
 import pytest
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import Box, HsdConfig, LevelConfig
+from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig
+from sga_kohya.hsd.cut.adapt import adapt, scales_to
 from sga_kohya.hsd.cut.geometry import aspect_error, best_aspect_match, centred_box, containment, framing_crop, iou
 from sga_kohya.hsd.cut.sizes import target_sizes
 from sga_kohya.hsd.out.names import assign_roots, slice_stem, slug
@@ -71,6 +73,25 @@ def test_framing_crop_never_cuts_where_there_is_room():
         if needed[0] <= bounds.width and needed[1] <= bounds.height:
             assert box.inside(frame), (box, aspect, frame)
         assert abs(frame.width - frame.height * aspect[0] / aspect[1]) <= 1.5 * max(aspect) / min(aspect)
+
+
+@pytest.mark.parametrize("level", [LevelConfig("macro", 1024, tau_up=1.0), LevelConfig("micro", 512, tau_up=1.25)])
+def test_all_sizes_at_once_are_what_each_is_by_itself(level):
+    """As Algorithm 1 has it, target by target."""
+    targets = level.targets(256)
+    random = Random(0)
+    for _ in range(60):
+        bounds = Box(0, 0, random.randrange(200, 3000), random.randrange(200, 3000))
+        x, y = random.randrange(bounds.width - 1), random.randrange(bounds.height - 1)
+        box = Box(x, y, random.randrange(x + 1, bounds.width + 1), random.randrange(y + 1, bounds.height + 1))
+        frames = [(target, framing_crop(box, bounds, target)) for target in targets]
+        scales = [max(width / frame.width, height / frame.height) for (width, height), frame in frames]
+        assert scales_to(targets, box.size, bounds.size).tolist() == scales
+        crop = adapt(Detection(box, 1.0, level.name), bounds, level, 256, 1.0)
+        usable = [target for target, scale in zip(targets, scales, strict=True) if scale <= level.tau_up]
+        assert crop.kept == bool(usable)
+        if usable:
+            assert crop.size == best_aspect_match(box.size, usable) and crop.scale == scales[targets.index(crop.size)]
 
 
 def test_centred_box_stays_in_bounds():

@@ -9,7 +9,8 @@ from PIL import Image, ImageCms
 
 from sga_kohya.hsd.photos import images, png
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, resize, shrink
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
+from sga_kohya.hsd.photos.scaling import fit, resize, shrink
 from sga_kohya.kit.pictures import SUFFIXES
 
 
@@ -206,6 +207,18 @@ def test_larger_is_lanczos_and_equal_is_untouched():
     assert np.array_equal(resize(pixels, (90, 64)), expected)
     assert resize(pixels, (60, 40)) is pixels
     assert shrink(photo(900, 700), (90, 70)).shape == (70, 90, 3) and shrink(pixels, (90, 70)).shape == (70, 90, 3)
+
+
+@pytest.mark.parametrize("shape", [(1200, 1800), (700, 901), (333, 512), (213, 320)])
+def test_a_small_copy_is_nearly_the_mean_of_all_pixels(shape):
+    """And no pixel is passed over: what is as fine as a chess board of single pixels becomes grey."""
+    pixels = photo(*shape[::-1])
+    mean = fit(pixels, 320)
+    assert psnr(shrink(pixels, mean.shape[1::-1]), mean) > 40
+    board = np.zeros((*shape, 3), np.uint8)
+    board[::2, ::2] = board[1::2, 1::2] = 255
+    small = shrink(board, (120, 80)).astype(float)
+    assert abs(small.mean() - 127.5) < 2 and small.std() < 40
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (64, 3), (333, 77)])

@@ -177,10 +177,10 @@ OLD = "memory.limit_in_bytes"
 )
 def test_in_a_container_its_own_bound_counts_and_not_the_machine_s(tmp_path, monkeypatch, lines, limits, size):
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 25 * 10**6}.__getitem__)
-    assert usual_size(tmp_path / "no such place") == MOST, "100 GB of a machine"
-    assert usual_size(container(tmp_path, lines, limits)) == size
+    assert usual_size(root=tmp_path / "no such place") == MOST, "100 GB of a machine"
+    assert usual_size(root=container(tmp_path, lines, limits)) == size
 
 
 def test_where_a_machine_does_not_say_what_it_has_a_fixed_bound_is_taken(monkeypatch):
     monkeypatch.delattr("os.sysconf")
-    assert shown_size(usual_size()) == "2GB"
+    assert shown_size(usual_size()) == "2GB" and shown_size(usual_size(2)) == "1GB"

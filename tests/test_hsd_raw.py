@@ -10,6 +10,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
+from sga_kohya.hsd.out import dataset_raw
 from sga_kohya.hsd.out.dataset_raw import largest
 from sga_kohya.hsd.out.summary import summarise
 
@@ -82,6 +83,27 @@ def test_a_second_run_touches_only_what_changed_and_takes_away_its_caches(photos
     assert after["turned.png"] == before["turned.png"] and after["small.png"] != before["small.png"]
     assert caches["turned"].exists() and not caches["small"].exists() and not caches["inks"].exists()
     assert not (raw / "inks.txt").exists()
+
+
+def test_a_copy_is_made_of_the_pixels_that_are_cut_and_one_made_later_is_the_same(photos, tmp_path, monkeypatch):
+    again: list[bytes] = []
+    decode = dataset_raw.decode_image
+    monkeypatch.setattr(dataset_raw, "decode_image", lambda data: again.append(data) or decode(data))
+    out = tmp_path / "out"
+    run(photos, out, CONFIG)
+    assert not again
+    before = {path: path.read_bytes() for path in (out / "photos_raw").glob("*.png")}
+    for path in before:
+        path.unlink()
+    run(photos, out, CONFIG)
+    assert len(again) == 3 and {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_gives_nothing_leaves_no_folder_of_copies(tmp_path):
+    (tmp_path / "photos").mkdir()
+    picture(4, (90, 90)).save(tmp_path / "photos" / "tiny.png")
+    run(tmp_path / "photos", tmp_path / "out", CONFIG)
+    assert not (tmp_path / "out" / "photos_raw").exists()
 
 
 def test_words_edited_by_hand_reach_the_raw_arm_and_its_own_edited_files_stay(photos, tmp_path):

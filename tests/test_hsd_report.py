@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd.__main__ import main
+from sga_kohya.hsd.out import report
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.report import write_report
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile_width
@@ -160,6 +162,39 @@ def test_thousands_of_photos_are_paged(tmp_path):
     assert "5000 photos, page 1 of 209" in dom and dom.count('class="photo card"') == 24
     assert (tmp_path / "report.html").stat().st_size < 5000 * 900
     assert re.search(r"<span>K = 2</span><i style=\"width:100\.00%\">.*?<span>2,500</span>", dom)
+
+
+def test_more_photos_than_a_browser_holds_are_in_several_files(photos, tmp_path, monkeypatch):
+    picture(20).save(photos / ODD_NAME)
+    Image.new("RGB", (50, 50), "red").save(photos / "sub" / "tiny.png")
+    out = tmp_path / "out"
+    run(photos, out, CONFIG)
+    whole, before = data_of(out / "report.html"), snapshot(out)
+    monkeypatch.setattr(report, "PER_FILE", 3)
+    run(photos, out, CONFIG)
+    pages = [out / "report.html", out / "report_pages" / "2.html", out / "report_pages" / "3.html"]
+    parts = [data_of(page) for page in pages]
+    assert [len(part["photos"]) for part in parts] == [3, 3, 1]
+    assert [photo for part in parts for photo in part["photos"]] == whole["photos"]
+    assert [entry for part in parts for entry in part["discards"].get("too small", [])] == whole["discards"][
+        "too small"
+    ]
+    dom = opened(pages[1], tmp_path / "profile")
+    assert (
+        "Photos 4 to 6 of 8, by name" in dom
+        and '<a href="../report.html">1</a> <b>2</b> <a href="../report_pages/3.html">3' in dom
+    )
+    for link in re.findall(r'(?:src|href)="(\.\./[^"]+)"', dom):
+        assert (out / "report_pages" / unquote(link)).is_file(), link
+    assert dom.count('class="photo card"') == 3 and "Groups by K" not in dom
+    assert "Groups by K" in pages[0].read_text() and "3 photos, page 1 of 1" in dom
+    (out / "report_pages" / "mine.html").write_text("mine")
+    monkeypatch.undo()
+    run(photos, out, CONFIG)
+    assert snapshot(out) == {**before, "report_pages/mine.html": snapshot(out)["report_pages/mine.html"]}
+    (out / "report_pages" / "2.html").write_text("mine")
+    with pytest.raises(SgaError, match="report_pages/2.html was not written by sga_kohya.hsd"):
+        run(photos, out, CONFIG)
 
 
 def test_an_empty_run_still_reports_why(tmp_path):

@@ -1,11 +1,13 @@
 """sga_kohya.hsd: runs over the same OUT, after a kill, and with photos, settings or captions changed in between."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +171,7 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
     main([*arguments, "--caption", "three"])
     said = capsys.readouterr().out
     assert "1 file is made no more, but stays because of changes made here: 1_micro/p0.txt" in said
-    assert f"removed  {len(made) - 1} files that earlier runs made and this one does not" in said
+    assert f"removed  {len(made) - 1} files made before and made no more" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
 
@@ -180,7 +182,7 @@ def test_a_kill_between_two_captions_is_no_edit(photos, tmp_path, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline_module, "render", killed)
+    monkeypatch.setattr("sga_kohya.hsd.saving.render", killed)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, replace(CONFIG, caption="two"))
     monkeypatch.undo()
@@ -241,6 +243,16 @@ def test_sub_folders_with_settings_of_their_own(photos, tmp_path, monkeypatch):
             assert row["box"][2] <= 240 if below else row["box"][2] > 300
     assert "resolution = 256" in (out / "dataset.toml").read_text()
     assert "[overrides.sub]" in (out / "hsd_config.toml").read_text()
+
+
+def test_every_file_is_hashed_once(photos, tmp_path, monkeypatch):
+    hashed: Counter[bytes] = Counter()
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"": hashed.update([bytes(data)]) or sha256(data))
+    run(photos, tmp_path / "out", CONFIG)
+    pictures = [*photos.rglob("*.png"), *(tmp_path / "out").glob("*/*.png"), *(tmp_path / "out").glob("report/*.jpg")]
+    assert len(pictures) > 20
+    assert {hashed[picture.read_bytes()] for picture in pictures} == {1}
 
 
 def test_every_file_s_hash_is_in_the_manifest(photos, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from sga_kohya.hosts.memory import question
 from sga_kohya.training.memory import BILLION, CUDA, MODELS, Load, parts, sentence, table, total
 from sga_kohya.training.memory_report import memory_of, too_much
+from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.step import Slice
 
 # sd-scripts v0.11.1, docs/flux_train_network.md: cards on which these settings are said to work, all in 8 bits.
@@ -137,8 +138,8 @@ class Levels:
 
 
 def dataset(*buckets, batch_sizes=(2, 8)):
-    group = tuple(Slice(number, str(number), None, bucket) for number, bucket in enumerate(buckets))
-    return Namespace(planner=Namespace(groups=[group], batch_sizes=batch_sizes))
+    slices = ((Slice(number, str(number), None, bucket), None) for number, bucket in enumerate(buckets))
+    return Namespace(planner=Namespace(groups=form_groups(slices), batch_sizes=batch_sizes))
 
 
 def test_the_largest_sub_batch_decides(monkeypatch):
@@ -146,7 +147,7 @@ def test_the_largest_sub_batch_decides(monkeypatch):
     one, other = (list(memory_of(data, Levels())) for data in (small, large))
     assert "8 of 512 x 512" in one[-2].how and "8 of 1024 x 1024" in other[-2].how
     assert "8 of 512 x 512 x 41 frames" in list(memory_of(dataset((512, 512, 41), (512, 512, 41)), Levels()))[-2].how
-    assert list(memory_of(Namespace(planner=Namespace(groups=[], batch_sizes=())), Levels())) == []
+    assert list(memory_of(Namespace(planner=Namespace(groups=form_groups([]), batch_sizes=())), Levels())) == []
     assert sentence(other).startswith("about ") and "an estimate: weights 22.2" in sentence(other)
     assert list(too_much(other)) == []  # no GPU here
     gpu = Namespace(total_memory=12 * 2**30)

@@ -1,7 +1,12 @@
 """How long a run still takes: counted by pictures, without its first steps."""
 
+from dataclasses import replace
+
 import pytest
 
+from sga_kohya.config import SgaConfig
+from sga_kohya.training import paces
+from sga_kohya.training.memory import MODELS, Load
 from sga_kohya.training.pace import LEFT_OUT, Pace
 
 
@@ -27,3 +32,61 @@ def test_steps_without_pictures_say_nothing():
     for _ in range(5):
         pace.after_step(1.0)
     assert pace.left(10) is None
+
+
+MODEL, LOAD = MODELS["FLUX"], Load(2, 1024, trained=0.04)
+CONFIG = SgaConfig()
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    file = tmp_path / "cache" / "pace.toml"
+    monkeypatch.setenv("SGA_PACE_TABLE", str(file))
+    monkeypatch.setattr(paces, "card", lambda: 'A "card"\x1b[31m')
+    return file
+
+
+def test_the_plan_says_how_long_a_run_takes_once_one_like_it_has_been_measured(table):
+    task = paces.task_of(MODEL, LOAD)
+    assert paces.forecast(task, 6000, CONFIG).startswith("not known: no run of this model, size and settings has ended")
+    assert str(table) in paces.record(task, 2.5, 400)
+    said = paces.forecast(task, 6000, CONFIG)
+    assert said.startswith("about 4 h 10 min: 2.5 s a picture, measured here on 20") and "\x1b" not in said
+    assert paces.forecast(task, 6000, SgaConfig(stop_at_hours=1.5)).startswith("about 1 h 30 min")
+
+
+@pytest.mark.parametrize("change", [{"batch": 4}, {"side": 512}, {"swapped": 8}, {"checkpointing": False}])
+def test_a_pace_of_other_settings_is_not_taken_for_this_one(table, change):
+    paces.record(paces.task_of(MODEL, LOAD), 2.5, 400)
+    assert "not known" in paces.forecast(paces.task_of(MODEL, replace(LOAD, **change)), 6000, CONFIG)
+
+
+def test_a_pace_of_another_card_or_model_is_not_taken_for_this_one(table, monkeypatch):
+    paces.record(paces.task_of(MODEL, LOAD), 2.5, 400)
+    assert "not known" in paces.forecast(paces.task_of(MODELS["SDXL"], LOAD), 6000, CONFIG)
+    monkeypatch.setattr(paces, "card", lambda: "another")
+    assert "not known" in paces.forecast(paces.task_of(MODEL, LOAD), 6000, CONFIG)
+
+
+def test_the_last_measurement_counts_and_the_others_stay(table):
+    one, other = paces.task_of(MODEL, LOAD), paces.task_of(MODEL, replace(LOAD, batch=4))
+    for task, seconds in ((one, 2.5), (other, 1.0), (one, 3.0)):
+        paces.record(task, seconds, 400)
+    assert "3 s a picture" in paces.forecast(one, 1, CONFIG) and "1 s a picture" in paces.forecast(other, 1, CONFIG)
+    assert table.read_text().count("[[pace]]") == 2
+
+
+@pytest.mark.parametrize("text", ["pace = 1", "[[pace]]\ncard = 3", "[[pace"])
+def test_a_table_that_is_none_stops_no_run_and_is_not_overwritten(table, text):
+    table.parent.mkdir()
+    table.write_text(text)
+    task = paces.task_of(MODEL, LOAD)
+    assert paces.forecast(task, 1, CONFIG).startswith("not known: ") and str(table) in paces.forecast(task, 1, CONFIG)
+    assert "was not noted" in paces.record(task, 1.0, 400)
+    assert table.read_text() == text
+
+
+def test_none_for_a_table_notes_and_knows_nothing(table, monkeypatch):
+    monkeypatch.setenv("SGA_PACE_TABLE", "none")
+    task = paces.task_of(MODEL, LOAD)
+    assert paces.record(task, 1.0, 400) == "" and "SGA_PACE_TABLE is none" in paces.forecast(task, 1, CONFIG)

@@ -5,34 +5,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
-from lycoris import create_lycoris_from_weights
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.paths import PATHS
+from sga_kohya.equations.timesteps import resolution_mu
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
-from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.reference.__main__ import main
 from sga_kohya.reference.data import SliceDataset
-from sga_kohya.reference.families import FAMILIES
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.options import RunOptions
-from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Trainer, make_objective
-from tests.tiny_pipelines import TINY, tiny_vae
-
-PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
+from tests.reference_world import assert_gradient_is_eq_6, cut_photos, gradients
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,16 +38,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Five photos through H-SD at 128 pixels, in buckets of several sizes."""
-    import skimage
-
-    photos, out = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("slices")
-    for name in PHOTOS:
-        shutil.copy(Path(skimage.__file__).parent / "data" / name, photos)
-    levels = tuple(LevelConfig(name, resolution=128) for name in ("macro", "meso", "micro"))
-    every = {"threshold": 0}  # a part of each photo, however poor
-    run(photos, out, HsdConfig(levels=levels, min_size=64, batch_size=2, detector_options=every), workers=1)
-    return out / "dataset.toml"
+    return cut_photos(tmp_path_factory.mktemp("cut"))
 
 
 @pytest.fixture
@@ -66,40 +49,6 @@ def options(dataset, tmp_path):
 def checkpoint(folder: Path) -> tuple[dict, dict]:
     """Weights and the optimizer's state."""
     return load_file(folder / "diffusion_pytorch_model.safetensors"), torch.load(folder / "optimizer.pt")["state"]
-
-
-def gradients(trainer: Trainer) -> list[torch.Tensor]:
-    """What the optimizer is given in the first step, before clipping."""
-    found: list[torch.Tensor] = []
-
-    class Done(Exception):
-        pass
-
-    def capture(parameters, *_):
-        found.extend(p.grad.clone() for p in parameters if p.grad is not None)
-        raise Done
-
-    trainer.accelerator.clip_grad_norm_ = capture
-    with pytest.raises(Done):
-        trainer.run()
-    return found
-
-
-def assert_gradient_is_eq_6(trainer: Trainer) -> None:
-    """Of the first step, against the same losses summed by hand."""
-    config = trainer.config
-    step, generator = trainer.dataset.plan(0)[0], trainer.seeded(0)
-    losses = defaultdict(list)
-    for sub_batch in step:
-        _, loss = trainer.losses(trainer.dataset.load(sub_batch), sub_batch, generator)
-        losses[sub_batch.granularities[0]] += list(loss)
-    assert len(step) > len(losses), "the step should have a level in more than one bucket"
-    levels = [config.loss_weight.get(k, 1.0) * torch.stack(values).mean() for k, values in losses.items()]
-    objective = sum(levels) / (len(levels) if config.tuple_reduction == "mean" else 1)
-    parameters = [p for p in trainer.stack.denoiser.parameters() if p.requires_grad]
-    expected = [g for g in torch.autograd.grad(objective, parameters, allow_unused=True) if g is not None]
-    torch.testing.assert_close(gradients(trainer), expected, rtol=1e-4, atol=1e-6)
-    assert any(g.abs().max() > 1e-4 for g in expected)
 
 
 @pytest.mark.parametrize(
@@ -198,161 +147,12 @@ def test_noise_levels_follow_delta_and_the_resolution():
     labels, table = ["macro", None] * 8, {"macro": 0.5}
     for side, mu in ((32, 0.5), (128, 1.15)):
         latents = torch.zeros(16, 1, side, side)
-        noised = FlowMatching(table, by_resolution=True)(latents, labels, torch.Generator().manual_seed(3))
+        noised = FlowMatching(table, resolution_mu)(latents, labels, torch.Generator().manual_seed(3))
         z = torch.randn(16, generator=torch.Generator().manual_seed(3))
         delta = torch.tensor([table.get(label or "", 0.0) for label in labels])
         torch.testing.assert_close(noised.timesteps, 1000 * torch.sigmoid(z + delta + mu), rtol=1e-4, atol=1e-2)
         plain = FlowMatching(table)(latents, labels, torch.Generator().manual_seed(3))
         torch.testing.assert_close(plain.timesteps, 1000 * torch.sigmoid(z + delta), rtol=1e-4, atol=1e-2)
-
-
-@pytest.mark.parametrize("dynamic", [True, False])
-def test_eq_31_applies_where_the_model_s_scheduler_says_so(options, tmp_path, dynamic):
-    pipeline = make_pipeline("flux", tmp_path)
-    pipeline.scheduler.register_to_config(use_dynamic_shifting=dynamic)
-    pipeline.save_pretrained(tmp_path / "model")
-    stack = make_stack(replace(options, model=tmp_path / "model"))
-    assert make_objective(stack, SgaConfig()).by_resolution is dynamic
-
-
-@pytest.fixture(params=["flux", "sd", "sdxl"])
-def model_folder(request, tmp_path):
-    """(arch, folder): a tiny pipeline, weights random, tokenizer built on the spot."""
-    folder = tmp_path / "model"
-    make_pipeline(request.param, tmp_path).save_pretrained(folder)
-    return "dit" if request.param == "flux" else "unet", folder
-
-
-def test_dora_on_a_local_folder(options, model_folder):
-    arch, folder = model_folder
-    trainer = Trainer(replace(options, arch=arch, model=folder, network_dim=4, steps=2), SgaConfig())
-    model = trainer.stack.denoiser.model
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    trainer.run()
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    weights = load_file(options.out / "model" / "adapter.safetensors")
-    assert any(name.endswith("dora_scale") for name in weights)
-    assert any(value.abs().sum() > 0 for name, value in weights.items() if "lora_up" in name)
-
-
-@pytest.fixture(scope="module", params=TINY)
-def family_folder(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(0)
-    TINY[request.param]().save_pretrained(folder / "model")
-    return folder / "model"
-
-
-def test_gradient_of_every_family_is_eq_6(options, family_folder):
-    config = SgaConfig(groups_per_step=5, loss_weight={"micro": 2.0})
-    assert_gradient_is_eq_6(Trainer(replace(options, model=family_folder, network_dim=4), config))
-
-
-def test_a_trained_family_draws_in_diffusers_what_it_draws_here(options, family_folder, tmp_path):
-    """The pipeline's own loop against ours: packing, time, sign, text, mask, size, codec, and the saved adapter."""
-    trainer = Trainer(replace(options, model=family_folder, network_dim=4, lr=0.05, steps=3), SgaConfig())
-    captions, size = ["a cat on a mat", "the red rocket"], (64, 96)
-    untrained = sample(trainer.stack, captions, size, steps=4)
-    trainer.run()
-    ours = sample(trainer.stack, captions, size, steps=4)
-    assert (ours - untrained).abs().max() > 0.05
-    pipeline = in_diffusers(family_folder)
-    adapter = options.out / "model" / "adapter.safetensors"
-    create_lycoris_from_weights(1.0, str(adapter), pipeline.transformer)[0].merge_to()
-    pipeline.save_pretrained(tmp_path / "merged")
-    theirs = drawn_by(in_diffusers(tmp_path / "merged"), trainer.stack, captions, size, steps=4)
-    torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-3)
-
-
-@pytest.mark.parametrize("kind", ["flux", "pixart"])
-def test_an_adapter_in_diffusers_format_is_the_lycoris_one(options, tmp_path, kind):
-    """W' = magnitude (W + B A) / |W + B A|, rows apart: DoRA as PEFT computes it, against LyCORIS' own merge."""
-    pipeline = make_pipeline("flux", tmp_path) if kind == "flux" else TINY[kind]()
-    pipeline.save_pretrained(tmp_path / "model")
-    adapter = {"network_dim": 4, "network_alpha": 2.0}
-    Trainer(replace(options, model=tmp_path / "model", lr=0.05, steps=2, **adapter), SgaConfig()).run()
-    ours = load_file(options.out / "model" / "pytorch_lora_weights.safetensors")
-    layers = dict(pipeline.transformer.named_modules())
-    names = {name.split(".lora_")[0].removeprefix("transformer.") for name in ours}
-    expected = {}
-    for name in names:
-        parts = (f"transformer.{name}.lora_{part}" for part in ("A.weight", "B.weight", "magnitude_vector"))
-        a, b, magnitude = (ours[part] for part in parts)
-        weight = layers[name].weight.detach() + b @ a
-        expected[name] = magnitude[:, None] * weight / weight.norm(dim=1, keepdim=True)
-    adapter_file = options.out / "model" / "adapter.safetensors"
-    create_lycoris_from_weights(1.0, str(adapter_file), pipeline.transformer)[0].merge_to()
-    assert len(names) == len(load_file(adapter_file)) / 4 > 5
-    torch.testing.assert_close({name: layers[name].weight.detach() for name in names}, expected)
-
-
-@pytest.mark.parametrize("kind", ["flux", "sd", "sdxl", "auraflow", "sd3"])
-def test_load_lora_weights_draws_what_the_trainer_draws(options, tmp_path, kind):
-    pytest.importorskip("peft", reason="load_lora_weights needs peft")
-    torch.manual_seed(0)
-    pipeline = TINY[kind]() if kind in TINY else make_pipeline(kind, tmp_path)
-    if not hasattr(pipeline, "load_lora_weights"):
-        pytest.skip(f"this diffusers has no load_lora_weights for {kind}")
-    pipeline.save_pretrained(tmp_path / "model")
-    chosen = {"arch": "unet" if kind in ("sd", "sdxl") else "dit", "model": tmp_path / "model"}
-    trainer = Trainer(replace(options, **chosen, network_dim=4, lr=0.05, steps=3), SgaConfig())
-    trainer.run()
-    pipeline = in_diffusers(tmp_path / "model")
-    stack, network = trainer.stack, pipeline.unet if kind in ("sd", "sdxl") else pipeline.transformer
-    noisy, timesteps = torch.randn(2, 4, 16, 24), torch.tensor([300.0, 700.0])
-    text = stack.text(["a cat", "a dog"])
-    with torch.no_grad():
-        ours = stack.denoiser(noisy, timesteps, *text)
-        untrained = stack.family.predict(network, noisy, timesteps, text, 4)
-        pipeline.load_lora_weights(options.out / "model", weight_name="pytorch_lora_weights.safetensors")
-        theirs = stack.family.predict(network, noisy, timesteps, text, 4)
-    assert (ours - untrained).abs().max() > 0.05
-    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-3)
-
-
-def in_diffusers(folder: Path) -> DiffusionPipeline:
-    """Parts that the folder lacks are named as absent, as diffusers wants it."""
-    parts = json.loads((folder / "model_index.json").read_text()).items()
-    return DiffusionPipeline.from_pretrained(folder, **{name: None for name, part in parts if part == [None, None]})
-
-
-def drawn_by(pipeline, stack, captions: list[str], size: tuple[int, int], steps: int) -> torch.Tensor:
-    """(B, 3, H, W), in [-1, 1], from the noise and the noise levels of `sample`."""
-    (width, height), factor = size, stack.codec.factor
-    shape = len(captions), stack.codec.channels, height // factor, width // factor
-    options = {"latents": torch.randn(shape, generator=torch.Generator().manual_seed(0)), "guidance_scale": 1.0}
-    if stack.family.flow:
-        options["sigmas"] = np.linspace(1, 1 / steps, steps).tolist()
-    else:
-        pipeline.scheduler = stack.scheduler
-        options |= {"use_resolution_binning": False, "clean_caption": False}
-    images = pipeline(captions, height=height, width=width, num_inference_steps=steps, output_type="pt", **options)
-    return 2 * images.images - 1
-
-
-@pytest.mark.parametrize(("kind", "side"), [("auraflow", 16), ("sd3", 16)])
-def test_a_slice_beyond_a_model_s_positions_is_named(options, tmp_path, kind, side):
-    TINY[kind](side=side).save_pretrained(tmp_path / "model")
-    with pytest.raises(SgaError, match="this model's positions end at sides of 64"):
-        Trainer(replace(options, model=tmp_path / "model"), SgaConfig())
-
-
-def test_help_names_every_family(capsys):
-    assert main(["--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(name in said for name in FAMILIES)
-
-
-def test_an_unknown_pipeline_is_one_sentence_that_names_the_known(options, tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
-    with pytest.raises(SgaError, match="is a KandinskyPipeline; --arch dit trains FluxPipeline, .*PixArtAlphaPipeline"):
-        make_stack(replace(options, model=tmp_path))
-
-
-def test_a_path_is_refused_for_a_transformer_that_learns_no_flow(options, tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
-    with pytest.raises(SgaError, match="for flow matching: use it with --arch dit and another --model"):
-        make_stack(replace(options, model=tmp_path), "shell")
 
 
 def test_metadata(options):
@@ -371,7 +171,7 @@ def test_metadata(options):
         (["--sga_tuple=false"], "did you mean sga_tuples?"),
         ([], "either --steps or --epochs"),
         (["--steps=1", "--dataset_config=none.toml"], "none.toml: no such file"),
-        (["--steps=1", "--model=none"], "no model_index.json"),
+        (["--steps=1", "--model=none"], "--model none: no such folder; give the local folder of a diffusers pipeline"),
         (["--steps=1", "--pool=48"], "multiples of 96"),
     ],
 )
@@ -380,6 +180,14 @@ def test_user_errors_are_one_line_and_exit_code_2(options, arguments, message, c
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("word", ["--lr=nan", "--network_alpha=-1", "--save_every=-5", "--sample_every=half"])
+def test_a_number_that_makes_no_sense_is_refused_before_anything_starts(options, word, capsys):
+    arguments = ["--dataset_config", str(options.dataset_config), "--out", str(options.out), "--steps=1", word]
+    assert main(arguments) == 2
+    assert f"argument {word.partition('=')[0]}: " in capsys.readouterr().err
+    assert not options.out.exists()
 
 
 @pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "optimizer.pt", "run.json"])
@@ -422,75 +230,6 @@ def test_gradient_equals_that_of_the_sd_scripts_seams(options, tmp_path, path):
     torch.testing.assert_close(through_seams, expected, rtol=1e-4, atol=1e-6)
 
 
-def make_pipeline(kind: str, folder: Path):
-    from diffusers import (
-        DDIMScheduler,
-        FlowMatchEulerDiscreteScheduler,
-        FluxPipeline,
-        FluxTransformer2DModel,
-        StableDiffusionPipeline,
-        StableDiffusionXLPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    vae = tiny_vae()
-    if kind == "flux":  # without text encoders, as a folder may be
-        transformer = FluxTransformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=24,
-            pooled_projection_dim=20,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 6, 6),
-        )
-        scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-        return FluxPipeline(scheduler, vae, None, None, None, None, transformer)
-    characters = [chr(c) for c in range(97, 123)]
-    words = characters + [c + "</w>" for c in characters] + ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
-    clip = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=16,
-        max_position_embeddings=16,
-        bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1,
-    )
-    xl = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 40}
-    unet = UNet2DConditionModel(
-        block_out_channels=[16, 16],
-        layers_per_block=1,
-        down_block_types=["CrossAttnDownBlock2D"] * 2,
-        up_block_types=["CrossAttnUpBlock2D"] * 2,
-        cross_attention_dim=32 if kind == "sdxl" else 16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        **(xl if kind == "sdxl" else {}),
-    )
-    if kind == "sd":
-        return StableDiffusionPipeline(
-            vae,
-            CLIPTextModel(clip),
-            tokenizer,
-            unet,
-            DDIMScheduler(steps_offset=1, clip_sample=False),
-            None,
-            None,
-            requires_safety_checker=False,
-        )
-    second = CLIPTextModelWithProjection(clip)
-    return StableDiffusionXLPipeline(vae, CLIPTextModel(clip), second, tokenizer, tokenizer, unet, DDIMScheduler())
-
-
 @pytest.mark.parametrize("path", ["shell", "spherical-linear", "spherical-slerp"])
 def test_loss_goes_down_on_every_path(options, path):
     by_step: list[list[float]] = []
@@ -506,7 +245,7 @@ def test_loss_goes_down_on_every_path(options, path):
 
 def test_a_straight_path_is_what_the_trainer_always_did(options):
     latents, generator = torch.randn(4, 3, 8, 8), torch.Generator().manual_seed(0)
-    noised = FlowMatching({}, False)(latents, ["macro"] * 4, generator)
+    noised = FlowMatching({})(latents, ["macro"] * 4, generator)
     again = torch.Generator().manual_seed(0)
     sigma = torch.sigmoid(torch.randn(4, generator=again))
     noise, mix = torch.randn(4, 3, 8, 8, generator=again), sigma.view(-1, 1, 1, 1)

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.errors import SgaError
 from sga_kohya.tuples.accelerator import TupleAccelerator
+from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset, TupleLoader
-from sga_kohya.tuples.planner import Planner, form_groups
+from sga_kohya.tuples.planner import Planner
 from sga_kohya.tuples.step import Slice
 
 FEATURES = 5

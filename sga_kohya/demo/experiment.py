@@ -20,7 +20,7 @@ from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Spent, Trainer
-from sga_kohya.tuples.planner import granularities
+from sga_kohya.tuples.groups import granularities
 from sga_kohya.tuples.records import read_records
 from sga_kohya.tuples.step import SubBatch
 

@@ -30,7 +30,7 @@ def check_data(
         return batches
     dataset, plan = session.data(), []
     levels = patient.levels(script, args, config)
-    for line in describe(dataset, config, levels).strip("\n").split("\n"):
+    for line in describe(dataset, config, levels, args).strip("\n").split("\n"):
         if line.strip().startswith(_WARNING):
             findings.warning(line.strip().removeprefix(_WARNING))
         else:

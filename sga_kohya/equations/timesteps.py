@@ -33,8 +33,12 @@ def resolution_shift(t: Tensor, mu: Tensor | float) -> Tensor:
 
 def resolution_mu(latent_height: int, latent_width: int) -> float:
     """mu_res of Eq. 31 as FLUX sets it. Sizes in latent pixels, an eighth of the image's. Returns mu, a number."""
-    (tokens_low, mu_low), (tokens_high, mu_high) = _TOKENS_AND_MU
-    tokens = (latent_height // 2) * (latent_width // 2)
+    return token_mu((latent_height // 2) * (latent_width // 2), *_TOKENS_AND_MU)
+
+
+def token_mu(tokens: int, low: tuple[int, float], high: tuple[int, float]) -> float:
+    """mu_res of an image of so many tokens. low, high: (tokens, mu) of two points of the line. Returns mu."""
+    (tokens_low, mu_low), (tokens_high, mu_high) = low, high
     return mu_low + (mu_high - mu_low) * (tokens - tokens_low) / (tokens_high - tokens_low)
 
 

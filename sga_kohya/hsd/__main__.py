@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from PIL import Image
@@ -18,7 +19,8 @@ from sga_kohya.hsd.review.command import main as review
 from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
-from sga_kohya.kit.cli import Parser, run_command, show_every_character
+from sga_kohya.hsd.team import Process
+from sga_kohya.kit.cli import INTERRUPTED, OK, Parser, run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
@@ -32,6 +34,8 @@ REVIEW = "review"
 """In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
 DEFAULTS = HsdConfig()
 FINER, FINEST = DEFAULTS.finer
+PROCESS = Process.of(os.environ)
+"""This one, of several that torchrun or accelerate launch started; None where it is alone."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,13 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_running(add: Callable[..., object]) -> None:
-    workers = min(8, os.cpu_count() or 1)
-    add("--workers", type=int, default=workers, metavar="N", help="threads that load and save (default: %(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=usual_workers(PROCESS),
+        metavar="N",
+        help="threads that load and save, of each process where there are several (default: %(default)s)",
+    )
     add(
         "--memory",
         metavar="SIZE",
-        help="for all photos in flight, such as 2GB or 500MB; one that takes more goes alone (default: a quarter of "
-        "the machine's, at most 4GB)",
+        help="for all photos in flight of a process, such as 2GB or 500MB; one that takes more goes alone (default: a "
+        "quarter of the machine's, shared by its processes, at most 4GB)",
     )
 
 
@@ -248,6 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     show_every_character()
     words = list(sys.argv[1:] if argv is None else argv)
+    if PROCESS and PROCESS.rank:
+        return _help(PROCESS, words)
     if words[:1] == [REVIEW]:
         return review(words[1:])
     args = build_parser().parse_args(words)
@@ -255,12 +266,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
 
 
-def _run(args: argparse.Namespace) -> int:
+def usual_workers(process: Process | None) -> int:
+    """Threads of one process: the machine's processors, shared by the processes on it."""
+    return max(1, min(8, (os.cpu_count() or 1) // (process.beside if process else 1)))
+
+
+def _help(process: Process, words: list[str]) -> int:
+    """Any process but the first, which alone speaks, save for errors that are this one's own."""
+    try:
+        with redirect_stdout(None), redirect_stderr(None):
+            args = build_parser().parse_args(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    if words[:1] == [REVIEW] or args.move or args.preview is not None:
+        return 0
+    from sga_kohya.hsd.together import work
+
+    _ignore_large()
+    name = f"sga_kohya.hsd, {process.name}"
+    arguments = process, args.photos, args.out, lambda: config_from(args), *_bounds(args)
+
+    def body() -> int:
+        try:
+            work(*arguments)
+        except KeyboardInterrupt:  # which process 0 speaks of
+            return INTERRUPTED
+        return OK
+
+    return run_command(name, body, extra="hsd")
+
+
+def _ignore_large() -> None:
     # Between one and two times Pillow's limit a photo is used, above it is reported: the warning adds nothing.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    from sga_kohya.hsd.memory import parse_size
+
+
+def _bounds(args: argparse.Namespace) -> tuple[int, int | None]:
+    """Threads and bytes of this process."""
+    from sga_kohya.hsd.memory import parse_size, usual_size
+
+    beside = PROCESS.beside if PROCESS else 1
+    return args.workers, usual_size(beside) if args.memory is None else parse_size(args.memory)
+
+
+def _run(args: argparse.Namespace) -> int:
+    _ignore_large()
     from sga_kohya.hsd.out.summary import next_command, summarise
     from sga_kohya.hsd.run import preview, run
+    from sga_kohya.hsd.together import lead
 
     if args.move:
         return _move(args)
@@ -268,11 +321,13 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("workers", "preview"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise SgaError(f"--{name} {getattr(args, name)}: use 1 or more")
-    memory = None if args.memory is None else parse_size(args.memory)
+    workers, memory = _bounds(args)
     if args.preview is not None:
-        result = preview(args.photos, args.out, config, args.preview, args.workers, progress=True, memory=memory)
+        result = preview(args.photos, args.out, config, args.preview, workers, progress=True, memory=memory)
+    elif PROCESS:
+        result = lead(PROCESS, args.photos, args.out, config, workers, progress=True, memory=memory)
     else:
-        result = run(args.photos, args.out, config, args.workers, progress=True, memory=memory)
+        result = run(args.photos, args.out, config, workers, progress=True, memory=memory)
     print(summarise(result, config))
     if not result.tally.used:
         raise SgaError("no photo could be used: see the warnings above")

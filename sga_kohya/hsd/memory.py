@@ -45,13 +45,16 @@ class Memory:
             self._changed.notify_all()
 
 
-def usual_size(root: Path = Path("/")) -> int:
-    """Bytes for a run that is told nothing. root: of the file system that tells what a container may take."""
+def usual_size(processes: int = 1, root: Path = Path("/")) -> int:
+    """Bytes for a run that is told nothing, of each of so many processes on this machine.
+
+    root: of the file system that tells what a container may take.
+    """
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
-        return UNKNOWN
-    return min(MOST, int(SHARE * min([machine, *container_limits(root)])))
+        return UNKNOWN // processes
+    return min(MOST, int(SHARE * min([machine, *container_limits(root)]) / processes))
 
 
 def container_limits(root: Path = Path("/")) -> Iterator[int]:

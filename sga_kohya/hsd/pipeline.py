@@ -5,70 +5,45 @@ in the order of the photos, so that the output does not depend on how the thread
 """
 
 import json
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from sga_kohya.hsd.captioners.captioning import FAILED, NOTES, Captioned
-from sga_kohya.hsd.cut.decompose import Crop, Region, decompose, render
+from sga_kohya.hsd.cut.decompose import Region, decompose
 from sga_kohya.hsd.detect import UNANSWERED
 from sga_kohya.hsd.kits import Kit
-from sga_kohya.hsd.masks.slices import Drawing, slice_mask, without_masked_out
-from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NOT_DRAWN, Masks, UnreadableMask
+from sga_kohya.hsd.masks.slices import Drawing, without_masked_out
+from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
 from sga_kohya.hsd.memory import Memory
-from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
-from sga_kohya.hsd.out.manifest import (
-    UNREADABLE,
-    UNREADABLE_CAPTION,
-    UNREADABLE_MASK,
-    Row,
-    caption_file,
-    lost_row,
-    mask_file,
-    region_rows,
-)
-from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
-from sga_kohya.hsd.out.strips import strip, tile, view
-from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
+from sga_kohya.hsd.out.dataset_raw import RawFolder
+from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, UNREADABLE_MASK, Row, lost_row, region_rows
+from sga_kohya.hsd.out.output import OutputFolder
+from sga_kohya.hsd.photos.captions import Caption, UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.filters import Comparing, Filter, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, decode_slice, encode_image
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image
 from sga_kohya.hsd.photos.photo import Photo
-from sga_kohya.hsd.photos.png import encode_png
-from sga_kohya.hsd.review.decisions import Decisions, Place
+from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.obey import REJECTED, obey
+from sga_kohya.hsd.saving import Saver, Work
 from sga_kohya.hsd.settings.config import HsdConfig
 
 DETECTOR_BATCH = 4
 """Photos per call of the detector, at most, all held in memory at their full size."""
 
-FORMAT = 5
+FORMAT = 6
 """Raise it when the same photo and settings give other slices or rows than before: earlier ones are then redone."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Work:
-    """What to save of one photo. rows: one for each crop, kept or not, or one alone; new: they have yet to be made.
-
-    crops: what is to be cut; without them, new rows with files are those whose captions alone are made anew.
-    """
-
-    photo: Photo
-    rows: list[Row]
-    crops: Sequence[Crop] = ()
-    new: bool = True
-
-
 class Pipeline:
-    """load -> plan -> save, each for one photo or one batch, and `stream`, which runs them side by side.
+    """load -> plan -> save (`saving`), each for one photo or one batch, and `stream`, which runs them side by side.
 
     Of near-duplicates the first stays, among the photos that give slices; so they are best taken from large to small.
     """
@@ -82,10 +57,16 @@ class Pipeline:
         masks: Masks,
         decisions: Decisions,
         memory: Memory,
+        raw: RawFolder | None = None,
+        alone: bool = True,
     ) -> None:
-        """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review."""
+        """kits: by their names in `config.overrides`, "" for the rest. decisions: of the review. raw: as in Saver.
+
+        alone: not one of several processes, each of which sees only a share of the photos.
+        """
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
-        self.decisions, self.memory = decisions, memory
+        self.decisions, self.memory, self.raw, self._alone = decisions, memory, raw, alone
+        self._saver = Saver(folder, masks, decisions, raw)
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
         self.unopened: list[str] = []
@@ -146,7 +127,7 @@ class Pipeline:
     def _save_counted(self, taken: list[Work]) -> tuple[list[Row], bool]:
         source = taken[0].photo.source
         try:
-            return self.save(taken.pop())
+            return self._saver.save(taken.pop())
         finally:
             self.memory.hold(source, 0)
 
@@ -155,12 +136,14 @@ class Pipeline:
         source, root = item
         kit = self.kits[self.config.override_of(source)]
         photo, path = Photo(source, root, kit), self.photos / source
+        if not again and self.folder.ledger.taken(source) and (rows := self.folder.ledger.rows(source)):
+            return self._taken(photo, rows)
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
             inputs = [FORMAT, source, root, photo.sha256, photo.caption.__dict__, kit.digest, filter_names()]
             inputs += [self.masks.state(source), *self.decisions.inputs(photo.sha256)]
-            self.decisions.seen.add(digest(data))
+            self.decisions.seen.add(str(photo.sha256))
             photo = replace(photo, inputs=digest(json.dumps(inputs).encode()))
             finished = [] if again else self._finished(photo)
             if finished:
@@ -183,6 +166,15 @@ class Pipeline:
             return replace(photo, problem=problem, finished=before)
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
+
+    def _taken(self, photo: Photo, rows: list[Row]) -> Photo:
+        """What another process of this run has finished: nothing of it is read again."""
+        first = rows[0]
+        if first.source_sha256:
+            self.decisions.seen.add(first.source_sha256)
+        caption = Caption(first.guessed_caption, guessed=bool(first.guessed_caption))
+        photo = replace(photo, sha256=first.source_sha256, caption=caption, inputs=first.inputs, phash=first.phash)
+        return replace(photo, size=first.source_size, notes=first.notes, finished=rows, taken=True)
 
     def _finished(self, photo: Photo) -> list[Row]:
         """An unreadable photo never is: a plugin may have been installed. Nor is one that its detector failed at."""
@@ -244,7 +236,8 @@ class Pipeline:
         # What the others say of a finished photo stands in its rows.
         reason = reason_against(photo, self._asked(photo))
         if photo.finished and not reason:
-            if photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
+            # What it was held against may be in the share of another process.
+            if not self._alone or photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
@@ -262,7 +255,7 @@ class Pipeline:
     def _finished_work(self, photo: Photo) -> Work:
         """Nothing to do, or captions alone, where what they are made with has changed."""
         rows = list(photo.finished)
-        if all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
+        if photo.taken or all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
             return Work(photo, rows, new=False)
         own = photo.origin.guessed_caption
         return Work(photo, [replace(row, guessed_caption=own) for row in rows])
@@ -284,108 +277,6 @@ class Pipeline:
             for row in region_rows(regions, photo.origin, kit.config, kit.detector.name)
         ]
         return Work(photo, rows, crops)
-
-    def save(self, work: Work) -> tuple[list[Row], bool]:
-        """Cuts, captions, encodes and writes what is new of one photo. Returns its rows and whether they are new."""
-        if work.crops and work.photo.pixels is not None:
-            return self._cut(work.photo, work.photo.pixels, work.rows, work.crops), True
-        if work.new and any(row.file for row in work.rows):
-            return self._captioned(work.photo, work.rows, self._read_slice, {}), True
-        return work.rows, work.new
-
-    def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
-        kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
-        pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
-        files = self._files(photo, kept, pictures)
-        tiles = defaultdict(list)
-        for row in rows:
-            if row.file:
-                tiles[str(row.group)].append(tile(pictures[row.file]))
-        shown = {strip_file(group): strip(parts) for group, parts in tiles.items()}
-        if shown:
-            shown[view_file(photo.root)] = view(pixels)
-        rows = [_recorded(row, row.file, files, shown) if row.file else row for row in rows]
-        rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
-        for name, picture in shown.items():
-            self.folder.write_picture(name, picture)
-        return rows
-
-    def _files(self, photo: Photo, kept: Mapping[str, Crop], pictures: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-        """What is written of the crops beside captions. All by file."""
-        files = {}
-        for file, crop in kept.items():
-            picture = pictures[file]
-            if self.masks.beside:
-                files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
-            elif self.masks.kind == ALPHA:  # of all photos alike: ai-toolkit asks every slice for its transparency
-                picture = np.dstack([picture, slice_mask(photo.mask, crop)])
-            files[file] = encode_image(picture, photo.kit.config.format)
-        return files
-
-    def _captioned(
-        self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
-    ) -> list[Row]:
-        """Rows whose captions are made and written, with the slices and masks that `files` has.
-
-        A caption that the user has edited is not asked for, nor is one that was written in the review.
-        """
-        places = {place.key: place for place in self.decisions.of(photo.sha256) if place.caption}
-        written = {row.file: places[row.decided] for row in rows if row.file and row.decided in places}
-        edited = {
-            row.file
-            for row in rows
-            if row.file and self.folder.edited(caption_file(row.file), *_may_replace(written.get(row.file)))
-        }
-        asked = [row if row.file not in {*edited, *written} else replace(row, file=None) for row in rows]
-        made = dict(
-            zip(
-                (row.file for row in asked if row.file),
-                photo.kit.captioning.of(asked, photo.caption, read),
-                strict=True,
-            )
-        )
-        said = {caption.note for caption in made.values()}
-        notes = [note for note in rows[0].notes if note not in NOTES] + [note for note in NOTES if note in said]
-        done = "" if FAILED in said else photo.kit.captions_digest
-        made |= {file: Captioned(place.caption) for file, place in written.items() if file not in edited}
-        saw = {file: place.saw for file, place in written.items()}
-        return [self._written(replace(row, notes=notes, captioned=done), made, files, saw) for row in rows]
-
-    def _written(
-        self, row: Row, captions: Mapping[str, Captioned], files: Mapping[str, bytes], saw: Mapping[str, str]
-    ) -> Row:
-        """captions: by slice; a slice whose caption stays has none. saw: digests of captions that may be replaced."""
-        if row.file is None:
-            return row
-        file = caption_file(row.file)
-        contents = {name: files[name] for name in (row.file, mask_file(row.file)) if name in files}
-        if row.file not in captions:
-            self.folder.write_slice(row.file, contents)
-            return replace(row, caption_sha256=self.folder.as_written(file))
-        contents[file] = caption_bytes(captions[row.file].text)
-        self.folder.write_slice(row.file, contents, saw.get(row.file, ""))
-        return replace(row, caption_sha256=digest(contents[file]))
-
-    def _read_slice(self, row: Row) -> np.ndarray:
-        return decode_slice((self.folder.path / str(row.file)).read_bytes())
-
-
-def _may_replace(place: Place | None) -> list[str]:
-    """The digests of a caption file that are no edit where a caption was written in the review."""
-    return [digest(caption_bytes(place.caption)), place.saw] if place else []
-
-
-def _recorded(row: Row, file: str, files: Mapping[str, bytes], shown: Mapping[str, bytes]) -> Row:
-    """A row with what there is to say of the slice's files, and of the report's pictures in `shown`."""
-    mask = files.get(mask_file(file))
-    return replace(
-        row,
-        sha256=digest(files[file]),
-        bytes=len(files[file]),
-        mask_sha256=None if mask is None else digest(mask),
-        strip_sha256=digest(shown[strip_file(str(row.group))]),
-        view_sha256=digest(shown[view_file(row.root)]),
-    )
 
 
 def _drawn(photo: Photo, drawing: Drawing) -> Photo:

@@ -3,14 +3,16 @@
 import os
 import sys
 import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
@@ -19,20 +21,22 @@ from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import RAW, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import RAW, RawFolder, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
-from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, read_rows
+from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
-from sga_kohya.hsd.out.report import REPORT, write_report
+from sga_kohya.hsd.out.report import PAGES, REPORT, write_report
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.photos.images import Found, Header, find_images, load_plugins, read_header
+from sga_kohya.hsd.photos.finding import Found, find_images
+from sga_kohya.hsd.photos.images import Header, load_plugins, read_header
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, to_toml
+from sga_kohya.hsd.team import clear, journal_of, refuse_others
 from sga_kohya.kit.files import LOCK, only_writer, write_whole
 from sga_kohya.kit.sealed import set_edited_aside
 
@@ -91,6 +95,53 @@ def run(
     photos, spread evenly. decided_in: the folder whose decisions are obeyed, `out` by default. memory: bytes that the
     photos in flight may take; one that is larger goes alone. Raises SgaError for what the user can correct.
     """
+    job = prepare(photos, out, config, workers, progress, only, decided_in, memory)
+    with only_writer(job.out, REMEDY):
+        refuse_others(job.out)
+        collect(job.out)
+        pipeline = job.pipeline()
+        result = finish(job, pipeline, plan(job, pipeline))
+        clear(job.out)
+        return result
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is to do, found and checked before it writes. sources: all photos; only: how many of them it takes."""
+
+    photos: Path
+    out: Path
+    config: HsdConfig
+    workers: int
+    progress: bool
+    only: int | None
+    found: Found
+    sources: Sequence[str]
+    masks: Masks
+    kits: dict[str, Kit]
+    decisions: Decisions
+    room: Memory
+
+    def pipeline(self, rank: int | None = None, run: str = "") -> Pipeline:
+        """On OUT as it is now. rank: of one of several processes that is to do its share. run: as of Ledger."""
+        folder = OutputFolder(self.out, slice_folders(self.config, self.masks), journal_of(rank), run)
+        folder.remove_parts()
+        raw = RawFolder(self.out, self.config, rank) if self.only is None else None
+        parts = self.config, self.kits, self.masks, self.decisions, self.room
+        return Pipeline(self.photos, folder, *parts, raw, alone=rank is None)
+
+
+def prepare(
+    photos: Path,
+    out: Path,
+    config: HsdConfig,
+    workers: int,
+    progress: bool,
+    only: int | None = None,
+    decided_in: Path | None = None,
+    memory: int | None = None,
+) -> Job:
+    """Arguments and errors as of `run`."""
     photos, out = photos.resolve(), out.resolve()
     check_folders(photos, out, config)
     load_plugins()
@@ -100,23 +151,53 @@ def run(
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
-    with only_writer(out, REMEDY):
-        folder, room = OutputFolder(out, _folders(config, masks)), Memory(usual_size() if memory is None else memory)
-        pipeline = Pipeline(photos, folder, config, kits, masks, Decisions(decided_in or out), room)
-        tally, edited = _stream(pipeline, sample(sources, only), found, workers, progress)
-        swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
-        raw = write_raw(photos, out, config, workers, room, progress) if only is None else None
-        write_report(out, config, tally, None if only is None else len(sources))
-        remember_photos(out, photos)
-    unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in sources})
-    foreign, seen = folder.foreign, (found, pipeline.unopened, pipeline.decisions, room)
+    room = Memory(usual_size() if memory is None else memory)
+    decisions = Decisions(decided_in or out)
+    return Job(photos, out, config, workers, progress, only, found, sources, masks, kits, decisions, room)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """order: photos, each with the bytes that decoding it takes. roots: their names. kept: photos that cannot be opened
+    now, with the rows of earlier runs."""
+
+    order: Iterable[tuple[str, int]]
+    roots: Mapping[str, str]
+    kept: Mapping[str, list[Row]]
+
+
+def plan(job: Job, pipeline: Pipeline) -> Plan:
+    """Which photos are taken, in which order, and what their slices are called."""
+    folder, sources = pipeline.folder, sample(job.sources, job.only)
+    below = [source for name in job.found.unreadable for source in folder.ledger.sources_below(name)]
+    closed = [source for source in sources if not os.access(job.photos / source, os.R_OK)]
+    kept = {source: rows for source in (*below, *closed) if (rows := folder.made_before(source))}
+    sources = [source for source in sources if source not in kept]
+    # Names that stay are taken, even where the photos there are now would share them out otherwise.
+    roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
+    return Plan(in_order(job, sources), roots, kept)
+
+
+def finish(job: Job, pipeline: Pipeline, plan: Plan) -> Result:
+    """Everything, but for what is finished."""
+    out, config, folder = job.out, job.config, pipeline.folder
+    tally, edited = _stream(job, pipeline, plan)
+    swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
+    raw = None
+    if pipeline.raw:
+        with closing(pipeline.raw):
+            raw = write_raw(job.photos, pipeline.raw, job.workers, job.room, job.progress)
+    write_report(out, config, tally, None if job.only is None else len(job.sources))
+    remember_photos(out, job.photos)
+    unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in job.sources})
+    foreign, seen = folder.foreign, (job.found, pipeline.unopened, job.decisions, job.room)
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, masks.strays)
+    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, job.masks.strays)
 
 
-def _folders(config: HsdConfig, masks: Masks) -> list[str]:
+def slice_folders(config: HsdConfig, masks: Masks) -> list[str]:
     """Names of the folders that slices and masks go to."""
     folders = [level.folder for level in config.levels]
     return [*folders, *(map(mask_folder, folders) if masks.beside else ())]
@@ -125,49 +206,81 @@ def _folders(config: HsdConfig, masks: Masks) -> list[str]:
 def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
     """The photos below PHOTOS, with '/'. Raises SgaError where there are none."""
     images = without_masks(config.masks, photos, found.images)
+    found.images.clear()  # a million paths are a third of a gigabyte
     if not images:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
     return sorted(path.relative_to(photos).as_posix() for path in images)
 
 
-def _stream(
-    pipeline: Pipeline, sources: Sequence[str], found: Found, workers: int, progress: bool
-) -> tuple[Tally, list[str]]:
+def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]:
     """All photos, large ones first; then what lies in folders that cannot be read now, as it is."""
-    folder, config = pipeline.folder, pipeline.config
-    below = [source for name in found.unreadable for source in folder.ledger.sources_below(name)]
-    closed = [source for source in sources if not os.access(pipeline.photos / source, os.R_OK)]
-    kept = {source: rows for source in (*below, *closed) if (rows := folder.made_before(source))}
-    sources = [source for source in sources if source not in kept]
-    # Names that stay are taken, even where the photos there are now would share them out otherwise.
-    roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
-    tally = Tally(level.name for level in config.levels)
+    folder = pipeline.folder
+    tally = Tally(level.name for level in job.config.levels)
     edited: list[str] = []
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
-    try:
-        headers = read_headers(pipeline.photos, sources, pool)
-        if config.near_duplicates >= 0:
-            # Of near-duplicates the one that a person has decided about comes first, so that it is the one that stays.
-            decided = pipeline.decisions.sources
-            bar = tqdm(headers, total=len(sources), unit="header", disable=not progress, delay=2, leave=False)
-            headers = iter(sorted(bar, key=lambda read: (read[0] not in decided, -read[1].pixels, read[0])))
-        order = ((source, header.memory) for source, header in headers)
-        with one_thread_each(), tqdm(total=len(sources), unit="photo", disable=not progress, smoothing=0.05) as bar:
-            for rows, new in pipeline.stream(order, roots, pool, ahead=workers):
-                tally.add(rows, new)
-                edited += edited_files(folder, rows)
+    with threads(pipeline, job.workers) as pool:
+        with tqdm(total=len(plan.roots), unit="photo", disable=not job.progress, smoothing=0.05) as bar:
+            for rows, taken in cut(pipeline, plan.order, plan.roots, pool, job.workers):
+                tally.add(rows, taken.new)
+                edited += taken.edited
                 bar.update()
-        for rows in kept.values():
+        for rows in plan.kept.values():
             folder.done(rows, new=False)
             tally.add(rows, new=False)
-        pipeline.unopened.extend(kept)
+        pipeline.unopened.extend(plan.kept)
+    return tally, sorted(edited)
+
+
+def cut(
+    pipeline: Pipeline,
+    order: Iterable[tuple[str, int]],
+    roots: Mapping[str, str],
+    pool: ThreadPoolExecutor,
+    workers: int,
+) -> Iterator[tuple[list[Row], Taken]]:
+    """The rows of one photo after the other, in order, and what is to be said of them."""
+    folder = pipeline.folder
+    with one_thread_each():
+        for rows, new in pipeline.stream(order, roots, pool, ahead=workers):
+            # What another process of this run has just finished was asked there.
+            told = None if new else folder.ledger.taken(rows[0].source)
+            yield rows, told or Taken(new, list(edited_files(folder, rows)))
+
+
+@contextmanager
+def threads(pipeline: Pipeline, workers: int) -> Iterator[ThreadPoolExecutor]:
+    """That load and save. On Ctrl-C what is being written is finished, what only waits is not begun."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="hsd")
+    try:
+        yield pool
     except BaseException:
-        # On Ctrl-C the files being written are finished, those that only wait are not begun.
         pool.shutdown(cancel_futures=True)
-        folder.abandon()
+        pipeline.folder.abandon()
+        if pipeline.raw:
+            pipeline.raw.close()
         raise
     pool.shutdown()
-    return tally, edited
+
+
+def in_order(job: Job, sources: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Each with the bytes that decoding it takes; the largest first, where near-duplicates are sought, as those stay.
+
+    sources: sorted. Of near-duplicates one that a person has decided about comes first of all.
+    """
+    with ThreadPoolExecutor(job.workers, thread_name_prefix="header") as pool:
+        headers = read_headers(job.photos, sources, pool)
+        if job.config.near_duplicates < 0:
+            yield from ((source, header.memory) for source, header in headers)
+            return
+        hidden = not job.progress
+        bar = tqdm(headers, total=len(sources), unit="header", disable=hidden, delay=2, leave=False)
+        pixels, memory = array("q"), array("q")
+        for _, header in bar:
+            pixels.append(header.pixels)
+            memory.append(header.memory)
+    decided = job.decisions.sources
+    later = np.array([source not in decided for source in sources])
+    for i in np.lexsort((-np.array(pixels), later)):
+        yield sources[i], memory[i]
 
 
 def read_headers(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[str, Header]]:
@@ -265,6 +378,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PAGES, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

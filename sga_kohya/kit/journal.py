@@ -9,11 +9,15 @@ from typing import Any
 
 
 class Journal:
-    """Opens the file, or makes it, and ends a line that a kill cut short. Not for several threads or processes."""
+    """Opens the file, or makes it, and ends a line that a kill cut short. Not for several threads or processes.
 
-    def __init__(self, path: Path) -> None:
+    at_once: each row reaches the disk itself before `append` returns, and so survives a power cut.
+    """
+
+    def __init__(self, path: Path, at_once: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         binary = getattr(os, "O_BINARY", 0)  # Windows would write \r\n
+        self._at_once = at_once
         self.path, self._file = path, os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o600)
         if self._cut_short():
             self._write(b"\n")
@@ -31,7 +35,8 @@ class Journal:
             left = memoryview(line)
             while left:  # a disk that fills up takes a part without an error, and refuses only the next one
                 left = left[os.write(self._file, left) :]
-            os.fsync(self._file)
+            if self._at_once:
+                os.fsync(self._file)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, before)

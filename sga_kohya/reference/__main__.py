@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from sga_kohya.config import SgaConfig, add_arguments
+from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import Parser, positive, run_command
 from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
@@ -32,27 +34,39 @@ def build_parser() -> argparse.ArgumentParser:
         "--arch", choices=["dit", "unet"], default="dit", help="a transformer (default; FLUX's from scratch) or a U-Net"
     )
     add("--model", type=Path, help="local diffusers folder to put a DoRA on; a small model from scratch if not given")
-    add("--vae", type=Path, help="local diffusers VAE folder; averaged pixels, or the model's VAE, if not given")
+    add("--vae", type=Path, help="local diffusers VAE folder; the model's VAE, or averaged pixels, if not given")
     add("--steps", type=positive, help="train until this many optimizer steps")
     add("--epochs", type=positive, help="train until every slice was seen this often; instead of --steps")
     add("--batch_size", type=positive, help="groups (--sga=false: slices) a step; the TOML's if not given")
-    add("--lr", type=float, default=1e-3, help="AdamW's learning rate, constant (default: 1e-3)")
+    add("--lr", type=_above_zero, default=1e-3, help="AdamW's learning rate, constant (default: 1e-3)")
     add("--seed", type=int, default=0, help="of weights, order, noise and samples (default: 0)")
     add("--network_dim", type=positive, default=16, help="rank of the DoRA (default: 16)")
-    add("--network_alpha", type=float, default=16.0, help="its alpha (default: 16)")
+    add("--network_alpha", type=_above_zero, default=16.0, help="its alpha (default: 16)")
     add("--width", type=positive, default=128, help="layer width of a model from scratch (default: 128)")
     add("--depth", type=positive, default=4, help="its blocks, or a U-Net's resolution levels (default: 4)")
     add("--pool", type=positive, default=4, help="without a VAE, pixels are averaged over squares of this side")
     add(
         "--path", choices=PATH_NAMES, help="from latents to noise, of flow matching: --sga_path without the rest of SGA"
     )
-    add("--prediction", choices=["epsilon", "v_prediction"], help="of a U-Net; the model's own if not given")
-    add("--zero_terminal_snr", action="store_true", help="rescale a U-Net's noise schedule to end in pure noise")
-    add("--save_every", type=int, default=0, help="steps between checkpoints; one is always saved at the end")
-    add("--sample_every", type=int, default=0, help="steps between sample images; some are always drawn at the end")
+    add("--prediction", choices=["epsilon", "v_prediction"], help="of a U-Net or PixArt; its own if not given")
+    add("--zero_terminal_snr", action="store_true", help="rescale their noise schedule to end in pure noise")
+    add("--save_every", type=_count, default=0, help="steps between checkpoints; one is always saved at the end")
+    add("--sample_every", type=_count, default=0, help="steps between sample images; some are always drawn at the end")
     add("--resume", nargs="?", const="latest", help="continue exactly: from this checkpoint folder, or the run's last")
     add_arguments(parser)
     return parser
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("write a number above 0")
+    return number
+
+
+def _count(text: str) -> int:
+    """0 for never."""
+    return int(text) if text == "0" else positive(text)
 
 
 def one_writer(out: Path) -> contextlib.AbstractContextManager[None]:
@@ -72,14 +86,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> None:
-    config = SgaConfig.from_options(read_options(argv))
+    given = read_options(argv)
+    config = SgaConfig.from_options(given)
     args = build_parser().parse_args(argv)
+    if config.leaves_line and args.path not in (None, config.path):
+        raise SgaError(f"--path {args.path} and --sga_path {config.path} disagree: give one of them")
     # --sga=false switches off --sga_path with the rest, but not --path.
     config = replace(config, path=args.path or (config.path if config.enabled else LINEAR))
     from sga_kohya.reference.trainer import Trainer  # only now, because it imports torch
+    from sga_kohya.reference.unused import refuse_unused
 
+    options = RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)})
+    refuse_unused(given, options, config)
     with one_writer(args.out):
-        trainer = Trainer(RunOptions(**{f.name: getattr(args, f.name) for f in fields(RunOptions)}), config)
+        trainer = Trainer(options, config)
         spent = trainer.run()
     trainer.accelerator.print(
         f"{spent.steps} steps, {spent.model_calls} model calls, {spent.slices} slices in {spent.seconds:.0f} s: "

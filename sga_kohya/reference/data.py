@@ -22,8 +22,9 @@ from sga_kohya.granularity import Identifier
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.text import read_text
 from sga_kohya.kit.toml_file import listed_tables, read_toml
+from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
-from sga_kohya.tuples.planner import Planner, eq_6, form_groups
+from sga_kohya.tuples.planner import Planner, eq_6
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
 
 

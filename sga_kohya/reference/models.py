@@ -1,6 +1,6 @@
 """The network and its parts: built small from scratch, or a LyCORIS adapter on a local diffusers folder."""
 
-import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.cli import one_line
 from sga_kohya.kit.files import whole_file
+from sga_kohya.kit.hints import closest
 from sga_kohya.reference.families import FAMILIES, family_of, trained_as
-from sga_kohya.reference.family import Family
-from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, load_vae
+from sga_kohya.reference.family import Family, line_mu
+from sga_kohya.reference.folders import has_vae, need_diffusers, read_part, read_pipeline
+from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, codec_of, load_vae
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.scheduler import PathScheduler
 from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, Text, TextEncoder
 
 HEAD_DIM = 32
+
+logger = logging.getLogger(__name__)
 
 
 class Denoiser(nn.Module):
@@ -123,6 +128,20 @@ class Stack:
     def family(self) -> Family:
         return self.denoiser.family
 
+    def training_mu(self, height: int, width: int) -> float:
+        """mu_res of Eq. 31 for latents of that size; 0 where the model's scheduler does not shift by resolution."""
+        shifts, config = self.scheduler.config.use_dynamic_shifting, self.scheduler.config
+        return line_mu(config, self._tokens(height, width)) if shifts else 0.0
+
+    def sampling_mu(self, height: int, width: int, steps: int) -> float | None:
+        """What the scheduler is told of latents of that size; nothing where it does not shift by resolution."""
+        shifts, config = self.scheduler.config.use_dynamic_shifting, self.scheduler.config
+        return self.family.sampling_mu(config, self._tokens(height, width), steps) if shifts else None
+
+    def _tokens(self, height: int, width: int) -> int:
+        side = self.family.multiple(self.denoiser.model.config)
+        return (height // side) * (width // side)
+
     def to(self, device: torch.device) -> "Stack":
         """Move the frozen parts; accelerate moves the denoiser."""
         self.codec.to(device)
@@ -132,23 +151,42 @@ class Stack:
 
 def make_stack(options: RunOptions, path: str = "linear") -> Stack:
     """The model of a run, its weights and adapter seeded. path: of equations/paths.py, for flow matching."""
-    flow = options.arch == "dit" if options.model is None else family_in(options.arch, options.model).flow
-    if path != "linear" and not flow:
-        other = " and another --model" if options.model and options.arch == "dit" else ""
-        raise SgaError(f"--path {path} is for flow matching: use it with --arch dit{other}")
+    schedule = _schedule(options, path)
     torch.manual_seed(options.seed)
-    schedule: dict[str, Any] = {"prediction_type": options.prediction} if options.prediction else {}
-    if options.zero_terminal_snr:
-        schedule["rescale_betas_zero_snr"] = True
-    codec = load_vae(options.vae) if options.vae else PooledPixels(options.pool)
+    codec = load_vae(options.vae) if options.vae else None
     if options.model is None:
-        stack = build(options.arch, codec, options.width, options.depth, schedule)
+        stack = build(options.arch, codec or PooledPixels(options.pool), options.width, options.depth, schedule)
     else:
-        stack = load(options.arch, options.model, schedule, codec)
+        stack = load(options.arch, options.model, schedule, codec, options.pool)
         stack.denoiser.add_adapter(options.network_dim, options.network_alpha)
     if path != "linear":
         stack.scheduler = PathScheduler.from_config(stack.scheduler.config, path=path)
     return stack
+
+
+def learns_flow(options: RunOptions) -> bool:
+    """Whether the model of a run learns a velocity. Raises SgaError if --model cannot be trained."""
+    return options.arch == "dit" if options.model is None else family_in(options.arch, options.model).flow
+
+
+def _schedule(options: RunOptions, path: str) -> dict[str, Any]:
+    """What the user asked of a noise schedule. Raises SgaError for what the run's kind of model does not have."""
+    flow, model = learns_flow(options), f"--model {options.model}" if options.model else f"--arch {options.arch}"
+    if path != "linear" and not flow:
+        other = " and another --model" if options.model and options.arch == "dit" else ""
+        raise SgaError(f"--path {path} is for flow matching: use it with --arch dit{other}")
+    schedule: dict[str, Any] = {"prediction_type": options.prediction} if options.prediction else {}
+    if options.zero_terminal_snr:
+        schedule["rescale_betas_zero_snr"] = True
+    if flow and schedule:
+        words = [f"--prediction {options.prediction}"] * bool(options.prediction)
+        words += ["--zero_terminal_snr"] * options.zero_terminal_snr
+        verb = "are" if len(words) > 1 else "is"
+        raise SgaError(
+            f"{' and '.join(words)} {verb} for a model with a noise schedule, and {model} learns the velocity of a "
+            f"flow: leave {'them' if len(words) > 1 else 'it'} out, or train a U-Net by --arch unet"
+        )
+    return schedule
 
 
 def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, Any]) -> Stack:
@@ -186,39 +224,89 @@ def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, A
     return Stack(Denoiser(model, family, codec.factor), codec, HashedWords(pooled_dim=None), scheduler)
 
 
-def load(arch: str, folder: Path, schedule: dict[str, Any], codec: Codec) -> Stack:
-    """A local diffusers folder, never the network. codec: for a folder without a VAE. Raises SgaError if it is none."""
-    family, index = family_in(arch, folder), _index(folder)
+def load(arch: str, folder: Path, schedule: dict[str, Any], vae: VaeCodec | None, pool: int) -> Stack:
+    """A local diffusers folder, never the network. Raises SgaError if it is none that can be trained.
+
+    vae: in place of the folder's own. pool: of averaged pixels, where there is none at all.
+    """
+    family, what, part = family_in(arch, folder), f"--model {folder}", "transformer" if arch == "dit" else "unet"
+    codec = vae or (None if has_vae(folder) else PooledPixels(pool))
+    if codec is not None:
+        _must_fit(codec, family.channels(read_part(folder, part)), what)
+    pipeline = _pipeline(folder, vae)
+    model = getattr(pipeline, part)
+    if codec is None:
+        codec = codec_of(pipeline.vae, what)
+        _must_fit(codec, family.channels(model.config), what)
+    scheduler = _euler(pipeline.scheduler) if family.flow else _ddim(pipeline.scheduler.config, schedule)
+    return Stack(Denoiser(model, family, codec.factor), codec, _text(pipeline, family, model.config, what), scheduler)
+
+
+def _must_fit(codec: Codec, wanted: int, what: str) -> None:
+    if codec.channels != wanted:
+        raise SgaError(
+            f"{what} knows latents of {wanted} channels, and here they have {codec.channels}: "
+            "give the VAE that it was trained with by --vae"
+        )
+
+
+def _pipeline(folder: Path, vae: VaeCodec | None) -> Any:
+    """Raises SgaError where a part is missing or damaged."""
     # Parts that the folder lacks must be named as absent; the safety checker has no part in training.
-    absent = {name: None for name, part in index.items() if part == [None, None] or name == "safety_checker"}
+    parts = {name: part for name, part in read_pipeline(folder).items() if isinstance(part, list)}
+    given = {name: None for name, part in parts.items() if part == [None, None] or name == "safety_checker"}
+    if vae is not None:
+        given["vae"] = vae.vae
+    missing = [name for name in parts if name not in given and not (folder / name).is_dir()]
+    if missing:
+        raise SgaError(
+            f"--model {folder} lacks {', '.join(missing)}, which its model_index.json names: download the whole of it"
+        )
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **given)
+    # Of a damaged part diffusers, transformers, torch and safetensors each raise their own.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise SgaError(f"--model {folder} cannot be loaded: {reason}; download or convert it again") from error
-    model = pipeline.transformer if family.arch == "dit" else pipeline.unet
-    codec = codec if pipeline.vae is None else VaeCodec(pipeline.vae)
-    text: TextEncoder = PipelineText(pipeline, family.encode)
-    if pipeline.text_encoder is None:
-        text = HashedWords(*family.text_widths(model.config))
-    scheduler = pipeline.scheduler if family.flow else _ddim(pipeline.scheduler.config, schedule)
-    return Stack(Denoiser(model, family, codec.factor), codec, text, scheduler)
+
+
+def _text(pipeline: Any, family: Family, config: Any, what: str) -> TextEncoder:
+    """The pipeline's own, or hashed words for a folder without any. Raises SgaError for one with some of them."""
+    kinds = ("text_encoder", "tokenizer")
+    needed = [name for name in pipeline.components if name.startswith(kinds) and name not in family.optional]
+    missing = [name for name in needed if getattr(pipeline, name) is None]
+    if not missing:
+        return PipelineText(pipeline, family.encode)
+    if len(missing) < len(needed):
+        raise SgaError(f"{what} has some of {', '.join(needed)} but no {', '.join(missing)}: add what is missing")
+    logger.warning(
+        "%s has no text encoder: captions become random vectors, one a word, and what the adapter learns of them no "
+        "other program knows. Add %s to the folder, unless the samples of this trainer are all you want.",
+        what,
+        " and ".join(needed),
+    )
+    return HashedWords(*family.text_widths(config))
 
 
 def family_in(arch: str, folder: Path) -> Family:
     """The family of a local diffusers folder. Raises SgaError if it is none, or of another kind than `arch`."""
-    kind = _index(folder)["_class_name"]
-    if kind not in FAMILIES or family_of(kind).arch != arch:
-        raise SgaError(f"--model {folder} is a {kind}; --arch {arch} trains {', '.join(trained_as(arch))}")
-    return family_of(kind)
+    kind = read_pipeline(folder)["_class_name"]
+    what = f"--model {folder} is a {kind}"
+    if kind not in FAMILIES:
+        known, near = ", ".join(trained_as(arch)), closest(kind, FAMILIES)
+        raise SgaError(f"{what}; --arch {arch} trains {known}" + (f"; closest to it is {near}" if near else ""))
+    family = family_of(kind)
+    if family.arch != arch:
+        raise SgaError(f"{what}: train it by --arch {family.arch}; --arch {arch} trains {', '.join(trained_as(arch))}")
+    need_diffusers(family.since, what.replace(" is a ", ", a ") + ",")
+    return family
 
 
-def _index(folder: Path) -> dict[str, Any]:
-    """What the folder's model_index.json says: the pipeline's class and its parts."""
-    file = folder / "model_index.json"
-    if not file.is_file():
-        raise SgaError(f"--model {folder}: no model_index.json there; give a local folder in diffusers' format")
-    return json.loads(file.read_text(encoding="utf-8"))
+def _euler(scheduler: Any) -> Any:
+    """The scheduler of a flow, or Euler's over its noise levels."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return scheduler
+    return FlowMatchEulerDiscreteScheduler(shift=scheduler.config.get("flow_shift", 1.0))
 
 
 def _ddim(config: Any, schedule: dict[str, Any]) -> Any:

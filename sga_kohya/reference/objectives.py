@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.equations.paths import PATHS, Path, resample_antipodal
-from sga_kohya.equations.timesteps import resolution_mu, sample_sigma
+from sga_kohya.equations.timesteps import sample_sigma
 from sga_kohya.equations.weights import min_snr_weight
 
 
@@ -29,21 +29,25 @@ class Noised(NamedTuple):
 Objective = Callable[[Tensor, Sequence[str | None], torch.Generator], Noised]
 
 
+def no_mu(height: int, width: int) -> float:
+    """Noise levels of a model that are the same at every size."""
+    return 0.0
+
+
 @dataclass(frozen=True)
 class FlowMatching:
     """From latents to noise along a path, by default x = (1 - sigma) latents + sigma noise; sigma by Eq. 29-31.
 
-    shift: Delta by label; empty without modulation. by_resolution: whether Eq. 31 applies, as FLUX does.
+    shift: Delta by label; empty without modulation. mu: (height, width) of the latents -> mu_res of Eq. 31.
     """
 
     shift: Mapping[str, float]
-    by_resolution: bool = False
+    mu: Callable[[int, int], float] = no_mu
     path: Path = PATHS["linear"]
 
     def __call__(self, latents: Tensor, labels: Sequence[str | None], generator: torch.Generator) -> Noised:
         delta = torch.tensor([self.shift.get(label or "", 0.0) for label in labels])
-        mu = resolution_mu(*latents.shape[-2:]) if self.by_resolution else 0.0
-        sigma = sample_sigma(delta, mu=mu, generator=generator).to(latents.device)
+        sigma = sample_sigma(delta, mu=self.mu(*latents.shape[-2:]), generator=generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator)
         if self.path.geodesic:
             noise = resample_antipodal(noise, latents.cpu(), generator)

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sga_kohya.equations.timesteps import resolution_mu
 from sga_kohya.reference.models import Stack
 from sga_kohya.reference.scheduler import PathScheduler
 
@@ -25,7 +24,7 @@ def sample(stack: Stack, captions: Sequence[str], size: tuple[int, int], steps: 
     if isinstance(scheduler, PathScheduler):
         latents = scheduler.prior(latents)
     if stack.family.flow:
-        mu = resolution_mu(height, width) if scheduler.config.use_dynamic_shifting else None
+        mu = stack.sampling_mu(height, width, steps)
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu, device=model.device)
     else:
         scheduler.set_timesteps(steps, device=model.device)

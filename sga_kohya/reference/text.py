@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 WORDS_DIM, MAX_WORDS = 64, 16
@@ -19,6 +20,14 @@ class Text(NamedTuple):
 
     def to(self, device: torch.device) -> "Text":
         return Text._make(None if part is None else part.to(device) for part in self)
+
+    def padded(self, length: int) -> "Text":
+        """With so many tokens, of which the mask leaves out what is added."""
+        more = length - self.tokens.shape[1]
+        if not more:
+            return self
+        assert self.mask is not None, "captions of different lengths need a mask"
+        return self._replace(tokens=F.pad(self.tokens, (0, 0, 0, more)), mask=F.pad(self.mask, (0, more)))
 
 
 class HashedWords:
@@ -48,7 +57,7 @@ class HashedWords:
 class PipelineText:
     """The text encoders of a diffusers pipeline; each caption is encoded once.
 
-    encode: (pipeline, caption) -> its text, with B = 1 and the same shapes for every caption.
+    encode: (pipeline, caption) -> its text, with B = 1, and a mask if captions differ in length.
     """
 
     def __init__(self, pipeline: Any, encode: Callable[[Any, str], Text]):
@@ -59,7 +68,9 @@ class PipelineText:
         for caption in captions:
             if caption not in self.known:
                 self.known[caption] = self._encode(caption)
-        parts = zip(*(self.known[caption] for caption in captions), strict=True)
+        found = [self.known[caption] for caption in captions]
+        longest = max(text.tokens.shape[1] for text in found)
+        parts = zip(*(text.padded(longest) for text in found), strict=True)
         return Text._make(None if part[0] is None else torch.cat(part) for part in parts)
 
     def to(self, device: torch.device) -> None:

@@ -194,5 +194,5 @@ def make_objective(stack: models.Stack, config: SgaConfig) -> Objective:
     """Flow matching or diffusion, as the family learns, each with its modulation if the settings say so."""
     if stack.family.flow:
         shift = config.timestep_shift if config.modulates else {}
-        return FlowMatching(shift, bool(stack.scheduler.config.use_dynamic_shifting), PATHS[config.path])
+        return FlowMatching(shift, stack.training_mu, PATHS[config.path])
     return Diffusion(stack.scheduler, config.snr_gamma if config.modulates else {})

@@ -14,6 +14,7 @@ from sga_kohya.kit.text import duration
 from sga_kohya.training import probe
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.pace import SAID_AFTER, Pace
+from sga_kohya.training.paces import pictures_a_step, record
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.randomness import Place
@@ -98,6 +99,7 @@ class HostAccelerator(TupleAccelerator):
                 "trained: ask for more steps or epochs"
             )
         self.session.monitor.silent = self.stopped = False
+        self._note_pace()
         super().end_training()
 
     def _after_step(self) -> None:
@@ -115,8 +117,17 @@ class HostAccelerator(TupleAccelerator):
     @functools.cached_property
     def _pictures_a_step(self) -> float:
         """Of this process, in the mean of an epoch."""
-        updates = -(-len(self.dataset) // self.dataset.tuples_per_update)
-        return sum(map(len, self.dataset.planner.groups)) / max(updates, 1) / self.num_processes
+        return pictures_a_step(self.dataset, self.dataset.tuples_per_update) / self.num_processes
+
+    def _note_pace(self) -> None:
+        """For the plans of later runs; of a run that was too short to know it, nothing."""
+        task, measured = self.session.task, self.pace.measured
+        if task is None or measured is None or self.pace.steps < SAID_AFTER or not self.is_main_process:
+            return
+        seconds, pictures = measured
+        said = record(task, seconds / pictures, pictures)
+        if said:
+            self.print(f"sga_kohya: {said}")
 
     def _say_time(self) -> None:
         """How long the run still takes: in the bar, and once in words."""

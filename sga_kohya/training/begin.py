@@ -14,7 +14,9 @@ from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.events import Run
 from sga_kohya.training.host import Levels
 from sga_kohya.training.loop import HostLoop
+from sga_kohya.training.memory_report import largest
 from sga_kohya.training.output_folder import hold, is_main_process
+from sga_kohya.training.paces import task_of
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.preview import show
 from sga_kohya.training.session import Session
@@ -44,15 +46,21 @@ def begins_run(
             session.with_data(lambda dataset: _show_and_end(dataset, session, levels))
         hold(session, args)
         session.loop = HostLoop(args)
+        session.with_data(lambda dataset: _know_task(dataset, session, levels))
         accelerator = original(args)
         if accelerator.is_main_process:
-            session.with_data(lambda dataset: print(describe(dataset, session.config, levels)))
+            session.with_data(lambda dataset: print(describe(dataset, session.config, levels, args)))
         return accelerator
 
     return prepare_accelerator
 
 
+def _know_task(dataset: RunDataset, session: Session, levels: Levels) -> None:
+    asked = largest(dataset, levels)
+    session.task = None if asked is None else task_of(*asked)
+
+
 def _show_and_end(dataset: RunDataset, session: Session, levels: Levels) -> None:
     if is_main_process():
-        print(show(dataset.planner.groups, session.config, levels), flush=True)
+        print(show(dataset.planner.groups.counts(), session.config, levels), flush=True)
     sys.exit(0)

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
+from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
-from sga_kohya.tuples.planner import VERSION, Planner, eq_6, form_groups
+from sga_kohya.tuples.planner import VERSION, Planner, eq_6
 from sga_kohya.tuples.step import Slice, TupleStep
 
 

@@ -5,15 +5,15 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from sga_kohya.training.memory import Load, Model
-from sga_kohya.tuples.step import Slice
+from sga_kohya.tuples.groups import Cell
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
-def size_of(item: Slice) -> Size:
+def size_of(cell: Cell) -> Size:
     """Of its bucket, which the planner only compares, and which every host makes of a size."""
-    return cast(Size, item.bucket)
+    return cast(Size, cell.bucket)
 
 
 class Levels(Protocol):

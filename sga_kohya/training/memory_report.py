@@ -7,17 +7,23 @@ import torch
 
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.host import Levels
-from sga_kohya.training.memory import GIGA, Part, parts
+from sga_kohya.training.memory import GIGA, Load, Model, Part, parts
+
+
+def largest(dataset: RunDataset, levels: Levels) -> tuple[Model, Load] | None:
+    """What is trained, and how, of the largest sub-batch; None where the model's numbers are not known."""
+    planner = dataset.planner
+    sizes = {(planner.batch_sizes[cell.dataset], _size(cell.bucket)) for cell in planner.groups.counts()}
+    if not sizes:
+        return None
+    batch, (width, height, frames) = max(sizes, key=lambda size: size[0] * math.prod(size[1]))
+    return levels.memory(batch, round(math.sqrt(width * height)), frames)
 
 
 def memory_of(dataset: RunDataset, levels: Levels) -> Iterator[Part]:
     """What the largest sub-batch will take of a GPU; nothing where the model's numbers are not known."""
-    planner = dataset.planner
-    sizes = {(planner.batch_sizes[item.dataset], _size(item.bucket)) for group in planner.groups for item in group}
-    if sizes:
-        batch, (width, height, frames) = max(sizes, key=lambda size: size[0] * math.prod(size[1]))
-        asked = levels.memory(batch, round(math.sqrt(width * height)), frames)
-        yield from parts(*asked) if asked is not None else ()
+    asked = largest(dataset, levels)
+    yield from parts(*asked) if asked is not None else ()
 
 
 def too_much(memory: Sequence[Part]) -> Iterator[str]:

@@ -28,9 +28,16 @@ class Pace:
         if self.steps == LEFT_OUT:
             self._begun = self._now
 
-    def left(self, pictures: float) -> float | None:
-        """Seconds for so many more pictures; None while too little is known."""
+    @property
+    def measured(self) -> tuple[float, int] | None:
+        """Seconds of training and the pictures trained in them; None while too little is known."""
         if self._begun is None or self._now[1] <= self._begun[1]:
             return None
-        seconds, trained = (now - begun for now, begun in zip(self._now, self._begun, strict=True))
+        return self._now[0] - self._begun[0], self._now[1] - self._begun[1]
+
+    def left(self, pictures: float) -> float | None:
+        """Seconds for so many more pictures; None while too little is known."""
+        if self.measured is None:
+            return None
+        seconds, trained = self.measured
         return pictures * seconds / trained

@@ -1,7 +1,8 @@
 """The plan in words, printed before models are loaded: what will train, at which noise levels, what looks wrong."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -9,12 +10,12 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import RunDataset
-from sga_kohya.training.host import Levels, size_of
+from sga_kohya.training.host import Levels, Size, size_of
 from sga_kohya.training.memory import sentence
-from sga_kohya.training.memory_report import memory_of, too_much
+from sga_kohya.training.memory_report import largest, memory_of, too_much
+from sga_kohya.training.paces import forecast, pictures_of, task_of
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
-from sga_kohya.tuples.planner import granularities
-from sga_kohya.tuples.step import Group, Slice
+from sga_kohya.tuples.groups import Cell
 from sga_kohya.words import MANIFEST_NAME, SNR_GAMMA, UNLABELLED
 
 _BARS = (" ▁▂▃▄▅▆▇█", " .:-=+*#@")
@@ -24,24 +25,26 @@ _FEWER_STEPS = 1.2
 """Sub-batches a step from which a learning rate found without tuples is worth another look."""
 
 
-def describe(dataset: RunDataset, config: SgaConfig, levels: Levels) -> str:
-    """The tuple plan of a run. Returns lines joined by newlines."""
-    groups = dataset.planner.groups
+def describe(dataset: RunDataset, config: SgaConfig, levels: Levels, args: argparse.Namespace) -> str:
+    """The tuple plan of a run. args: the host's. Returns lines joined by newlines."""
+    counts = dataset.planner.groups.counts()
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
-    lines = ["", "SGA tuple plan", f"  groups    {len(groups)}: {by_k}"]
+    lines = ["", "SGA tuple plan", f"  groups    {len(dataset.planner.groups)}: {by_k}"]
     memory = list(memory_of(dataset, levels))
-    lines += [*_slices(groups, config, levels), *_steps(dataset), *dataset.notes()]
+    lines += [*_slices(counts, config, levels), *_steps(dataset), *dataset.notes()]
     lines += [f"  memory    {sentence(memory)}"] if memory else []
+    asked = largest(dataset, levels)
+    if asked is not None:
+        lines += [f"  time      {forecast(task_of(*asked), pictures_of(dataset, args), config)}"]
     warnings = (*_warnings(dataset, config), *levels.advice(), *too_much(memory))
     lines += [f"  warning: {safe(text)}" for text in warnings]
     return "\n".join([*lines, ""])
 
 
-def _slices(groups: Sequence[Group], config: SgaConfig, levels: Levels) -> Iterator[str]:
-    by_label: dict[str | None, list[Slice]] = {}
-    for group in groups:
-        for item in group:
-            by_label.setdefault(item.granularity, []).append(item)
+def _slices(counts: Mapping[Cell, int], config: SgaConfig, levels: Levels) -> Iterator[str]:
+    by_label: dict[str | None, Counter[Size]] = defaultdict(Counter)
+    for cell, count in counts.items():
+        by_label[cell.granularity][size_of(cell)] += count
     unet = levels.modulation == SNR_GAMMA
     if unet:
         shown = ", ".join(map(str, SHOWN_TIMESTEPS))
@@ -49,22 +52,22 @@ def _slices(groups: Sequence[Group], config: SgaConfig, levels: Levels) -> Itera
     else:
         yield "  granularity  slices  lambda  Delta   noise level at 10 %, 50 %, 90 %, and from 0 to 1"
     for label in [*config.granularities, *([None] if None in by_label else [])]:
-        items = by_label.get(label, [])
-        begin = f"  {label or UNLABELLED:<12} {len(items):>6} {config.weight(label):>7g}"
+        sizes = by_label.get(label, Counter())
+        begin = f"  {label or UNLABELLED:<12} {sizes.total():>6} {config.weight(label):>7g}"
         if unet:
             gamma = config.gamma(label)
             weights = levels.snr_weights(label)
             text = "  ".join(f"{weights[t]:.2f}" for t in SHOWN_TIMESTEPS)
             yield f"{begin} {'-' if gamma is None else format(gamma, 'g'):>6}   {text}"
         else:
-            yield f"{begin} {config.delta(label):>+6g}   {_noise(items, label, levels)}"
+            yield f"{begin} {config.delta(label):>+6g}   {_noise(sizes, label, levels)}"
 
 
-def _noise(items: list[Slice], label: str | None, levels: Levels) -> str:
+def _noise(sizes: Counter[Size], label: str | None, levels: Levels) -> str:
     """Quantiles and a histogram over sigma from 0 to 1, at the granularity's most frequent bucket."""
-    if not items:
+    if not sizes:
         return ""
-    size = Counter(size_of(item) for item in items).most_common(1)[0][0]
+    size = sizes.most_common(1)[0][0]
     sigma = levels.noise_levels(label, size, 2000)
     low, middle, high = sigma.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     counts = torch.histc(sigma, _BINS, 0, 1)
@@ -77,10 +80,10 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
     if not dataset.planned:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
-    parts = Counter(part.dataset for step in dataset.planner.epoch(1) for part in step)
+    parts = dataset.planner.epoch(1).sub_batches()
     ratio = parts.total() / max(len(dataset), 1)
     room = sum(dataset.planner.batch_sizes[number] * count for number, count in parts.items())
-    slices = sum(map(len, dataset.planner.groups))
+    slices = dataset.planner.groups.slices
     yield (
         f"  steps     {len(dataset)} tuple steps an epoch, {parts.total()} sub-batches "
         f"({ratio:.2f} a step), fill {slices / max(room, 1):.0%}"
@@ -94,9 +97,10 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
 
 
 def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:
-    groups = dataset.planner.groups
-    present = Counter(item.granularity for group in groups for item in group)
-    labelled = [group for group in groups if granularities(group) != {None}]
+    present: Counter[str | None] = Counter()
+    for cell, count in dataset.planner.groups.counts().items():
+        present[cell.granularity] += count
+    labelled = {labels: n for labels, n in dataset.planner.groups_by_labels().items() if labels != {None}}
     yield from dataset.warnings()
     if not labelled:
         yield (
@@ -109,9 +113,9 @@ def _warnings(dataset: RunDataset, config: SgaConfig) -> Iterator[str]:
             yield f"no slice is labelled {label}"
     if present[None]:
         yield f"{present[None]} slices have no granularity (or are regularisation) and train alone, unmodulated"
-    lonely = sum(len(granularities(group)) == 1 for group in labelled)
+    groups, lonely = sum(labelled.values()), sum(count for labels, count in labelled.items() if len(labels) == 1)
     if lonely:
         yield (
-            f"{lonely} of {len(labelled)} groups have one granularity only (K=1): no sibling shares their step. "
+            f"{lonely} of {groups} groups have one granularity only (K=1): no sibling shares their step. "
             f"Siblings share a file stem, or a group in {MANIFEST_NAME}, and have the same num_repeats"
         )

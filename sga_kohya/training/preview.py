@@ -1,7 +1,7 @@
 """What the modulation will do, drawn by the host's own sampling without a model: --sga_show_timesteps and the plan."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.line_chart import Line, write_chart
 from sga_kohya.training.host import Levels, Size, size_of
-from sga_kohya.tuples.step import Group
+from sga_kohya.tuples.groups import Cell
 from sga_kohya.words import SNR_GAMMA, UNLABELLED
 
 # The columns of weights: SNR falls through Gamma = 7 and 4 at t = 116 and 170 of Stable Diffusion's schedule.
@@ -33,9 +33,11 @@ class _Row:
         return "x".join(map(str, self.sizes[0])) if len(self.sizes) == 1 else f"{len(self.sizes)} resolutions"
 
 
-def show(groups: Iterable[Group], config: SgaConfig, levels: Levels) -> str:
-    """Draw the picture of --sga_show_timesteps and return its numbers as a table."""
-    counts = Counter((item.granularity, size_of(item)) for group in groups for item in group)
+def show(cells: Mapping[Cell, int], config: SgaConfig, levels: Levels) -> str:
+    """Draw the picture of --sga_show_timesteps and return its numbers as a table. cells: how many slices each has."""
+    counts: Counter[tuple[str | None, Size]] = Counter()
+    for cell, count in cells.items():
+        counts[cell.granularity, size_of(cell)] += count
     labels = [*config.granularities, *([None] if any(label is None for label, _ in counts) else [])]
     draw = _show_weights if levels.modulation == SNR_GAMMA else _show_levels
     assert config.show_timesteps is not None

@@ -21,6 +21,7 @@ from sga_kohya.words import TRAIN_HOURS
 if TYPE_CHECKING:
     from sga_kohya.training.dataset import RunDataset
     from sga_kohya.training.loop import HostLoop
+    from sga_kohya.training.paces import Task
 
 P = TypeVar("P", bound=Part)
 
@@ -39,6 +40,8 @@ class Session:
     held_out: Any = None
     """What the host's own seams know of the validation split, from when the datasets are built."""
     loop: "HostLoop | None" = None
+    task: "Task | None" = None
+    """What is trained on which card, of which the pace is noted; None where the model's numbers are not known."""
     last_epoch: int | None = None
     """Set when a run is stopped with epochs left, which the host passes through all the same."""
     batch: Noised | None = None

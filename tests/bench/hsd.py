@@ -1,16 +1,24 @@
-"""Photos per second of the H-SD pipeline beside a bare Pillow loop that writes the same slices, and its peak memory.
+"""Photos per second of the H-SD pipeline beside the least that its codecs take, and its peak memory.
 
-    python tests/bench/hsd.py [--photos 48] [--memory 100 1000] [--large 36 100]
+    python tests/bench/hsd.py [--photos 48] [--rounds 5] [--detector stub] [--memory 100 1000] [--large 36 100]
+    python tests/bench/hsd.py --against CHECKOUT --memory --large    # and beside another commit of this repository
 
 Photos of 1800x1200 pixels, a detector that answers at once, five slices each of at most one megapixel: the whole photo,
-two parts that are scaled down, two that are cut as they are. The Pillow loop has two threads and what a script of
-twenty lines has: open, crop, Lanczos, save; it is given the boxes and writes neither manifest nor report. Both run by
-turns, and the best of the rounds counts. "alone" is what two cores would do without anything else on them: 2 over the
-CPU time of a photo. Memory is the peak resident size of a process of its own; for --large, of ten photos of so many
+two parts that are scaled down, two that are cut as they are; and the photo's own copy for the raw arm. Beside it, by
+turns, and with two threads as well:
+
+- the limit: what has to be done for these pictures by these codecs, and nothing else. Each photo is decoded once by
+  Pillow, scaled as H-SD scales, deflated or encoded by ISA-L or OpenCV. No file is written.
+- Pillow: what a script of twenty lines does. Open, crop, Lanczos, save; no copy of the photo, no manifest, no report.
+
+Photos/s are those of the best round, by the clock and "alone": what two cores would do without anything else on them, 2
+over the processor time of a photo. "ours to it" is H-SD's time over the other's in the same round, the middle one and
+the least and the most. Memory is the peak resident size of a process of its own; for --large, of ten photos of so many
 megapixels each, with the usual bound on those in flight and with 1 GB.
 """
 
 import argparse
+import io
 import json
 import os
 import resource
@@ -19,27 +27,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
+from isal import isal_zlib
 from PIL import Image, ImageOps
 
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector, run
+from sga_kohya.hsd.out.dataset_raw import largest
 from sga_kohya.hsd.out.ledger import read_rows
+from sga_kohya.hsd.photos.images import JPEG
+from sga_kohya.hsd.photos.scaling import resize
 
 WIDTH, HEIGHT = 1800, 1200
 LARGE = 10
 DIFFERENT = 24
 """Photos that differ; the others are links to them."""
-ROUNDS = 3
 WORKERS = 2
 BOXES = {
     "meso": ((60, 60, 1160, 1160), (900, 100, 1780, 1190)),
     "micro": ((300, 200, 940, 840), (1100, 300, 1612, 1068)),
 }
+Seconds = tuple[float, float]
+"""By the clock, and of the processor."""
 PILLOW = {"png": {"compress_level": 1}, "jpg": {"quality": 95, "subsampling": 0}}
 
 
@@ -54,14 +68,14 @@ class Stub:
         return [[Detection(box, 1 - i / 10, level) for i, box in enumerate(boxes)] for _ in views]
 
 
-def config(extension: str) -> HsdConfig:
+def config(extension: str, detector: str = "stub") -> HsdConfig:
     return HsdConfig(
         (
             LevelConfig("macro", 1024, tau_up=1.0),
             LevelConfig("meso", 1024, tau_up=1.0, max_slices=2),
             LevelConfig("micro", 1024, tau_up=1.0, max_slices=2),
         ),
-        detector="stub",
+        detector=detector,
         duplicate_overlap=1.0,
         near_duplicates=-1,
         format=extension,
@@ -121,39 +135,103 @@ def bare_pillow(photos: Path, out: Path, plan: dict[str, list[tuple]], extension
         list(pool.map(one, plan))
 
 
-def timed(function, *args: object) -> tuple[float, float]:
-    """Seconds by the clock, and half of the CPU's."""
+def limit(photos: Path, plan: dict[str, list[tuple]], extension: str) -> None:
+    """plan: as for `bare_pillow`; the pictures are made and dropped."""
+
+    def one(source: str) -> None:
+        with Image.open(io.BytesIO((photos / source).read_bytes())) as opened:
+            image = np.asarray(opened)
+        for _, (x0, y0, x1, y1), size in plan[source]:
+            encode(resize(image[y0:y1, x0:x1], size))
+
+    encode = {"png": _deflated, "jpg": _encoded}[extension]
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(one, plan))
+    cv2.setNumThreads(before)
+
+
+def _deflated(pixels: np.ndarray) -> bytes:
+    """What is large in a PNG file: the rows, each less the one above."""
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    filtered = np.full((rows.shape[0], rows.shape[1] + 1), 2, np.uint8)
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return isal_zlib.compress(filtered.data, 1)
+
+
+def _encoded(pixels: np.ndarray) -> np.ndarray:
+    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), JPEG)[1]
+
+
+def timed(function, *args: object) -> Seconds:
+    """By the clock, and of the processor."""
     start = time.perf_counter(), time.process_time()
     function(*args)
-    return time.perf_counter() - start[0], (time.process_time() - start[1]) / 2
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def speed(photos: Path, scratch: Path, count: int) -> None:
-    columns = ("H-SD", "alone", "Pillow", "alone", "ratio", "rerun")
-    print(f"photos/s, best of {ROUNDS}\n      {''.join(f'{name:>8}' for name in columns)}  MB each")
+def elsewhere(checkout: str, photos: Path, out: Path, extension: str, detector: str) -> Seconds:
+    """Of the same run by another commit, in a process of its own that has made one before."""
+    command = [sys.executable, __file__, "--once", str(photos), str(out), extension, detector]
+    environment = {**os.environ, "PYTHONPATH": checkout}
+    wall, used = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
+    return wall, used
+
+
+def once(photos: str, out: str, extension: str, detector: str) -> None:
+    for folder in (Path(out) / "warm", Path(out) / "cold"):
+        seconds = timed(run, Path(photos), folder, config(extension, detector), WORKERS)
+    print(json.dumps(seconds))
+
+
+def planned(photos: Path, out: Path, settings: HsdConfig) -> tuple[dict[str, list[tuple]], dict[str, list[tuple]]]:
+    """By source, (file, box, size) of what a run has made: the slices; and those with the photo's own copy."""
+    slices: dict[str, list[tuple]] = {}
+    for row in read_rows(out):
+        if row.file:
+            slices.setdefault(row.source, []).append((row.file, tuple(row.box), tuple(row.size)))
+    whole = (0, 0, WIDTH, HEIGHT)
+    copy = (None, whole, largest((WIDTH, HEIGHT), settings.resolution))
+    assert all(box[2] <= WIDTH and size[0] * size[1] <= 2**20 for cut in slices.values() for _, box, size in cut)
+    return slices, {source: [*cut, copy] for source, cut in slices.items()}
+
+
+def rounds(args: argparse.Namespace, photos: Path, scratch: Path, extension: str) -> Iterator[dict[str, Seconds]]:
+    """The times of each round, by who took them."""
+    settings = config(extension, args.detector)
+    # Nothing is deleted in between: where files have just gone, ext4 is slow to make new ones.
+    for number in range(args.rounds):
+        out, other = (scratch / f"{name}-{extension}-{number}" for name in ("out", "other"))
+        took = {"H-SD": timed(run, photos, out, settings, WORKERS)}
+        slices, pictures = planned(photos, out, settings)
+        assert args.detector != "stub" or all(len(cut) == 5 for cut in slices.values())
+        took["limit"] = timed(limit, photos, pictures, extension)
+        took["Pillow"] = timed(bare_pillow, photos, other, slices, extension)
+        took["rerun"] = timed(run, photos, out, settings, WORKERS)
+        if args.against:
+            here = str(Path(__file__).parents[2])
+            for name, checkout in (("against", args.against), ("here", here)):
+                place = other.with_name(f"{other.name}-{name}")
+                took[name] = elsewhere(checkout, photos, place, extension, args.detector)
+        yield took
+
+
+def speed(args: argparse.Namespace, photos: Path, scratch: Path) -> None:
     for extension in ("png", "jpg"):
-        ours, theirs = [], []
-        for _ in range(ROUNDS):
-            out = scratch / "out"
-            shutil.rmtree(out, ignore_errors=True)
-            ours.append(timed(run, photos, out, config(extension), WORKERS))
-            rows = list(read_rows(out))
-            plan: dict[str, list[tuple]] = {}
-            for row in rows:
-                plan.setdefault(row.source, []).append((row.file, tuple(row.box), tuple(row.size)))
-            assert all(len(slices) == 5 for slices in plan.values())
-            assert all(row.size[0] * row.size[1] <= 2**20 for row in rows)
-            shutil.rmtree(scratch / "pillow", ignore_errors=True)
-            theirs.append(timed(bare_pillow, photos, scratch / "pillow", plan, extension))
-        again, _ = timed(run, photos, out, config(extension), WORKERS)
-        size = [sum(f.stat().st_size for f in (scratch / d).glob(f"1_*/*.{extension}")) for d in ("out", "pillow")]
-        rates = [count / min(times) for times in (*zip(*ours, strict=True), *zip(*theirs, strict=True))]
-        shown = "".join(f"{rate:>8.1f}" for rate in rates)
-        print(
-            f"{extension:<6}{shown}{rates[0] / rates[2]:>8.2f}{count / again:>8.0f}  "
-            f"{size[0] / count / 1e6:.2f}, {size[1] / count / 1e6:.2f}",
-            flush=True,
-        )
+        took = list(rounds(args, photos, scratch, extension))
+        print(f"{extension}, {args.detector}{'photos/s':>14}{'alone':>8}   ours to it by the clock, of the processor")
+        for name in took[0]:
+            clock, used = (min(round_[name][i] for round_ in took) for i in (0, 1))
+            ours = "here" if name == "against" else "H-SD"
+            ratios = "" if name in ("H-SD", "rerun", "here") else "".join(_ratio(took, ours, name, i) for i in (0, 1))
+            print(f"{name:<14}{args.photos / clock:>12.1f}{2 * args.photos / used:>8.1f}{ratios}", flush=True)
+
+
+def _ratio(took: Sequence[dict[str, Seconds]], ours: str, name: str, kind: int) -> str:
+    each = sorted(round_[ours][kind] / round_[name][kind] for round_ in took)
+    return f"   {median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
 
 
 def memory(photos: str, scratch: str, limit: str) -> None:
@@ -176,15 +254,21 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=48, help="to time; 0 times none")
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 1000], help="numbers of photos")
     parser.add_argument("--large", type=int, nargs="*", default=[36, 100], help="megapixels of large photos")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--detector", default="stub")
+    parser.add_argument("--against", metavar="CHECKOUT", help="folder of another commit")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--once", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     register_detector("stub", lambda options, photos: Stub())
     if args.measure:
         return memory(*args.measure)
+    if args.once:
+        return once(*args.once)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if args.photos:
-            speed(make_photos(scratch / "photos", args.photos), scratch, args.photos)
+            speed(args, make_photos(scratch / "photos", args.photos), scratch)
         for count in args.memory:
             photos = make_photos(scratch / f"photos{count}", count)
             print(f"{count:>6} photos to jpg: {measure(photos, scratch, count)}", flush=True)

@@ -16,8 +16,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
-from sga_kohya.tuples import planner as planning
-from sga_kohya.tuples.planner import Planner, form_groups, granularities
+from sga_kohya.tuples import packing
+from sga_kohya.tuples.groups import form_groups, granularities
+from sga_kohya.tuples.planner import Planner
 from sga_kohya.tuples.step import Group, Slice
 
 SIZES = {"macro": [0.15, 0.45, 0.15, 0.2, 0.05], "meso": [0.35, 0.35, 0.2, 0.1], "micro": [0.7, 0.2, 0.1]}
@@ -136,14 +137,14 @@ def _met(data: list[list[Group]], batch_size: int) -> str:
 
 def curve() -> None:
     """Where more exchanges lead."""
-    planning._MOST_EXCHANGES = 10**9
+    packing._MOST_COMPARED = 10**12
     data = [realistic_groups(300, seed) for seed in range(SEEDS)]
     for batch_size in BATCH_SIZES:
         plain = [bucketing(groups, batch_size) for groups in data]
-        for exchanges in (20, 200, 1000, 4000):
-            planning._EXCHANGES_PER_STEP = exchanges
+        for rounds in (0, 15, 50, 200, 1000):
+            packing._ROUNDS = rounds
             ours = [sub_batches(g, batch_size, seed) / n for seed, (g, n) in enumerate(zip(data, plain, strict=True))]
-            said = f"batch {batch_size}, {exchanges:>4} exchanges a step: {sum(ours) / SEEDS:.3f}"
+            said = f"batch {batch_size}, {rounds:>4} rounds of exchanges: {sum(ours) / SEEDS:.3f}"
             print(f"{said}, {_met(data, batch_size)}", flush=True)
 
 

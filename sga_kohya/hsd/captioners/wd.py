@@ -20,7 +20,7 @@ from sga_kohya.hsd.captioners.captioner import Slice
 from sga_kohya.hsd.detectors.letterbox import chunks
 from sga_kohya.hsd.detectors.onnx.model import first_line, load
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.photos.images import resize
+from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.kit.text import UnreadableText, read_text
 from sga_kohya.kit.values import existing, names, number, one_of
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sga_kohya.hsd.cut.geometry import Box, Size
+from sga_kohya.hsd.detect import Detection
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,9 @@ class Crop:
     @property
     def kept(self) -> bool:
         return self.reason is None
+
+
+def discarded(detection: Detection, reason: str) -> Crop:
+    return Crop(
+        detection.level, detection.box, detection.score, None, None, detection.label, detection.found_by, reason
+    )

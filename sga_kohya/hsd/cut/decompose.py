@@ -3,46 +3,25 @@
 `decompose` plans, in boxes and sizes; `render` cuts the pixels of one planned crop.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from sga_kohya.hsd.cut.crop import Crop
-from sga_kohya.hsd.cut.geometry import (
-    Box,
-    Size,
-    best_aspect_match,
-    centred_box,
-    containment,
-    framed_size,
-    framing_crop,
-    iou,
-)
+from sga_kohya.hsd.cut.adapt import adapt
+from sga_kohya.hsd.cut.choosing import Choice, choose, redundancies
+from sga_kohya.hsd.cut.crop import Crop, discarded
+from sga_kohya.hsd.cut.geometry import Box, Size
 from sga_kohya.hsd.cut.nesting import nested, widened
 from sga_kohya.hsd.cut.quality import CROP_FILTERS
 from sga_kohya.hsd.cut.strips import strips
 from sga_kohya.hsd.detect import Detection, Detector, View
-from sga_kohya.hsd.photos.images import resize
+from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 
-DUPLICATE, SURPLUS = "duplicate", "surplus"
-"""Kinds of discards that say nothing against the photo: what they show is there already, or more than was asked for."""
-ITS_OWN = 0.4
-"""Area, as a share of the box around it, below which a thing of the same kind is one of its own."""
 A_LITTLE = 1.1
 """Upscale that is always allowed to a photo that would otherwise be lost."""
-ROOM = 1.5
-"""How much of the surroundings a level of its own scale takes in rather than enlarge a box, over the box's sides."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is used of one level's detections, best first, and what is not, with the reason."""
-
-    chosen: list[Detection]
-    discards: list[Crop] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -149,7 +128,7 @@ def assemble_region(coarsest: Crop, config: HsdConfig, image: np.ndarray, *found
     for level in config.finer:
         rooms = (*(crop.box for crop in reversed(crops) if crop.kept and crop.level != level.name), frame)
         crops += [
-            _discard(detection, redundant[detection]) if detection in redundant else crop_of(detection, level, rooms)
+            discarded(detection, redundant[detection]) if detection in redundant else crop_of(detection, level, rooms)
             for detection in boxes[level.name]
         ]
         crops += choices[level.name].discards
@@ -176,120 +155,7 @@ def make_crop(
         return adapt(detection, rooms[-1], own, config.min_size, detection.score)
     pixels = image[crop.box.y0 : crop.box.y1, crop.box.x0 : crop.box.x1]
     reason = next((reason for reason in (judge(pixels, crop, level) for judge in CROP_FILTERS) if reason), None)
-    return replace(_discard(detection, reason), scale=crop.scale) if reason else crop
-
-
-def choose(
-    detections: Sequence[Detection],
-    overlap: float,
-    count: int,
-    tried: Callable[[Detection], Crop] | None = None,
-) -> Choice:
-    """Stage 2 inside one level: the best `count` detections, without those that show again what a better one shows.
-
-    tried: the crop of a detection; where it is a discard, the next best takes its place. What is above the count has
-    one row that tells how much it is: detectors find dozens.
-    """
-    choice, surplus, unfit = Choice([]), [], []
-    for detection in sorted(detections, key=lambda d: (-d.score, -d.box.area, d.box)):
-        twin = next((other for other in choice.chosen if same_thing(detection, other, overlap)), None)
-        if twin is not None:
-            shared = (
-                f"IoU {iou(detection.box, twin.box):.2f}, {containment(detection.box, twin.box):.0%} of the smaller"
-            )
-            reason = f"{DUPLICATE}: {shared} shared with a better {twin.label or twin.level}"
-            choice.discards.append(_discard(detection, reason))
-        elif len(choice.chosen) == count:
-            surplus.append(detection)
-        elif tried and not (crop := tried(detection)).kept:
-            unfit.append((detection, crop))
-        else:
-            choice.chosen.append(detection)
-    # Only as many as are missing count against the photo.
-    missing = count - len(choice.chosen)
-    choice.discards.extend(crop for _, crop in unfit[:missing])
-    surplus = [detection for detection, _ in unfit[missing:]] + surplus
-    if surplus:
-        reason = f"{SURPLUS}: {len(surplus)} more than max_slices {count}, this the best"
-        choice.discards.append(_discard(surplus[0], reason))
-    return choice
-
-
-def same_thing(a: Detection, b: Detection, overlap: float) -> bool:
-    """Whether two boxes of one level show one thing twice.
-
-    They do above an IoU of `overlap`, whatever they are taken for. Where they are taken for the same, containment,
-    which is never below IoU, may say so too: a face found again inside a looser box is the same face. But a thing much
-    smaller than the one of its own kind around it is another, as a child in its mother's arms is; only where the
-    detector has no names for things is nothing known of it but that it lies inside.
-    """
-    if iou(a.box, b.box) > overlap:
-        return True
-    small, large = sorted((a.box.area, b.box.area))
-    alike = a.label.casefold() == b.label.casefold() and (not a.label or small >= ITS_OWN * large)
-    return alike and containment(a.box, b.box) > overlap
-
-
-def _discard(detection: Detection, reason: str) -> Crop:
-    return Crop(
-        detection.level, detection.box, detection.score, None, None, detection.label, detection.found_by, reason
-    )
-
-
-def redundancies(boxes: Mapping[str, Sequence[Detection]], config: HsdConfig) -> dict[Detection, str]:
-    """Stage 2 across levels: the detections that a finer one makes redundant, with the reason.
-
-    Runs from fine to coarse: a detection that is itself suppressed suppresses nothing.
-    """
-    suppressed: dict[Detection, str] = {}
-    names = [level.name for level in config.levels]
-    for i in reversed(range(len(names) - 1)):
-        finer = [d for name in names[i + 1 :] for d in boxes[name] if d not in suppressed]
-        for detection in boxes[names[i]]:
-            for other in finer:
-                threshold = config.iou_thresholds.get((names[i], other.level))
-                overlap = iou(detection.box, other.box)
-                if threshold is not None and overlap > threshold:
-                    suppressed[detection] = f"redundant: IoU {overlap:.2f} with {other.level} is above {threshold:g}"
-                    break
-    return suppressed
-
-
-def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, score: float | None) -> Crop:
-    """Stage 3: discard, downsample, enlarge or cut at its own scale, then frame; in that order.
-
-    The upscale that is needed is held against tau_up, the downscale that is available against tau_down. A crop that
-    would need more than tau_up for the level's largest sizes takes a smaller one; it is discarded when none is small
-    enough. A level of its own scale takes a size that needs no upscale where there is one, and the surroundings of a
-    box that is a little too small for that.
-    """
-    box = _roomy(detection.box, bounds, min_size) if level.own_scale else detection.box
-    own, room = box.size, bounds.size
-    scales = {size: _scale(framed_size(own, room, size), size) for size in level.targets(min_size)}
-    reachable = [size for size, scale in scales.items() if scale <= level.tau_up]
-    if not reachable:
-        size, scale = min(scales.items(), key=lambda pair: pair[1])
-        have = f"{box.width}x{box.height}"
-        reason = f"too small: {have} takes {scale:.2f}x to reach {size[0]}x{size[1]}, above tau_up {level.tau_up:g}"
-        return replace(_discard(detection, reason), score=score, scale=scale)
-    unenlarged = [size for size in reachable if scales[size] <= 1] if level.own_scale else []
-    size = best_aspect_match(box.size, unenlarged or reachable)
-    frame, scale = framing_crop(box, bounds, size), scales[size]
-    cut_only = frame.width >= size[0] and frame.height >= size[1] and 1 / scale <= level.tau_down
-    if cut_only:
-        frame, scale = centred_box(frame, frame, size), 1.0
-    return Crop(level.name, frame, score, scale, size, detection.label, detection.found_by)
-
-
-def _roomy(box: Box, bounds: Box, side: int) -> Box:
-    """The box, grown around its middle towards sides of `side` pixels, up to ROOM times what they are."""
-    width, height = (max(length, min(side, round(ROOM * length))) for length in box.size)
-    return centred_box(box, bounds, (min(width, bounds.width), min(height, bounds.height)))
-
-
-def _scale(frame: Size, size: Size) -> float:
-    """Output pixels per source pixel of a frame that becomes a crop of `size`."""
-    return max(size[0] / frame[0], size[1] / frame[1])
+    return replace(discarded(detection, reason), scale=crop.scale) if reason else crop
 
 
 def render(image: np.ndarray, crop: Crop, enlarge: Callable[[np.ndarray, Size], np.ndarray] = resize) -> np.ndarray:

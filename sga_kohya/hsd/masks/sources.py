@@ -12,7 +12,8 @@ import numpy as np
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_alpha, decode_image, find_images
+from sga_kohya.hsd.photos.finding import find_images
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_alpha, decode_image
 from sga_kohya.kit.files import sha256
 
 NONE, ALPHA, DETECTOR = "", "alpha", "detector"
@@ -90,7 +91,7 @@ def find_masks(kind: str, photos: Path, sources: Sequence[str], markers: Collect
         return Masks(kind)
     folder = Path(kind).resolve()
     found = find_images(folder, photos, markers)
-    files = {_key(path.relative_to(folder).as_posix()): path for path in reversed(found.images)}
+    files = _by_key(folder, found.images)
     if not any(_key(source) in files for source in sources):
         have = f"such as {found.images[0].relative_to(folder)}" if found.images else "none at all"
         raise SgaError(
@@ -100,6 +101,18 @@ def find_masks(kind: str, photos: Path, sources: Sequence[str], markers: Collect
     used = {files.get(_key(source)) for source in sources}
     strays = [path for path in found.images if path not in used]
     return Masks(kind, files, [path.relative_to(folder).as_posix() for path in strays])
+
+
+def known_masks(kind: str, photos: Path, markers: Collection[str]) -> Masks:
+    """The same, of which it is known that they are the photos'."""
+    if kind in (NONE, ALPHA, DETECTOR):
+        return Masks(kind)
+    folder = Path(kind).resolve()
+    return Masks(kind, _by_key(folder, find_images(folder, photos, markers).images))
+
+
+def _by_key(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
+    return {_key(path.relative_to(folder).as_posix()): path for path in reversed(files)}
 
 
 def read_mask(file: Path, size: Size) -> np.ndarray:

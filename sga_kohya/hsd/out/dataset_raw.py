@@ -8,12 +8,18 @@ formats and orientations that no trainer reads are in the comparison as well.
 import json
 import math
 import os
+import shutil
+import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
@@ -26,7 +32,8 @@ from sga_kohya.hsd.out.exports.musubi import CACHE
 from sga_kohya.hsd.out.ledger import digest, is_plain, read_rows
 from sga_kohya.hsd.out.manifest import Row, caption_file
 from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, read_header, resize
+from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, read_header
+from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256, write_whole
 from sga_kohya.kit.journal import Journal
@@ -42,6 +49,8 @@ AT_ONCE = 4
 """Photos for each thread that are begun and not yet written."""
 _JOURNAL = "sga_raw.jsonl"
 """A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
+_SHARES = "sga_raw.*.jsonl"
+"""Those of several processes, by their ranks."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,8 @@ class RawPhoto:
 
     source: str
     file: str
-    caption: str
     made_from: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -69,27 +78,24 @@ class RawResult:
     aside: list[Path]
 
 
-def write_raw(
-    photos: Path, out: Path, config: HsdConfig, workers: int, memory: Memory, progress: bool = False
-) -> RawResult:
-    """Bring OUT/photos_raw and its two TOMLs up to the manifest in `out`. photos, out: absolute.
+def write_raw(photos: Path, folder: "RawFolder", workers: int, memory: Memory, progress: bool = False) -> RawResult:
+    """Bring OUT/photos_raw and its two TOMLs up to the manifest in OUT. photos: absolute.
 
-    What is as it should be stays untouched, with the trainers' caches of it; what no photo stands for any more goes,
-    unless someone has edited it.
+    Most copies are there already, made as their photos were cut. What is as it should be stays untouched, with the
+    trainers' caches of it; what no photo stands for any more goes, unless someone has edited it.
     """
-    wanted = list(_wanted(photos, out, config))
-    folder, missing = _RawFolder(out), set()
-    with closing(folder):
-        todo = [photo for photo in wanted if not folder.holds_image(photo)]
-        made = _pictures(photos, todo, config, workers, memory)
-        for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
-            if data is None:
-                missing.add(photo.source)
-            else:
-                folder.write(photo, photo.file, data)
-        for photo in wanted:
-            if photo.source not in missing and not folder.holds_caption(photo):
-                folder.write(photo, caption_file(photo.file), photo.caption.encode())
+    out, config = folder.out, folder.config
+    wanted, missing = list(_wanted(photos, out, config)), set()
+    todo = [photo for photo in wanted if not folder.holds_image(photo.file, photo.made_from)]
+    made = _pictures(photos, todo, config, workers, memory)
+    for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
+        if data is None:
+            missing.add(photo.source)
+        else:
+            folder.write(photo.file, data, photo.made_from)
+    for photo in wanted:
+        if photo.source not in missing and not folder.holds_caption(photo):
+            folder.write(caption_file(photo.file), photo.caption.encode())
     kept = [photo for photo in wanted if photo.source not in missing]
     removed, left = folder.sweep(kept)
     texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
@@ -105,15 +111,17 @@ def largest(size: Size, resolution: int) -> Size:
 
 
 def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
-    by_source: dict[str, list[Row]] = {}
-    for row in read_rows(out):
-        if row.file:
-            by_source.setdefault(row.source, []).append(row)
-    for source, rows in by_source.items():
-        caption = _caption(photos, out, config, rows)
-        inputs = [rows[0].source_sha256, config.resolution, config.format]
-        file = f"{RAW}/{rows[0].root}.{config.format}"
-        yield RawPhoto(source, file, f"{caption}\n", digest(json.dumps(inputs).encode()))
+    for source, members in groupby(read_rows(out), key=lambda row: row.source):
+        rows = [row for row in members if row.file]
+        if rows:
+            caption = _caption(photos, out, config, rows)
+            yield RawPhoto(source, *_copy_of(rows[0].root, rows[0].source_sha256, config), f"{caption}\n")
+
+
+def _copy_of(root: str, sha256: str | None, config: HsdConfig) -> tuple[str, str]:
+    """A copy's file, and the digest of what decides its pixels. root, sha256: of the photo."""
+    inputs = [sha256, config.resolution, config.format]
+    return f"{RAW}/{root}.{config.format}", digest(json.dumps(inputs).encode())
 
 
 def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str:
@@ -155,27 +163,60 @@ def _picture(path: Path, config: HsdConfig) -> bytes | None:
         pixels, _ = decode_image(path.read_bytes())
     except (OSError, UnreadableImage):
         return None
+    return _encoded(pixels, config)
+
+
+def _encoded(pixels: np.ndarray, config: HsdConfig) -> bytes:
     return encode_image(resize(pixels, largest((pixels.shape[1], pixels.shape[0]), config.resolution)), config.format)
 
 
-class _RawFolder:
+def collect_copies(out: Path) -> None:
+    """What the processes of a run have in journals of their own goes to the journal."""
+    for share in sorted((out / RAW).glob(_SHARES)):
+        with share.open("rb") as part, (out / RAW / _JOURNAL).open("ab") as journal:
+            journal.write(b"\n")  # ends a line that a kill has cut short
+            shutil.copyfileobj(part, journal)
+        share.unlink()
+
+
+class RawFolder:
     """OUT/photos_raw, of which the journal inside knows what was written here."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.path = out, out / RAW
+    def __init__(self, out: Path, config: HsdConfig, rank: int | None = None) -> None:
+        """rank: of one of several processes, which has a journal of its own."""
+        self.out, self.path, self.config = out, out / RAW, config
+        self._own = _JOURNAL if rank is None else _SHARES.replace("*", str(rank))
+        if rank is None:
+            collect_copies(out)
+        self._lock = threading.Lock()
         rows, _ = read_journal(self.path / _JOURNAL)
         self.written: dict[str, dict[str, str]] = {}
         for row in rows:
             if is_plain(str(row.get("file"))) and str(row["file"]).startswith(f"{RAW}/"):
                 self.written[row["file"]] = row
-        self.journal = Journal(self.path / _JOURNAL)
+        self._caches = sorted(path.name for path in self.path.glob("*.npz"))
+        self._other_caches = caches_by_stem(out)
+
+    @cached_property
+    def _journal(self) -> Journal:
+        # Not at once: after a power cut a file that the journal does not know is written anew.
+        return Journal(self.path / self._own, at_once=False)
 
     def close(self) -> None:
-        self.journal.close()
+        if "_journal" in self.__dict__:
+            self._journal.close()
 
-    def holds_image(self, photo: RawPhoto) -> bool:
+    def copy(self, root: str, sha256: str | None, pixels: np.ndarray) -> None:
+        """Of a photo that gives slices, while its pixels are there, (H, W, 3) RGB uint8. For several threads."""
+        file, made_from = _copy_of(root, sha256, self.config)
+        if not self.holds_image(file, made_from):
+            data = _encoded(pixels, self.config)
+            with self._lock:
+                self.write(file, data, made_from)
+
+    def holds_image(self, file: str, made_from: str) -> bool:
         """Whether it is there from the same photo, or someone has edited it since."""
-        return self.written.get(photo.file, {}).get("from") == photo.made_from and (self.out / photo.file).is_file()
+        return self.written.get(file, {}).get("from") == made_from and (self.out / file).is_file()
 
     def holds_caption(self, photo: RawPhoto) -> bool:
         """Whether it says the same, or someone has edited it since."""
@@ -187,13 +228,13 @@ class _RawFolder:
         path = self.out / file
         return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
 
-    def write(self, photo: RawPhoto, file: str, data: bytes) -> None:
-        """One of a photo's two files, unless someone has edited it."""
+    def write(self, file: str, data: bytes, made_from: str = "") -> None:
+        """One of a photo's two files, unless someone has edited it. made_from: of the image."""
         if self._is_anothers(file):
             return
         self._purge_caches(file)
-        row = {"file": file, "sha256": digest(data), **({"from": photo.made_from} if file == photo.file else {})}
-        self.journal.append(row)
+        row = {"file": file, "sha256": digest(data), **({"from": made_from} if made_from else {})}
+        self._journal.append(row)
         write_whole(self.out / file, data)
         self.written[file] = row
 
@@ -213,9 +254,10 @@ class _RawFolder:
                 self._purge_caches(file)
                 (self.out / file).unlink()
         lines = [json.dumps(self.written[file]) for file in sorted({*wanted, *left} & self.written.keys())]
-        write_whole(self.path / _JOURNAL, "".join(f"{line}\n" for line in lines))
-        if not lines:
-            (self.path / _JOURNAL).unlink()
+        if lines:
+            write_whole(self.path / _JOURNAL, "".join(f"{line}\n" for line in lines))
+        else:
+            (self.path / _JOURNAL).unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 self.path.rmdir()
         return len(stale) - len(left), left
@@ -227,8 +269,12 @@ class _RawFolder:
 
     def _purge_caches(self, file: str) -> None:
         stem = os.path.splitext(file)[0]
-        for cache in (*(self.out / RAW).glob(f"{Path(stem).name}_*.npz"), *caches_by_stem(self.out).get(stem, ())):
-            cache.unlink(missing_ok=True)
+        beginning = f"{Path(stem).name}_"
+        first = bisect_left(self._caches, beginning)
+        for name in takewhile(lambda name: name.startswith(beginning), islice(self._caches, first, None)):
+            (self.path / name).unlink(missing_ok=True)
+        for cache in self._other_caches.get(stem, ()):
+            (self.out / cache).unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str | None) -> Path | None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.exports import EXPORTS, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.exports.export import HEADER
-from sga_kohya.hsd.out.ledger import STRIPS, Ledger, digest, files_of, recorded_files, strip_file, view_file
+from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Ledger, digest, recorded_files, strip_file, view_file
 from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
-from sga_kohya.hsd.out.report import REPORT
+from sga_kohya.hsd.out.report import REPORT, written_pages
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
 from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
-from sga_kohya.kit.files import part_of, sha256, write_whole
+from sga_kohya.kit.files import PART, sha256, write_whole
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import set_edited_aside
 from sga_kohya.words import RAW_TOML
@@ -45,28 +45,30 @@ class OutputFolder:
     Raises SgaError when a file of other origin is in the way.
     """
 
-    def __init__(self, path: Path, level_folders: Sequence[str]) -> None:
-        """path: absolute; created when missing. level_folders: names of the folders that slices and masks go to."""
+    def __init__(self, path: Path, level_folders: Sequence[str], journal: str = JOURNAL, run: str = "") -> None:
+        """path: absolute; created when missing. level_folders: names of the folders that slices and masks go to.
+
+        journal, run: as of Ledger.
+        """
         self.path = path
         datasets = (*(export.file for export in EXPORTS.values()), RAW_TOML, RAW_MUSUBI_TOML)
         own_files = {**dict.fromkeys(datasets, HEADER), CONFIG_TOML: CONFIG_HEADER, REPORT: REPORT_MARK}
         for name, marker in own_files.items():
-            own = path / name
-            if own.exists() and marker.encode() not in _beginning(own):
-                raise SgaError(f"{own} was not written by sga_kohya.hsd: choose another OUT or move it away")
+            _refuse_another_s(path / name, marker)
+        for page in written_pages(path):
+            _refuse_another_s(page, REPORT_MARK)
         path.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(path)
-        owned = self.ledger.written
-        self._stale = set(owned)
-        self._folders = sorted({*level_folders, STRIPS, *(file.split("/")[0] for file in owned)})
+        self.ledger = Ledger(path, journal, run)
+        self._folders = sorted({*level_folders, STRIPS, *self.ledger.folders})
         for name in self._folders:
             (path / name).mkdir(exist_ok=True)
-        for file in owned:
-            part_of(path / file).unlink(missing_ok=True)  # left by a kill
-        present = [f"{name}/{entry.name}" for name in self._folders for entry in os.scandir(path / name)]
-        self._caches = _caches_by_stem(present)
+        present = (f"{name}/{entry.name}" for name in self._folders for entry in os.scandir(path / name))
+        others = sorted(file for file in present if not self.ledger.knows(file))
+        self._parts = [file for file in others if file.endswith(PART) and self.ledger.knows(file.removesuffix(PART))]
+        others = [file for file in others if file not in self._parts]
+        self._caches = _caches_by_stem(others, self.ledger.knows)
         caches = {cache for group in self._caches.values() for cache in group}
-        others = sorted(file for file in present if file not in owned and file not in caches)
+        others = [file for file in others if file not in caches]
         self.taken = {Path(file).stem for file in others}
         """Stems of files that no run here has made."""
         self.foreign = [file for file in others if not file.startswith((f"{STRIPS}/", MASKS))]
@@ -76,21 +78,26 @@ class OutputFolder:
             for known in (self._caches, self._other_caches):
                 known.pop(picture.with_suffix("").as_posix(), None)
 
+    def remove_parts(self) -> None:
+        """What a kill has left of files of ours that were being written; not while another process writes some."""
+        for file in self._parts:
+            (self.path / file).unlink(missing_ok=True)
+
     def edited(self, file: str, *written: str | None) -> bool:
         """Whether an earlier run's file is not what was written. written: digests that are no edit either, such as of
         what this run writes there. An empty file is nobody's work.
         """
-        if file not in self.ledger.written:
+        if not self.ledger.knows(file):
             return False
         path = self.path / file
         if not path.is_file() or not path.stat().st_size:
             return False
-        return sha256(path) not in {*self.ledger.written[file].split(), *written}
+        return sha256(path) not in {*self.ledger.digests(file), *written}
 
     def as_written(self, file: str) -> str:
         """The digest that an earlier run wrote a file with: the last one where there are several, "" where none is
         recorded."""
-        return (["", *self.ledger.written[file].split()])[-1]
+        return ["", *self.ledger.digests(file)][-1]
 
     def holds(self, row: Row) -> bool:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
@@ -106,37 +113,39 @@ class OutputFolder:
         """Whether the file of a kept slice has another length than the one written."""
         return row.file is not None and (self.path / row.file).stat().st_size != row.bytes
 
-    def write_slice(self, slice_file: str, contents: Mapping[str, bytes], saw: str = "") -> None:
+    def write_slice(self, slice_file: str, contents: Mapping[str, bytes], saw: str = "") -> dict[str, str]:
         """Writes what changed of a slice: contents of its image, its mask and its caption, or of some of them, by file.
 
         What has not changed stays untouched, and so do the trainers' caches where nothing has. What the user has edited
-        stays as it is. saw: digest of the caption that the user has since replaced in the review.
+        stays as it is. saw: digest of the caption that the user has since replaced in the review. Returns the contents'
+        digests.
         """
-        changed = self._changed(contents, saw)
-        self.ledger.announce({name: digest(data) for name, data in changed.items()})
-        if changed:
-            # Before the files: a kill in between must not leave a new file with an old cache.
-            self._purge_caches(slice_file)
-        for name, data in changed.items():
-            write_whole(self.path / name, data)
+        # Before the files: a kill in between must not leave a new file with an old cache.
+        return self._write(contents, saw, lambda: self._purge_caches(slice_file))
 
-    def write_picture(self, name: str, image: bytes) -> None:
-        """One of the report's."""
-        for file, data in self._changed({name: image}).items():
-            self.ledger.announce({file: digest(data)})
-            write_whole(self.path / file, data)
+    def write_pictures(self, contents: Mapping[str, bytes]) -> dict[str, str]:
+        """The report's, by file; as `write_slice`."""
+        return self._write(contents)
 
-    def _changed(self, contents: Mapping[str, bytes], saw: str = "") -> dict[str, bytes]:
-        """Those of the files that do not hold what they should, and that nobody has edited."""
-        return {
-            name: data
+    def _write(
+        self, contents: Mapping[str, bytes], saw: str = "", before: Callable[[], None] = lambda: None
+    ) -> dict[str, str]:
+        """Those of the files that do not hold what they should, and that nobody has edited. Each is hashed once."""
+        known = {name: digest(data) for name, data in contents.items()}
+        changed = [
+            name
             for name, data in contents.items()
-            if not _holds(self.path / name, data) and not self.edited(name, digest(data), saw)
-        }
+            if not _holds(self.path / name, data) and not self.edited(name, known[name], saw)
+        ]
+        if changed:
+            self.ledger.announce({name: known[name] for name in changed})
+            before()
+        for name in changed:
+            write_whole(self.path / name, contents[name])
+        return known
 
     def done(self, rows: Sequence[Row], new: bool) -> None:
         """All files of a photo's rows are there. new: they were not taken over from an earlier run."""
-        self._stale.difference_update(files_of([row.__dict__ for row in rows]))
         self.ledger.done(rows, new)
 
     def made_before(self, source: str) -> list[Row]:
@@ -152,7 +161,7 @@ class OutputFolder:
 
         datasets: text by file name, None where there is nothing to train on.
         """
-        stale = sorted(file for file in self._stale if (self.path / file).is_file())
+        stale = sorted(file for file in self.ledger.stale() if (self.path / file).is_file())
         edited = {file for file in stale if self.edited(file)}
         # A slice that stays keeps its caption and its mask, without which it would be trained on other words, or whole.
         slices = [file for file in edited if is_picture(Path(file))]
@@ -195,6 +204,11 @@ def remove_recorded(folder: Path, prefix: str) -> None:
             (folder / file).unlink()
 
 
+def _refuse_another_s(path: Path, mark: str) -> None:
+    if path.exists() and mark.encode() not in _beginning(path):
+        raise SgaError(f"{path} was not written by sga_kohya.hsd: choose another OUT or move it away")
+
+
 def _beginning(path: Path) -> bytes:
     """What a mark of ours stands in; a report grows to megabytes behind it."""
     with path.open("rb") as file:
@@ -210,14 +224,17 @@ def _holds(path: Path, data: bytes) -> bool:
     return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
-def _caches_by_stem(files: Sequence[str]) -> dict[str, list[str]]:
-    """FOLDER/STEM to its .npz files: STEM.npz or STEM_*.npz, of the longest such stem (a_b_flux.npz is not a's)."""
+def _caches_by_stem(files: Sequence[str], known: Callable[[str], bool]) -> dict[str, list[str]]:
+    """FOLDER/STEM to its .npz files: STEM.npz or STEM_*.npz, of the longest such stem (a_b_flux.npz is not a's).
+
+    files: that no run here has made. known: whether one has made a file.
+    """
     stems = {os.path.splitext(file)[0] for file in files if not file.endswith(".npz")}
     caches = defaultdict(list)
     for file in files:
         if file.endswith(".npz"):
             stem = file.removesuffix(".npz")
-            while stem not in stems and "_" in os.path.basename(stem):
+            while not (stem in stems or known(caption_file(f"{stem}."))) and "_" in os.path.basename(stem):
                 stem = stem.rpartition("_")[0]
             caches[stem].append(file)
     return dict(caches)

@@ -1,13 +1,18 @@
-"""report.html: what a run made and what it left out, for a person to look at. Links to small pictures beside it."""
+"""report.html: what a run made and what it left out, for a person to look at. Links to small pictures beside it.
+
+Many photos are in further files, `report_pages/2.html` and so on, which a browser can hold one at a time.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby, islice
 from pathlib import Path
 
 from markupsafe import Markup
 
 from sga_kohya.hsd.out.ledger import read_rows
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.out.view import photo_view
 from sga_kohya.hsd.settings.config import HsdConfig
@@ -18,6 +23,9 @@ from sga_kohya.kit.text import safe
 REPORT = "report.html"
 MARK = Markup('<meta name="generator" content="sga_kohya.hsd">')
 """In the page, so that another's report.html is known and left alone."""
+PAGES = "report_pages"
+PER_FILE = 5000
+"""Photos in one file."""
 MOST_GUESSES = 20
 """Words of names that stand in the report; the summary shows fewer."""
 
@@ -25,10 +33,58 @@ MOST_GUESSES = 20
 def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | None = None) -> None:
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
-    pieces = stream(
+    files = 1 if preview else max(1, -(-tally.photos // PER_FILE))
+    photos = (list(rows) for _, rows in groupby(read_rows(out), key=lambda row: row.source))
+    for number in range(1, files + 1):
+        some = islice(photos, PER_FILE) if number < files else photos
+        pieces = _page(out, config, tally, preview_of, number, files, some)
+        path = page_file(out, number)
+        path.parent.mkdir(exist_ok=True)
+        with whole_file(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(pieces)
+    _remove_pages(out, files)
+
+
+def page_file(out: Path, number: int) -> Path:
+    """number: from 1."""
+    return out / REPORT if number == 1 else out / PAGES / f"{number}.html"
+
+
+def written_pages(out: Path) -> list[Path]:
+    """The further files that are there, from the second on."""
+    return [path for path in (out / PAGES).glob("*.html") if path.stem.isdigit()]
+
+
+def _remove_pages(out: Path, files: int) -> None:
+    """Those of an earlier run that had more."""
+    for path in written_pages(out):
+        if int(path.stem) > files:
+            path.unlink()
+    with suppress(OSError):  # not there, or not empty
+        (out / PAGES).rmdir()
+
+
+def _page(
+    out: Path,
+    config: HsdConfig,
+    tally: Tally,
+    preview_of: int | None,
+    number: int,
+    files: int,
+    photos: Iterable[Sequence[Row]],
+) -> Iterator[str]:
+    """One file, in pieces. photos: the rows of each that stands in it."""
+    preview = preview_of is not None
+    up = "../" if number > 1 else ""
+    first, last = PER_FILE * (number - 1) + 1, min(PER_FILE * number, tally.photos)
+    return stream(
         "sga_kohya.hsd",
         "out/page.html",
         mark=MARK,
+        number=number,
+        up=up,
+        files=[f"{up}{page_file(Path(), i).as_posix()}" for i in range(1, files + 1)],
+        part=f"{first:,} to {last:,} of {tally.photos:,}",
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
         numbers=_numbers(tally),
@@ -42,10 +98,8 @@ def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | N
         guessed_more=len(tally.guessed) - MOST_GUESSES,
         notes=tally.notes.most_common(),
         examples=tally.examples,
-        data=_data(out, list(tally.levels), links=not preview),
+        data=_data(out, list(tally.levels), photos, links=not preview),
     )
-    with whole_file(out / REPORT) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(pieces)
 
 
 def _lead(config: HsdConfig) -> str:
@@ -90,17 +144,16 @@ def _sizes(level: LevelTally) -> str:
     return ", ".join(f"{width}×{height} ({count:,})" for (width, height), count in common) or "–"
 
 
-def _data(out: Path, levels: list[str], links: bool) -> Iterator[Markup]:
+def _data(out: Path, levels: list[str], photos: Iterable[Sequence[Row]], links: bool) -> Iterator[Markup]:
     """JSON in pieces: the photos as they stream by, and after them what was left out, by kind."""
     discards: dict[str, list[list[object]]] = defaultdict(list)
     yield Markup('{"levels": %s, "links": %s, "photos": [') % (as_json(levels), as_json(links))
     comma = Markup("")
-    for source, members in groupby(read_rows(out), key=lambda row: row.source):
-        rows = list(members)
+    for rows in photos:
         for row in rows:
             if not row.file:
                 why = safe((row.reason or "").partition(":")[2].strip())
-                discards[row.kind].append([safe(source), levels.index(row.granularity), why])
+                discards[row.kind].append([safe(row.source), levels.index(row.granularity), why])
         if any(row.file for row in rows):
             yield comma + as_json(photo_view(rows, levels, out))
             comma = Markup(",\n")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from sga_kohya.hsd.photos.images import shrink
+from sga_kohya.hsd.photos.scaling import fitted, shrink
 
 TILE_HEIGHT = 192
 VIEW = 640
@@ -33,16 +33,7 @@ def strip(tiles: Sequence[np.ndarray]) -> bytes:
 
 def view(pixels: np.ndarray, side: int = VIEW) -> bytes:
     """A JPEG of a photo, (H, W, 3) RGB uint8, whose longer side has at most `side` pixels."""
-    height, width = pixels.shape[:2]
-    factor = min(1.0, side / max(width, height))
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    step = int(1 / factor)
-    if step >= 2:
-        # To twice the size or a little more, and from there by means of four pixels: a fifth of the time of all means.
-        half = max(1, width // step), max(1, height // step)
-        sampled = cv2.resize(pixels, (2 * half[0], 2 * half[1]), interpolation=cv2.INTER_NEAREST)
-        pixels = cv2.resize(sampled, half, interpolation=cv2.INTER_AREA)
-    return _jpeg(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR))
+    return _jpeg(shrink(pixels, fitted((pixels.shape[1], pixels.shape[0]), side)))
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.memory import shown_size
 from sga_kohya.hsd.out.exports import wanted
 from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
-from sga_kohya.hsd.photos.images import LAID, Found
+from sga_kohya.hsd.photos.finding import Found
+from sga_kohya.hsd.photos.images import LAID
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
@@ -275,7 +276,7 @@ def _decided(decisions: Decisions) -> Iterator[str]:
 
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
-        yield f"removed  {counted(result.swept.removed, 'file')} that earlier runs made and this one does not"
+        yield f"removed  {counted(result.swept.removed, 'file')} made before and made no more"
 
 
 def _raw(result: Result) -> Iterator[str]:

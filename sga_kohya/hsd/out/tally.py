@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from sga_kohya.hsd.cut.decompose import DUPLICATE, SURPLUS
+from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.kit.text import safe

@@ -1,10 +1,8 @@
-"""Finding, reading, resizing and encoding images. Pixels are RGB uint8 arrays of shape (H, W, 3)."""
+"""Reading and encoding images. Pixels are RGB uint8 arrays of shape (H, W, 3)."""
 
 import io
-import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,15 +13,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.photos.png import encode_png
-from sga_kohya.kit.pictures import SUFFIXES
 
-BESIDE = {
-    *(".txt", ".caption", ".npz", ".json", ".jsonl", ".toml", ".yaml", ".yml", ".csv", ".xml", ".md", ".html", ".htm"),
-    *(".ini", ".db", ".lock", ".log", ".xmp", ".aae", ".part", ".safetensors"),
-}
-"""What lies beside photos and is none: captions, annotations, caches, what systems and tools leave behind."""
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_jxl": ""}
 """Pillow plugins that are used where they are installed, and what turns them on where importing does not."""
 
@@ -56,69 +47,6 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 
 class UnreadableImage(Exception):
     """The bytes of one file are no image that can be read; the message says why."""
-
-
-@dataclass
-class Found:
-    """What lies in a folder. images: in order. The rest, below the folder with '/', is not read, so it has to be said:
-
-    unreadable: folder to why. linked: folders that are links. results: folders of earlier runs. others: suffix to the
-    files that are neither pictures nor anything that lies beside them.
-    """
-
-    images: list[Path] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    linked: list[str] = field(default_factory=list)
-    results: list[str] = field(default_factory=list)
-    others: dict[str, list[str]] = field(default_factory=dict)
-
-
-def find_images(folder: Path, skip: Path, markers: Collection[str]) -> Found:
-    """Image files below `folder`, sorted within each folder, and what else is there.
-
-    Hidden files and folders are passed over, and so are `skip` and every sub-folder that holds a file named as one of
-    `markers`: results of this and of earlier runs are not photos. Raises OSError when `folder` itself cannot be read.
-    """
-    found = Found()
-
-    def refused(error: OSError) -> None:
-        if Path(error.filename) == folder:
-            raise error
-        found.unreadable[_below(Path(error.filename), folder)] = error.strerror or str(error)
-
-    for parent, folders, files in os.walk(folder, onerror=refused):
-        here = Path(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and (here / name).resolve() != skip)
-        if here != folder and not set(markers).isdisjoint(files):
-            found.results.append(_below(here, folder))
-            folders.clear()
-            continue
-        found.linked += [_below(here / name, folder) for name in folders if (here / name).is_symlink()]
-        for name in sorted(files):
-            if not name.startswith("."):
-                _sort_in(here / name, folder, found)
-    return found
-
-
-def _below(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _sort_in(path: Path, folder: Path, found: Found) -> None:
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES and _may_be_read(path):
-        found.images.append(path)
-    elif suffix not in BESIDE:
-        found.others.setdefault(suffix, []).append(_below(path, folder))
-
-
-def _may_be_read(path: Path) -> bool:
-    """A broken link and a file whose folder hides it count, so that they are reported; a pipe or a device does not, as
-    reading it might never end."""
-    try:
-        return path.is_file() or not path.exists()
-    except OSError:
-        return True
 
 
 class Header(NamedTuple):
@@ -291,43 +219,6 @@ def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image
 @cache
 def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-
-
-def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """(H, W, 3) uint8 to (width, height); the same pixels when that is their size already.
-
-    Smaller: blurred against aliasing and sampled by bicubic interpolation, or averaged where the factor is 2 or more;
-    above 50 dB PSNR of Pillow's Lanczos on photos, at a tenth of its time. Larger: Lanczos.
-    """
-    height, width = pixels.shape[:2]
-    if (width, height) == size:
-        return pixels
-    factors = width / size[0], height / size[1]
-    if min(factors) < 1:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-    if max(factors) >= 2:
-        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    # Fitted to Lanczos: nothing at factor 1, three taps suffice up to 2.
-    sigma_x, sigma_y = (0.4 * factor - 0.04 for factor in factors)
-    blurred = cv2.GaussianBlur(pixels, (3, 3), sigma_x, sigmaY=sigma_y)
-    return cv2.resize(blurred, size, interpolation=cv2.INTER_CUBIC)
-
-
-def fit(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3), averaged down so that the longer side is at most `side`; never enlarged."""
-    factor = side / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    size = tuple(max(1, round(length * factor)) for length in pixels.shape[1::-1])
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """A small copy, (H, W, 3) to (width, height), to look at or to hash. For speed not every pixel counts."""
-    height, width = pixels.shape[:2]
-    step = max(1, min(width // size[0], height // size[1]) // 2)
-    sampled = cv2.resize(pixels, (width // step, height // step), interpolation=cv2.INTER_NEAREST)
-    return cv2.resize(sampled, size, interpolation=cv2.INTER_AREA)
 
 
 def encode_image(pixels: np.ndarray, extension: str) -> bytes:

@@ -17,7 +17,8 @@ class Photo:
     """One source as loaded. source: below PHOTOS, '/' separators. kit: what it is cut with.
 
     finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
-    problem: the rows of an earlier run of a file that cannot be opened now. pixels: (H, W, 3) RGB uint8, None also with
+    problem: the rows of an earlier run of a file that cannot be opened now. taken: by another process of this run, its
+    captions too. pixels: (H, W, 3) RGB uint8, None also with
     a problem. mask: (H, W) uint8, None where all of the photo counts. size: width and height. problem: why it cannot be
     read, "kind: details".
     """
@@ -35,6 +36,7 @@ class Photo:
     mask: np.ndarray | None = None
     problem: str = ""
     finished: Sequence[Row] = ()
+    taken: bool = False
 
     @property
     def memory(self) -> int:

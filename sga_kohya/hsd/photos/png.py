@@ -23,7 +23,8 @@ def encode_png(pixels: np.ndarray) -> bytes:
         raise ValueError(f"pixels of shape {pixels.shape} and type {pixels.dtype}: (H, W, 1, 3 or 4) uint8 is wanted")
     header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", _deflate(_filtered(pixels).data)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+    parts = (part for name, data in chunks for part in _chunk(name, data))
+    return b"".join((b"\x89PNG\r\n\x1a\n", *parts))
 
 
 def _filtered(pixels: np.ndarray) -> np.ndarray:
@@ -42,16 +43,18 @@ def _zlib(data: memoryview) -> bytes:
     return deflater.compress(data) + deflater.flush()
 
 
-def _best() -> Callable[[memoryview], bytes]:
+def _best() -> tuple[Callable[[memoryview], bytes], Callable[[bytes, int], int]]:
+    """What deflates, and what computes checksums."""
     try:
-        from isal.isal_zlib import compress
+        from isal.isal_zlib import compress, crc32
     except ImportError:  # a platform without a wheel
-        return _zlib
-    return lambda data: compress(data, 1)
+        return _zlib, zlib.crc32
+    return lambda data: compress(data, 1), crc32
 
 
-_deflate = _best()
+_deflate, _crc32 = _best()
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+def _chunk(name: bytes, data: bytes) -> tuple[bytes, ...]:
+    """What stands one after the other."""
+    return struct.pack(">I", len(data)), name, data, struct.pack(">I", _crc32(data, _crc32(name, 0)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.photos.images import resize
+from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig
 
 if TYPE_CHECKING:

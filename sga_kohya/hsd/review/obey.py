@@ -15,8 +15,10 @@ own. Places of levels that the settings do not have wait until these have them a
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from sga_kohya.hsd.cut.adapt import adapt
+from sga_kohya.hsd.cut.choosing import ITS_OWN, SURPLUS
 from sga_kohya.hsd.cut.crop import Crop
-from sga_kohya.hsd.cut.decompose import A_LITTLE, ITS_OWN, SURPLUS, Region, adapt
+from sga_kohya.hsd.cut.decompose import A_LITTLE, Region
 from sga_kohya.hsd.cut.geometry import Box, Size, containment, intersection, iou
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.review.decisions import WHOLE_PHOTO, Place

@@ -10,10 +10,15 @@ if TYPE_CHECKING:  # the names are for --help, which does without torch
 
 FAMILIES = {
     "FluxPipeline": "flux",
+    "Flux2Pipeline": "flux2",
+    "Flux2KleinPipeline": "flux2",
     "StableDiffusion3Pipeline": "sd3",
     "AuraFlowPipeline": "auraflow",
     "PixArtAlphaPipeline": "pixart",
     "PixArtSigmaPipeline": "pixart",
+    "QwenImagePipeline": "qwen_image",
+    "SanaPipeline": "sana",
+    "ZImagePipeline": "z_image",
     "StableDiffusionPipeline": "unet",
     "StableDiffusionXLPipeline": "unet",
 }

@@ -26,6 +26,7 @@ FAMILY = Family(
     predict=_predict,
     encode=_encode,
     text_widths=lambda config: (config.joint_attention_dim, None),
+    channels=lambda config: config.in_channels,
     multiple=lambda config: config.patch_size,
     largest=lambda config: math.isqrt(config.pos_embed_max_size) * config.patch_size,
 )

@@ -37,5 +37,6 @@ FAMILY = Family(
     predict=_predict,
     encode=_encode,
     text_widths=lambda config: (config.joint_attention_dim, config.pooled_projection_dim),
+    channels=lambda config: config.in_channels // 4,
     multiple=lambda config: 2,
 )

@@ -42,5 +42,6 @@ FAMILY = Family(
     predict=_predict,
     encode=_encode,
     text_widths=lambda config: (config.caption_channels or config.cross_attention_dim, None),
+    channels=lambda config: config.in_channels,
     multiple=lambda config: config.patch_size,
 )

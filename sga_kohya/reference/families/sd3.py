@@ -25,6 +25,8 @@ FAMILY = Family(
     predict=_predict,
     encode=_encode,
     text_widths=lambda config: (config.joint_attention_dim, config.pooled_projection_dim),
+    channels=lambda config: config.in_channels,
     multiple=lambda config: config.patch_size,
     largest=lambda config: config.pos_embed_max_size * config.patch_size,
+    optional=("text_encoder_3", "tokenizer_3"),
 )

@@ -42,5 +42,6 @@ FAMILY = Family(
     predict=_predict,
     encode=_encode,
     text_widths=_text_widths,
+    channels=lambda config: config.in_channels,
     multiple=lambda config: 2 ** (len(config.block_out_channels) - 1),
 )

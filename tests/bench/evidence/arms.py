@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.tuples.planner import Planner, eq_6, form_groups
+from sga_kohya.tuples.groups import form_groups
+from sga_kohya.tuples.planner import Planner, eq_6
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
 
 PHOTOS, PLAIN, LEVEL, TUPLES, RANDOM, APART = "photos", "plain", "level", "tuples", "random", "apart"

@@ -16,7 +16,7 @@ from sga_kohya.hsd.detectors.labels import ClassChoice
 from sga_kohya.hsd.detectors.letterbox import best_first, to_detection
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.out.manifest import MANIFEST
-from sga_kohya.hsd.photos.images import find_images
+from sga_kohya.hsd.photos.finding import find_images
 from sga_kohya.kit.text import safe
 from sga_kohya.kit.values import existing, one_of
 

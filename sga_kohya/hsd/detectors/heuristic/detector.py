@@ -29,7 +29,7 @@ from sga_kohya.hsd.detectors.heuristic.windows import (
     windows_in,
 )
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.photos.images import fit
+from sga_kohya.hsd.photos.scaling import fitted, shrink
 from sga_kohya.kit.values import number
 
 WORKING_SIDE = 320
@@ -125,7 +125,7 @@ class HeuristicDetector:
         return [self._found(view, self._looks[view], level) for view in views]
 
     def _look(self, view: View) -> Look:
-        picture = fit(view.pixels, WORKING_SIDE)
+        picture = shrink(view.pixels, fitted(view.size, WORKING_SIDE))
         maps = make_maps(picture)
         found = self._faces.heads(picture, view.pixels) if self._faces else Heads()
         height, width = maps.subject.shape

@@ -16,7 +16,7 @@ from sga_kohya.hsd.detectors.letterbox import GREY, Letterbox, Stretch, chunks
 from sga_kohya.hsd.detectors.onnx.export import Head, Metadata, read_input
 from sga_kohya.hsd.detectors.onnx.layouts import NAMES, Boxes, Picture, choose
 from sga_kohya.hsd.detectors.options import Options
-from sga_kohya.hsd.devices import ACCELERATOR_BATCH
+from sga_kohya.hsd.devices import ACCELERATOR_BATCH, own
 from sga_kohya.kit.extras import library
 from sga_kohya.kit.values import existing, one_of, whole
 
@@ -154,6 +154,7 @@ def choose_providers(device: str, available: Sequence[str], who: str = "detector
         raise SgaError(f"device {device}: this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in its place")
     if kind == "cpu" or PROVIDERS["cuda"] not in available:
         return [PROVIDERS["cpu"]]
+    number = number or own("cuda").partition(":")[2]
     return [(PROVIDERS["cuda"], {"device_id": int(number or 0)}), PROVIDERS["cpu"]]
 
 

@@ -13,7 +13,7 @@ from sga_kohya.hsd.detectors.vlm.clients import HttpClient
 from sga_kohya.hsd.detectors.vlm.interview import Interview, Question, Terms
 from sga_kohya.hsd.detectors.vlm.reply import RELATIVE, question, read_reply
 from sga_kohya.hsd.out.manifest import MANIFEST
-from sga_kohya.hsd.photos.images import find_images
+from sga_kohya.hsd.photos.finding import find_images
 from sga_kohya.kit.values import one_of
 
 

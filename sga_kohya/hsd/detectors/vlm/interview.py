@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.detectors.vlm.clients import Client, HttpClient, LocalClient, picture_message
-from sga_kohya.hsd.photos.images import fit
+from sga_kohya.hsd.photos.scaling import fit
 from sga_kohya.kit.chat import ChatRefused, ChatUnavailable, Message
 from sga_kohya.kit.files import move
 from sga_kohya.kit.text import safe

@@ -18,7 +18,7 @@ from sga_kohya.hsd.settings.config import HsdConfig
 Filter = Callable[[Photo], str | None]
 
 FILTERS: list[Filter] = [too_small]
-"""Of one photo alone, which is readable and has pixels. Asked by one thread: look at a small copy (`images.shrink`).
+"""Of one photo alone, which is readable and has pixels. Asked by one thread: look at a small copy (`scaling.shrink`).
 
 Their names are part of what a photo's rows depend on: with another list, finished photos are done again.
 """
