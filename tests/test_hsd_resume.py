@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,9 +21,11 @@ from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.detect import DETECTORS
-from sga_kohya.hsd.out.ledger import JOURNAL
+from sga_kohya.hsd.out.ledger import JOURNAL, Ledger
+from sga_kohya.hsd.out.manifest import MANIFEST
 from tests.test_hsd_run import rows_of, snapshot
 
+LEVEL_NAMES = ("macro", "meso", "micro")
 LEVELS = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
 CONFIG = HsdConfig(LEVELS, min_size=128)
 
@@ -394,3 +397,30 @@ def test_a_folder_that_cannot_be_read_now_keeps_its_slices(photos, tmp_path, cap
     monkeypatch.undo()
     capsys.readouterr()
     assert main(arguments) == 0 and "warning: folder" not in capsys.readouterr().out
+
+
+def test_what_earlier_runs_made_is_known_and_neither_names_nor_rows_are_held(tmp_path):
+    digests = {name: f"{i:064x}" for i, name in enumerate(("sha256", "caption_sha256", "strip_sha256", "view_sha256"))}
+    row = {**digests, "granularity": "macro", "reason": None, "source_sha256": "0", "inputs": "0"}
+    count = 2000
+    with (tmp_path / MANIFEST).open("w") as file:
+        for i in range(count):
+            names = {"source": f"p{i:05}.jpg", "root": f"p{i:05}", "group": f"p{i:05}"}
+            for level in ("macro", "meso", "micro"):
+                file.write(json.dumps({**row, **names, "file": f"1_{level}/p{i:05}.png"}) + "\n")
+    journal = [{"1_macro/p00001.txt": "new"}, {"1_macro/p00001.txt": "newer", "../p": "no"}, {"../../p": "no"}]
+    (tmp_path / JOURNAL).write_text("".join(f"{json.dumps(entry)}\n" for entry in journal) + '{"1_macro/torn')
+    tracemalloc.start()
+    ledger = Ledger(tmp_path)
+    held = tracemalloc.get_traced_memory()[0] / count
+    tracemalloc.stop()
+    assert held < 300, "bytes a photo: of its 8 files, the names and digests alone are a thousand"
+    assert ledger.knows("1_micro/p01999.txt") and not ledger.knows("1_micro/p02000.txt") and not ledger.knows("../p")
+    assert ledger.digests("1_micro/p01999.txt") == [digests["caption_sha256"]] and ledger.digests("other/p.txt") == []
+    assert ledger.digests("1_macro/p00001.txt") == [digests["caption_sha256"], "new", "newer"]
+    assert [row.file for row in ledger.rows("p00007.jpg")] == [f"1_{name}/p00007.png" for name in LEVEL_NAMES]
+    for i in range(1, count):
+        ledger.done(ledger.rows(f"p{i:05}.jpg"), journal=False)
+    stale = sorted(f"1_{level}/p00000.{end}" for level in LEVEL_NAMES for end in ("png", "txt"))
+    assert sorted(ledger.stale()) == [*stale, "report/p00000+photo.jpg", "report/p00000.jpg"]
+    ledger.abandon()

@@ -15,7 +15,7 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run
+from sga_kohya.hsd import Box, HsdConfig, LevelConfig, run, saving
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.out.ledger import JOURNAL
@@ -226,7 +226,7 @@ def test_out_inside_photos_is_not_read_again(photos):
 
 def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    render, count, lock = pipeline_module.render, [0], threading.Lock()
+    render, count, lock = saving.render, [0], threading.Lock()
 
     def interrupting(*args):
         with lock:
@@ -235,7 +235,7 @@ def test_an_interrupted_run_leaves_whole_files_and_the_next_one_knows_them(photo
                 raise KeyboardInterrupt
         return render(*args)
 
-    monkeypatch.setattr(pipeline_module, "render", interrupting)
+    monkeypatch.setattr(saving, "render", interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, CONFIG, workers=2)
     written = list(out.rglob("*.png"))
@@ -433,6 +433,8 @@ def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tm
                 "x",
                 "--min_detail",
                 "0",
+                "--clips",
+                "off",
             ]
         )
         == 0
@@ -441,7 +443,7 @@ def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tm
     assert "6 found, 6 used, 0 skipped" in said
     for words in (
         "warning: 2 raw files are not read: a.CR2, sub/b.nef; export such as JPEG or TIFF",
-        "warning: 1 file is no picture that can be read (.mp4): c.mp4",
+        "warning: 1 clip is passed over, as clips = off says: c.mp4",
         "warning: 1 file is no picture that can be read (.xcf): d.xcf",
         "warning: 1 file is no picture that can be read (no suffix): e",
         "warning: 1 folder is a link and not followed: linked; give such as PHOTOS",

@@ -163,6 +163,19 @@ def test_a_caption_is_read_as_if_it_were_alone_in_its_batch(folder):
     assert (again - together).abs().max() > 1e-6, "captions should matter at all"
 
 
+@pytest.mark.parametrize("kind", [k for k in TINY if k in ("sd3", "sana", "flux2", "qwen-image", "z-image")])
+def test_a_folder_in_bfloat16_as_they_are_published_is_trained_in_float32(tmp_path, kind):
+    pipeline = TINY[kind]()
+    for part in ("text_encoder", "transformer", "vae"):
+        getattr(pipeline, part).to(torch.bfloat16)
+    pipeline.save_pretrained(tmp_path / "model")
+    stack = load("dit", tmp_path / "model", {}, None, 4)
+    latents = stack.codec.encode(torch.rand(2, 3, 64, 64))
+    prediction = stack.denoiser(latents, torch.tensor([300.0, 700.0]), *stack.text(CAPTIONS))
+    assert prediction.dtype == latents.dtype == torch.float32
+    assert torch.isfinite(prediction).all()
+
+
 def test_latents_are_what_the_vae_gives_in_the_pipeline_s_units(folder, monkeypatch):
     """Encoded and decoded, the VAE gets back what it gave; the pipeline's own decoding is held by what it draws."""
     codec = load(arch(folder), folder, {}, None, 4).codec
@@ -207,6 +220,16 @@ def test_a_scheduler_shifts_training_by_resolution_where_it_shifts_sampling(tmp_
         pipeline.save_pretrained(tmp_path / str(dynamic))
         mu = make_objective(load("dit", tmp_path / str(dynamic), {}, None, 4), SgaConfig()).mu
         assert (mu(32, 32), mu(256, 128)) == pytest.approx((at_256, at_8192))
+
+
+def test_a_scheduler_of_another_kind_gives_its_noise_levels_to_euler_s(tmp_path):
+    """Sana's, which draws by DPM-Solver; its last level of a thousand is a thousandth from pure noise."""
+    TINY["sana"]().save_pretrained(tmp_path / "model")
+    theirs = DiffusionPipeline.from_pretrained(tmp_path / "model").scheduler
+    ours = load("dit", tmp_path / "model", {}, None, 4).scheduler
+    theirs.set_timesteps(10)
+    ours.set_timesteps(sigmas=np.linspace(1, 0.1, 10))
+    torch.testing.assert_close(ours.sigmas[:-1], theirs.sigmas[:-1].float(), rtol=0, atol=0.005)
 
 
 @pytest.mark.parametrize("kind", ["flux", "pixart"])
@@ -432,7 +455,10 @@ def test_the_newest_diffusers_passes_these_tests_too():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
     # The gradient of the others is of the same code as here.
-    chosen = ["-k", "(draws and not sdxl and not pixart-512) or readme or flux2 or qwen or z-image"]
+    chosen = [
+        "-k",
+        "(draws and not sdxl and not pixart-512) or readme or published or scheduler or flux2 or qwen or z-image",
+    ]
     done = subprocess.run([*command, *chosen], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert not re.search(r"\d+ skipped", done.stdout), done.stdout[-2000:]

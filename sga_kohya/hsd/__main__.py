@@ -12,6 +12,8 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
+from sga_kohya.hsd.clips.labels import MODES as MODES_OF_CLIPS
+from sga_kohya.hsd.clips.labels import SHOT, parse_labels
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
@@ -27,6 +29,7 @@ PLAIN = (
     *("mode", "resolution", "detector", "device", "max_slices", "tau_up", "tau_down", "min_size", "format", "caption"),
     *("captioner", "margin", "min_detail", "upscale_model", "masks", "drop_tags", "near_duplicates", "repeats"),
     "batch_size",
+    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots"),
 )
 """Options that are keys of a file, too."""
 
@@ -41,13 +44,19 @@ PROCESS = Process.of(os.environ)
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m sga_kohya.hsd",
-        description="Cut a folder of photos into macro, meso and micro slices, ready for sd-scripts.",
+        description="Cut a folder of photos and clips into macro, meso and micro slices, ready for sd-scripts and "
+        "musubi-tuner.",
         epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
         f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
         "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
     )
     add = parser.add_argument
-    add("photos", type=Path, metavar="PHOTOS", help="folder with photos, searched recursively; never written to")
+    add(
+        "photos",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder with photos and clips, searched recursively; never written to",
+    )
     add("out", type=Path, metavar="OUT", help="folder for the slices, dataset.toml, sga_manifest.jsonl and report.html")
     add("--preset", default="", metavar=_one_of(preset_names()), help="settings to start from (default: none)")
     add(
@@ -72,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cutting(parser.add_argument_group("what is cut").add_argument)
     _add_detecting(parser.add_argument_group("what finds the slices").add_argument)
     _add_reading(parser.add_argument_group("which photos, and their captions").add_argument)
+    _add_clips(parser.add_argument_group("what is cut from clips").add_argument)
     _add_writing(parser.add_argument_group("what is written").add_argument)
     return parser
 
@@ -191,6 +201,42 @@ def _add_writing(add: Callable[..., object]) -> None:
     add("--batch_size", type=int, metavar="N", help="for dataset.toml " + _default(DEFAULTS.batch_size))
 
 
+def _add_clips(add: Callable[..., object]) -> None:
+    add(
+        "--clips",
+        metavar=_one_of(MODES_OF_CLIPS),
+        help="one fixed box a level through each clip (spatial), a slice of each length (temporal), both, or pass "
+        "clips over (off) " + _default(DEFAULTS.clips),
+    )
+    rate = "frames a second of the slices: what the model is made for, such as 16 for Wan, 24 for HunyuanVideo and "
+    add(
+        "--clip_fps",
+        type=float,
+        metavar="FPS",
+        help=rate + "Kandinsky, 30 for FramePack " + _default(f"{DEFAULTS.clip_fps:g}"),
+    )
+    frames = "of a spatial slice, 4n+1; shorter clips take half of it, and so on " + _default(DEFAULTS.clip_frames)
+    add("--clip_frames", type=int, metavar="N", help=frames)
+    area = "as --resolution, of spatial slices " + _default(DEFAULTS.clip_resolution)
+    add("--clip_resolution", type=int, metavar="PIXELS", help=area)
+    parts = "parts of one clip that are cut, each a group of its own, at most; one is its middle "
+    add("--clip_segments", type=int, metavar="N", help=parts + _default(DEFAULTS.clip_segments))
+    add(
+        "--clip_shots",
+        action=argparse.BooleanOptionalAction,
+        help="no slice goes across a cut, which PySceneDetect finds "
+        + _default("--clip_shots" if DEFAULTS.clip_shots else "--no-clip_shots"),
+    )
+    labels = "of temporal slices, long to short, each with its own frames and resolution if wanted: "
+    usual = ",".join(map(str, DEFAULTS.clip_labels))
+    add(
+        "--clip_labels",
+        metavar="NAME,NAME",
+        help=f"{labels}clip,moment:9:512,frame; one frame is an image, the sharpest; {SHOT} ends at cuts "
+        + _default(usual),
+    )
+
+
 def _one_of(words: Iterable[str]) -> str:
     """As argparse shows choices, which are checked later, with everything else that is wrong."""
     return "{" + ",".join(words) + "}"
@@ -208,6 +254,9 @@ def config_from(args: argparse.Namespace) -> HsdConfig:
         layer |= parse_levels(args.levels)
     if args.export is not None:
         layer["export"] = [name.strip() for names in args.export for name in names.split(",")]
+    if args.clip_labels is not None:
+        layer["clip_labels"] = [label.strip() for label in args.clip_labels.split(",")]
+        parse_labels(layer["clip_labels"])
     if args.iou is not None:
         layer["iou"] = dict(map(parse_iou, args.iou))
     for name in NAMED:
@@ -329,10 +378,12 @@ def _run(args: argparse.Namespace) -> int:
     else:
         result = run(args.photos, args.out, config, workers, progress=True, memory=memory)
     print(summarise(result, config))
-    if not result.tally.used:
-        raise SgaError("no photo could be used: see the warnings above")
+    if not result.tally.used and not (result.clips and result.clips.used):
+        raise SgaError(
+            f"no {'photo' if result.clips is None else 'photo or clip'} could be used: see the warnings above"
+        )
     if args.preview is None:
-        print(next_command(result.out, config))
+        print(next_command(result, config))
     return 0
 
 

@@ -17,6 +17,10 @@ from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
+from sga_kohya.hsd.clips.cutting import Cutter, check_libraries
+from sga_kohya.hsd.clips.found import clip_folders, take_clips
+from sga_kohya.hsd.clips.levels import of_clips
+from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
@@ -56,7 +60,7 @@ class Result:
     without photos. found: what lies in PHOTOS. unopened: photos that could not be opened, whose slices of earlier runs
     stay. decisions: of the review. swept: what became of files that are made no more; None in a preview. raw: what
     became of the photos' copies; None where only some photos were taken. stray_masks: of no photo. memory: as it was
-    used.
+    used. clips: of the clips; None where none were looked for.
     """
 
     out: Path
@@ -68,6 +72,7 @@ class Result:
     unopened: list[str]
     decisions: Decisions
     memory: Memory
+    clips: ClipTally | None = None
     swept: Swept | None = None
     raw: RawResult | None = None
     stray_masks: Sequence[str] = ()
@@ -107,7 +112,8 @@ def run(
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do, found and checked before it writes. sources: all photos; only: how many of them it takes."""
+    """What a run is to do, found and checked before it writes. sources: all photos, and all clips; only: how many of
+    each it takes."""
 
     photos: Path
     out: Path
@@ -117,6 +123,7 @@ class Job:
     only: int | None
     found: Found
     sources: Sequence[str]
+    clips: Sequence[str]
     masks: Masks
     kits: dict[str, Kit]
     decisions: Decisions
@@ -124,7 +131,7 @@ class Job:
 
     def pipeline(self, rank: int | None = None, run: str = "") -> Pipeline:
         """On OUT as it is now. rank: of one of several processes that is to do its share. run: as of Ledger."""
-        folder = OutputFolder(self.out, slice_folders(self.config, self.masks), journal_of(rank), run)
+        folder = OutputFolder(self.out, slice_folders(self.config, self.masks, self.out), journal_of(rank), run)
         folder.remove_parts()
         raw = RawFolder(self.out, self.config, rank) if self.only is None else None
         parts = self.config, self.kits, self.masks, self.decisions, self.room
@@ -146,14 +153,17 @@ def prepare(
     check_folders(photos, out, config)
     load_plugins()
     found = find_images(photos, out, MARKERS)
-    sources = _sources(photos, found, config)
+    clips = take_clips(found, photos, config)
+    if clips:
+        check_libraries(config)
+    sources = _sources(photos, found, config, clips)
     masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)
     for told in captioning_costs(kits, config, sample(sources, only)):
         print(told, file=sys.stderr)
     room = Memory(usual_size() if memory is None else memory)
     decisions = Decisions(decided_in or out)
-    return Job(photos, out, config, workers, progress, only, found, sources, masks, kits, decisions, room)
+    return Job(photos, out, config, workers, progress, only, found, sources, clips, masks, kits, decisions, room)
 
 
 @dataclass(frozen=True)
@@ -182,32 +192,34 @@ def finish(job: Job, pipeline: Pipeline, plan: Plan) -> Result:
     """Everything, but for what is finished."""
     out, config, folder = job.out, job.config, pipeline.folder
     tally, edited = _stream(job, pipeline, plan)
-    swept = folder.finish(texts(dataset_of(config, out, tally), config.export), to_toml(config))
+    film = _stream_clips(job, pipeline, plan, edited) if job.clips else None
+    swept = folder.finish(texts(dataset_of(config, out, tally, film), config.export), to_toml(config))
     raw = None
     if pipeline.raw:
         with closing(pipeline.raw):
             raw = write_raw(job.photos, pipeline.raw, job.workers, job.room, job.progress)
-    write_report(out, config, tally, None if job.only is None else len(job.sources))
+    write_report(out, config, tally, None if job.only is None else len(job.sources), film)
     remember_photos(out, job.photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in job.sources})
     foreign, seen = folder.foreign, (job.found, pipeline.unopened, job.decisions, job.room)
     if raw:
         swept = Swept(swept.removed + raw.removed, swept.left + raw.left, swept.aside + raw.aside)
         foreign = [*foreign, *raw.foreign]
-    return Result(out, tally, foreign, edited, unmatched, *seen, swept, raw, job.masks.strays)
+    return Result(out, tally, foreign, edited, unmatched, *seen, film, swept, raw, job.masks.strays)
 
 
-def slice_folders(config: HsdConfig, masks: Masks) -> list[str]:
-    """Names of the folders that slices and masks go to."""
+def slice_folders(config: HsdConfig, masks: Masks, out: Path) -> list[str]:
+    """Names of the folders that slices and masks go to, as far as they are known."""
     folders = [level.folder for level in config.levels]
-    return [*folders, *(map(mask_folder, folders) if masks.beside else ())]
+    labels = [level.name for level in of_clips(config).levels]
+    return [*folders, *(map(mask_folder, folders) if masks.beside else ()), *clip_folders(out, labels)]
 
 
-def _sources(photos: Path, found: Found, config: HsdConfig) -> list[str]:
-    """The photos below PHOTOS, with '/'. Raises SgaError where there are none."""
+def _sources(photos: Path, found: Found, config: HsdConfig, clips: Sequence[str]) -> list[str]:
+    """The photos below PHOTOS, with '/'. Raises SgaError where there is nothing."""
     images = without_masks(config.masks, photos, found.images)
     found.images.clear()  # a million paths are a third of a gigabyte
-    if not images:
+    if not images and not clips:
         raise SgaError(f"no images in {photos}: give a folder with .jpg, .png, .webp, … files in it or below it")
     return sorted(path.relative_to(photos).as_posix() for path in images)
 
@@ -228,6 +240,20 @@ def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]
             tally.add(rows, new=False)
         pipeline.unopened.extend(plan.kept)
     return tally, sorted(edited)
+
+
+def _stream_clips(job: Job, pipeline: Pipeline, plan: Plan, edited: list[str]) -> ClipTally:
+    """All clips, after the photos, whose names they leave alone. edited: takes up what the user has edited."""
+    folder, config = pipeline.folder, job.config
+    tally = ClipTally(level.name for level in of_clips(config).levels)
+    with threads(pipeline, job.workers) as pool, one_thread_each():
+        taken = {*plan.roots.values(), *(row.root for rows in plan.kept.values() for row in rows)}
+        roots = assign_roots(sample(job.clips, job.only), folder.taken | taken)
+        roots = {source: root for source, root in roots.items() if source not in plan.kept}
+        for rows, new in Cutter(pipeline, config).stream(roots, pool, job.workers, job.progress):
+            tally.add(rows, new)
+            edited += edited_files(folder, rows)
+    return tally
 
 
 def cut(

@@ -49,16 +49,16 @@ class Saver:
         if work.crops and work.photo.pixels is not None:
             return self._cut(work.photo, work.photo.pixels, work.rows, work.crops), True
         if work.new and any(row.file for row in work.rows):
-            return self._captioned(work.photo, work.rows, self._read_slice, {}), True
+            return self.captioned(work.photo, work.rows, self._read_slice, {}), True
         return work.rows, work.new
 
     def _cut(self, photo: Photo, pixels: np.ndarray, rows: list[Row], crops: Sequence[Crop]) -> list[Row]:
         kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
         if not kept:
-            return self._captioned(photo, rows, self._read_slice, {})
+            return self.captioned(photo, rows, self._read_slice, {})
         pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
         files = self._files(photo, kept, pictures)
-        rows = self._captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
+        rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         if self.raw:
             self.raw.copy(photo.root, photo.sha256, pixels)
         shown = self.folder.write_pictures(_shown(photo, rows, pixels, pictures))
@@ -76,7 +76,7 @@ class Saver:
             files[file] = encode_image(picture, photo.kit.config.format)
         return files
 
-    def _captioned(
+    def captioned(
         self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
     ) -> list[Row]:
         """Rows whose captions are made and written, with the slices and masks that `files` has.

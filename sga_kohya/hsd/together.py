@@ -94,7 +94,7 @@ def work(
     with worker.working() as items:
         own = config()
         masks = known_masks(own.masks, photos, MARKERS)
-        folder = OutputFolder(out, slice_folders(own, masks), journal_of(process.rank), worker.run)
+        folder = OutputFolder(out, slice_folders(own, masks, out), journal_of(process.rank), worker.run)
         room, raw = Memory(usual_size() if memory is None else memory), RawFolder(out, own, process.rank)
         parts = own, make_kits(own, photos), masks, Decisions(out), room, raw
         cut_share(Pipeline(photos, folder, *parts, alone=False), items, workers)

@@ -1,4 +1,4 @@
-"""Which files are pictures: one list for every command that reads photos with Pillow.
+"""Which files are pictures, and which are clips: one list for every command that reads photos with Pillow.
 
 `hosts/` has a list of its own, because that one says what the host reads, which is less.
 """
@@ -23,7 +23,20 @@ RAW = frozenset(
 )
 """Sensor data of cameras. Pillow opens some of them, but as the thumbnail that lies in front."""
 
+CLIPS = frozenset(
+    {
+        *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+        *(".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    }
+)
+"""Which files are clips. Animated pictures stay pictures."""
+
 
 def is_picture(path: Path) -> bool:
     """By the name alone."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_clip(path: Path) -> bool:
+    """By the name alone."""
+    return path.suffix.lower() in CLIPS

@@ -21,6 +21,10 @@ class Text(NamedTuple):
     def to(self, device: torch.device) -> "Text":
         return Text._make(None if part is None else part.to(device) for part in self)
 
+    def float(self) -> "Text":
+        """For a network in float32: newer versions of diffusers leave text encoders as they are saved, in bfloat16."""
+        return self._replace(tokens=self.tokens.float(), pooled=None if self.pooled is None else self.pooled.float())
+
     def padded(self, length: int) -> "Text":
         """With so many tokens, of which the mask leaves out what is added."""
         more = length - self.tokens.shape[1]
@@ -80,7 +84,7 @@ class PipelineText:
 
     @torch.no_grad()
     def _encode(self, caption: str) -> Text:
-        return self.encode(self.pipeline, caption)
+        return self.encode(self.pipeline, caption).float()
 
 
 def encoder_device(pipeline: Any) -> torch.device:

@@ -38,10 +38,6 @@ from isal import isal_zlib
 from PIL import Image, ImageOps
 
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, register_detector, run
-from sga_kohya.hsd.out.dataset_raw import largest
-from sga_kohya.hsd.out.ledger import read_rows
-from sga_kohya.hsd.photos.images import JPEG
-from sga_kohya.hsd.photos.scaling import resize
 
 WIDTH, HEIGHT = 1800, 1200
 LARGE = 10
@@ -137,6 +133,7 @@ def bare_pillow(photos: Path, out: Path, plan: dict[str, list[tuple]], extension
 
 def limit(photos: Path, plan: dict[str, list[tuple]], extension: str) -> None:
     """plan: as for `bare_pillow`; the pictures are made and dropped."""
+    from sga_kohya.hsd.photos.scaling import resize  # not at the top: another commit may have it elsewhere
 
     def one(source: str) -> None:
         with Image.open(io.BytesIO((photos / source).read_bytes())) as opened:
@@ -162,6 +159,8 @@ def _deflated(pixels: np.ndarray) -> bytes:
 
 
 def _encoded(pixels: np.ndarray) -> np.ndarray:
+    from sga_kohya.hsd.photos.images import JPEG
+
     return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), JPEG)[1]
 
 
@@ -188,6 +187,9 @@ def once(photos: str, out: str, extension: str, detector: str) -> None:
 
 def planned(photos: Path, out: Path, settings: HsdConfig) -> tuple[dict[str, list[tuple]], dict[str, list[tuple]]]:
     """By source, (file, box, size) of what a run has made: the slices; and those with the photo's own copy."""
+    from sga_kohya.hsd.out.dataset_raw import largest
+    from sga_kohya.hsd.out.ledger import read_rows
+
     slices: dict[str, list[tuple]] = {}
     for row in read_rows(out):
         if row.file:

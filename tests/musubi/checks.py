@@ -99,6 +99,47 @@ def buckets(out: Path, dataset: str) -> None:
     out.write_text(json.dumps(found))
 
 
+def clips(out: Path, dataset: str, architecture: str) -> None:
+    """What the host's own caching and training make of clips, for every cached item: folder, stem, shape that was
+    encoded, bucket in training; and the mean colour of the pixels that were encoded."""
+    import json
+
+    from musubi_tuner import cache_latents
+    from musubi_tuner.dataset import config_utils
+
+    from .data import cache_module
+
+    generator = config_utils.BlueprintGenerator(config_utils.ConfigSanitizer())
+    config = config_utils.load_user_config(dataset)
+    blueprint = generator.generate(config, Namespace(debug_dataset=False), architecture=architecture)
+    group = config_utils.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+    encoded = {}
+
+    def encode(batch: list[Any]) -> None:
+        for item in batch:
+            shape = item.content.shape if item.content.ndim == 4 else (1, *item.content.shape)
+            encoded[item.latent_cache_path] = [*shape[:3], *item.content.reshape(-1, 3).mean(0).round(1).tolist()]
+            Path(item.latent_cache_path).parent.mkdir(parents=True, exist_ok=True)
+            latents = torch.zeros(4, (shape[0] + 3) // 4, shape[1] // 8, shape[2] // 8)
+            cache_module().save_latent_cache_wan(item, latents, None, None, None)
+
+    cache_latents.encode_datasets(
+        group.datasets, encode, Namespace(num_workers=1, skip_existing=False, batch_size=None, keep_cache=False)
+    )
+    found = []
+    for one in group.datasets:
+        for path in list(encoded):
+            if Path(path).parent == Path(one.cache_directory):
+                stem = Path(path).name.split("_")[0]
+                Path(one.cache_directory, f"{stem}_{architecture}_te.safetensors").touch()
+        one.prepare_for_training()
+        for bucket, items in one.batch_manager.buckets.items():
+            for item in items:
+                folder = Path(item.latent_cache_path).parent.name
+                found.append([folder, item.item_key, encoded[item.latent_cache_path], [int(n) for n in bucket]])
+    out.write_text(json.dumps(found))
+
+
 def levels(out: Path) -> None:
     """The base method in every mode, stock and ours, with Delta and without."""
     import musubi_tuner.hv_train_network as host

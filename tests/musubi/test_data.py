@@ -11,7 +11,9 @@ from PIL import Image
 
 from sga_kohya.hsd import HsdConfig, LevelConfig
 from sga_kohya.hsd import run as cut
+from sga_kohya.hsd.clips.labels import parse_labels
 
+from .. import clips
 from .conftest import GROUPS
 from .test_flux_2 import MEMBERS, clipped, close, eq_6, of, recorded, steps
 
@@ -148,3 +150,29 @@ def test_the_real_reader_takes_what_hsd_writes_and_resizes_no_slice(server_of, t
         list(out.glob("1_*/*.png"))
     )
     assert all(original == cached == bucket for _, original, cached, bucket in found)
+
+
+def test_the_real_caching_and_training_take_clips_as_hsd_writes_them_frame_by_frame(server_of, tuner, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name, size, frames in (("a", (320, 192), 40), ("b", (192, 320), 30), ("c", (640, 160), 20)):
+        clips.write(photos / f"{name}.mp4", frames, 16, size, lambda n, size=size: clips.picture(n, size))
+        (photos / f"{name}.txt").write_text("a red square")
+    levels = tuple(LevelConfig(name, 256, tau_up=4.0, min_detail=0) for name in ("macro", "meso", "micro"))
+    labels = parse_labels(["long:17:128", "short:9:192", "still:1:256"])
+    settings = {"near_duplicates": -1, "min_size": 64, "detector": "red", "clip_frames": 17, "clip_resolution": 192}
+    cut(photos, out, HsdConfig(levels, clips="both", clip_labels=labels, **settings))
+    answer = tmp_path / "answer.json"
+    dataset = out / "dataset_musubi.toml"
+    server_of(tuner).do(tmp_path, [{"check": "clips", "out": answer, "dataset": dataset, "architecture": "wan"}])
+    found = json.loads(answer.read_text())
+    rows = [json.loads(line) for line in (out / "sga_manifest.jsonl").read_text().splitlines()]
+    kept = {(Path(row["file"]).parent.name, Path(row["file"]).stem): row for row in rows if row["file"]}
+    assert {(folder, stem) for folder, stem, *_ in found} == kept.keys() and len(found) == len(kept) > 20
+    for folder, stem, (frames, height, width, *colour), bucket in found:
+        row = kept[folder, stem]
+        assert [width, height, frames] == [*row["size"], row["frames"]]
+        assert bucket[:2] == [width, height] and (frames == 1 or bucket == [width, height, frames])
+        file = out / row["file"]
+        own = clips.read(file) if frames > 1 else np.asarray(Image.open(file))
+        assert np.allclose(own.reshape(-1, 3).mean(0), colour, atol=0.2)

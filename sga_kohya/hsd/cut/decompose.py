@@ -88,10 +88,15 @@ def coarsest_crop(place: Detection, photo: Box, config: HsdConfig) -> Crop:
     One that misses the smallest size by a little is enlarged by that little, whatever tau_up says.
     """
     score = None if config.mode == "whole" else place.score
-    crop = adapt(place, photo, config.coarsest, config.min_size, score)
-    if crop.kept or config.coarsest.tau_up >= A_LITTLE:
+    return lenient(place, photo, config.coarsest, config.min_size, score)
+
+
+def lenient(place: Detection, bounds: Box, level: LevelConfig, min_size: int, score: float | None) -> Crop:
+    """As `adapt`, with that little."""
+    crop = adapt(place, bounds, level, min_size, score)
+    if crop.kept or level.tau_up >= A_LITTLE:
         return crop
-    nearly = adapt(place, photo, replace(config.coarsest, tau_up=A_LITTLE), config.min_size, score)
+    nearly = adapt(place, bounds, replace(level, tau_up=A_LITTLE), min_size, score)
     return nearly if nearly.kept else crop
 
 

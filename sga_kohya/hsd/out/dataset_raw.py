@@ -112,7 +112,7 @@ def largest(size: Size, resolution: int) -> Size:
 
 def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
     for source, members in groupby(read_rows(out), key=lambda row: row.source):
-        rows = [row for row in members if row.file]
+        rows = [row for row in members if row.file and not row.moving]
         if rows:
             caption = _caption(photos, out, config, rows)
             yield RawPhoto(source, *_copy_of(rows[0].root, rows[0].source_sha256, config), f"{caption}\n")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.index import Index
-from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file
+from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, row_of
 from sga_kohya.kit.files import whole_file
 
 JOURNAL = "sga_manifest.partial.jsonl"
@@ -88,7 +88,7 @@ class Ledger:
         """What an earlier run made of a photo, [] for nothing. inputs: from these alone, None for any."""
         numbers = self._photos.of(source)
         try:
-            found = [Row(**row) for row in self._read(numbers[-1])] if numbers else []
+            found = [row_of(row) for row in self._read(numbers[-1])] if numbers else []
         except TypeError:  # of a version with other fields
             return []
         mine = all(row.source == source and inputs in (None, row.inputs) for row in found)
@@ -216,7 +216,7 @@ def read_rows(out: Path) -> Iterator[Row]:
     """The manifest of a finished run, a row at a time."""
     with (out / MANIFEST).open(encoding="utf-8") as lines:
         for line in lines:
-            yield Row(**json.loads(line))
+            yield row_of(json.loads(line))
 
 
 def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
@@ -233,8 +233,8 @@ def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
             if row.get("mask_sha256"):
                 files[mask_file(file)] = str(row["mask_sha256"])
             pictures = {
-                "strip_sha256": strip_file(str(row.get("group"))),
-                "view_sha256": view_file(str(row.get("root"))),
+                "strip_sha256": strip_file(str(row.get("group")), "frames" in row),
+                "view_sha256": view_file(str(row.get("root")), "frames" in row),
             }
             files |= {name: str(row.get(known) or "") for known, name in pictures.items() if is_plain(name)}
     return files
@@ -245,14 +245,14 @@ def recorded_files(out: Path) -> dict[str, str]:
     return {file: known for _, rows in _read_manifest(out / MANIFEST) for file, known in files_of(rows).items()}
 
 
-def strip_file(group: str) -> str:
-    """The picture of a group in the report."""
-    return f"{STRIPS}/{group}.jpg"
+def strip_file(group: str, moving: bool = False) -> str:
+    """The picture of a group in the report. moving: of a clip."""
+    return f"{STRIPS}/{group}.{'webp' if moving else 'jpg'}"
 
 
-def view_file(root: str) -> str:
-    """The picture of a photo in the report; no group has such a name, as no root holds a +."""
-    return f"{STRIPS}/{root}+photo.jpg"
+def view_file(root: str, moving: bool = False) -> str:
+    """The picture of a photo or a clip in the report; no group has such a name, as no root holds a +."""
+    return f"{STRIPS}/{root}+photo.{'webp' if moving else 'jpg'}"
 
 
 def digest(data: bytes) -> str:

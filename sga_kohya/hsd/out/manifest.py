@@ -2,8 +2,9 @@
 
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from sga_kohya.hsd.cut.decompose import Region
 from sga_kohya.hsd.cut.geometry import Size
@@ -72,6 +73,9 @@ class Row:
     decided: str = ""
     reason: str | None
 
+    moving: ClassVar[bool] = False
+    """Whether it is of a clip."""
+
     def to_json(self) -> str:
         # Not dataclasses.asdict, which copies every value.
         return json.dumps(self.__dict__, ensure_ascii=False)
@@ -80,6 +84,22 @@ class Row:
     def kind(self) -> str:
         """The part of a reason that all discards of its kind have in common, "" for a kept slice."""
         return (self.reason or "").split(":")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRow(Row):
+    """A row of a clip. frames: of the slice, 1 for an image; fps: at which they follow each other; start: seconds into
+    the clip. None where nothing of the clip is used."""
+
+    frames: int | None = None
+    fps: float | None = None
+    start: float | None = None
+    moving: ClassVar[bool] = True
+
+
+def row_of(fields: Mapping[str, Any]) -> Row:
+    """A row as it was written. Raises TypeError where it has other fields."""
+    return (ClipRow if "frames" in fields else Row)(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from sga_kohya.hsd.out.report import REPORT, written_pages
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
 from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.kit.files import PART, sha256, write_whole
-from sga_kohya.kit.pictures import is_picture
+from sga_kohya.kit.pictures import is_clip, is_picture
 from sga_kohya.kit.sealed import set_edited_aside
 from sga_kohya.words import RAW_TOML
 
@@ -103,7 +103,7 @@ class OutputFolder:
         """Whether the files of a kept slice are still there; the image is told by its size alone."""
         if row.file is None:
             return True
-        files = [caption_file(row.file), strip_file(str(row.group)), view_file(row.root)]
+        files = [caption_file(row.file), strip_file(str(row.group), row.moving), view_file(row.root, row.moving)]
         files += [mask_file(row.file)] if row.mask_sha256 else []
         if not all((self.path / file).is_file() for file in (row.file, *files)):
             return False
@@ -164,7 +164,7 @@ class OutputFolder:
         stale = sorted(file for file in self.ledger.stale() if (self.path / file).is_file())
         edited = {file for file in stale if self.edited(file)}
         # A slice that stays keeps its caption and its mask, without which it would be trained on other words, or whole.
-        slices = [file for file in edited if is_picture(Path(file))]
+        slices = [file for file in edited if is_picture(Path(file)) or is_clip(Path(file))]
         left = edited | ({beside(file) for file in slices for beside in (caption_file, mask_file)} & set(stale))
         for file in stale:
             if file not in left:

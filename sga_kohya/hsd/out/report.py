@@ -3,14 +3,15 @@
 Many photos are in further files, `report_pages/2.html` and so on, which a browser can hold one at a time.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 
 from markupsafe import Markup
 
+from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.out.ledger import read_rows
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.tally import LevelTally, Tally
@@ -30,14 +31,17 @@ MOST_GUESSES = 20
 """Words of names that stand in the report; the summary shows fewer."""
 
 
-def write_report(out: Path, config: HsdConfig, tally: Tally, preview_of: int | None = None) -> None:
+def write_report(
+    out: Path, config: HsdConfig, tally: Tally, preview_of: int | None = None, film: ClipTally | None = None
+) -> None:
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
-    files = 1 if preview else max(1, -(-tally.photos // PER_FILE))
+    count = tally.photos + (film.photos if film else 0)
+    files = 1 if preview else max(1, -(-count // PER_FILE))
     photos = (list(rows) for _, rows in groupby(read_rows(out), key=lambda row: row.source))
     for number in range(1, files + 1):
         some = islice(photos, PER_FILE) if number < files else photos
-        pieces = _page(out, config, tally, preview_of, number, files, some)
+        pieces = _page(out, config, tally, film, preview_of, number, files, some)
         path = page_file(out, number)
         path.parent.mkdir(exist_ok=True)
         with whole_file(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
@@ -68,6 +72,7 @@ def _page(
     out: Path,
     config: HsdConfig,
     tally: Tally,
+    film: ClipTally | None,
     preview_of: int | None,
     number: int,
     files: int,
@@ -75,8 +80,10 @@ def _page(
 ) -> Iterator[str]:
     """One file, in pieces. photos: the rows of each that stands in it."""
     preview = preview_of is not None
+    levels = list({**tally.levels, **(film.levels if film else {})})
+    count = tally.photos + (film.photos if film else 0)
     up = "../" if number > 1 else ""
-    first, last = PER_FILE * (number - 1) + 1, min(PER_FILE * number, tally.photos)
+    first, last = PER_FILE * (number - 1) + 1, min(PER_FILE * number, count)
     return stream(
         "sga_kohya.hsd",
         "out/page.html",
@@ -84,21 +91,23 @@ def _page(
         number=number,
         up=up,
         files=[f"{up}{page_file(Path(), i).as_posix()}" for i in range(1, files + 1)],
-        part=f"{first:,} to {last:,} of {tally.photos:,}",
+        part=f"{first:,} to {last:,} of {count:,}",
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
-        numbers=_numbers(tally),
-        group_sizes=sorted(tally.group_sizes),
+        numbers=[*_numbers(tally), *(_numbers(film, "clips") if film else ())],
+        group_sizes=sorted(tally.group_sizes | (film.group_sizes if film else Counter())),
         group_bars=_bars((f"K = {k}", count, 0, f"{count:,}") for k, count in sorted(tally.group_sizes.items())),
         level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in tally.levels.items()),
         sizes=[(name, _sizes(level)) for name, level in tally.levels.items()],
-        discarded=any(tally.reasons.values()),
-        levels=list(tally.levels),
+        clip_bars=_bars(_of_clips(film)) if film else [],
+        clip_sizes=[(name, _sizes(level)) for name, level in film.levels.items()] if film else [],
+        discarded=any(tally.reasons.values()) or bool(film and any(film.reasons.values())),
+        levels=levels,
         guessed=[(safe(words), count) for words, count in tally.guessed.most_common(MOST_GUESSES)],
         guessed_more=len(tally.guessed) - MOST_GUESSES,
-        notes=tally.notes.most_common(),
-        examples=tally.examples,
-        data=_data(out, list(tally.levels), photos, links=not preview),
+        notes=(tally.notes + (film.notes if film else Counter())).most_common(),
+        examples={**(film.examples if film else {}), **tally.examples},
+        data=_data(out, levels, list(tally.levels), film, photos, links=not preview),
     )
 
 
@@ -111,18 +120,27 @@ def _lead(config: HsdConfig) -> str:
     return f"Detector {config.detector}{own}; {mode}; {levels} pixels.{gate}"
 
 
-def _numbers(tally: Tally) -> Iterator[tuple[str, str]]:
+def _numbers(tally: Tally, what: str = "photos") -> Iterator[tuple[str, str]]:
+    """what: are counted."""
     levels = tally.levels.values()
     kept, upscaled = sum(level.kept for level in levels), sum(level.upscaled for level in levels)
-    yield "photos", f"{tally.photos:,}"
-    yield "photos used", f"{tally.used:,}"
-    yield "groups", f"{sum(tally.group_sizes.values()):,}"
-    yield "slices", f"{kept:,}"
+    of = "" if what == "photos" else f" of {what}"
+    yield what, f"{tally.photos:,}"
+    yield f"{what} used", f"{tally.used:,}"
+    yield f"groups{of}", f"{sum(tally.group_sizes.values()):,}"
+    yield f"slices{of}", f"{kept:,}"
     yield "of them enlarged", f"{upscaled / kept:.0%}" if kept else "–"
     model = sum(level.super_resolved for level in levels)
     if model:
         yield "by super-resolution", f"{model / kept:.0%}"
-    yield "left out", f"{sum(tally.reasons.values()):,}"
+    yield f"left out{of}", f"{sum(tally.reasons.values()):,}"
+
+
+def _of_clips(film: ClipTally) -> Iterator[tuple[str, int, int, str]]:
+    for name, level in film.levels.items():
+        most = film.lengths(name).most_common(1)
+        frames = f" of {most[0][0]} frames" if most and most[0][0] > 1 else ""
+        yield name, level.kept, level.upscaled, f"{level.kept:,}{frames}"
 
 
 def _in_words(level: LevelTally) -> str:
@@ -144,7 +162,14 @@ def _sizes(level: LevelTally) -> str:
     return ", ".join(f"{width}×{height} ({count:,})" for (width, height), count in common) or "–"
 
 
-def _data(out: Path, levels: list[str], photos: Iterable[Sequence[Row]], links: bool) -> Iterator[Markup]:
+def _data(
+    out: Path,
+    levels: list[str],
+    of_photos: Collection[str],
+    film: ClipTally | None,
+    photos: Iterable[Sequence[Row]],
+    links: bool,
+) -> Iterator[Markup]:
     """JSON in pieces: the photos as they stream by, and after them what was left out, by kind."""
     discards: dict[str, list[list[object]]] = defaultdict(list)
     yield Markup('{"levels": %s, "links": %s, "photos": [') % (as_json(levels), as_json(links))
@@ -155,6 +180,7 @@ def _data(out: Path, levels: list[str], photos: Iterable[Sequence[Row]], links: 
                 why = safe((row.reason or "").partition(":")[2].strip())
                 discards[row.kind].append([safe(row.source), levels.index(row.granularity), why])
         if any(row.file for row in rows):
-            yield comma + as_json(photo_view(rows, levels, out))
+            own = film.levels if film and rows[0].moving else of_photos
+            yield comma + as_json(photo_view(rows, levels, out, own))
             comma = Markup(",\n")
     yield Markup('], "discards": %s}') % as_json(discards)

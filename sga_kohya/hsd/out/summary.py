@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sga_kohya.hsd.clips import summary as clips
+from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.memory import shown_size
@@ -15,7 +17,7 @@ from sga_kohya.hsd.photos.images import LAID
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
-from sga_kohya.kit.pictures import RAW, is_picture
+from sga_kohya.kit.pictures import CLIPS, RAW, is_clip, is_picture
 from sga_kohya.kit.text import counted, safe
 from sga_kohya.words import RAW_TOML
 
@@ -26,13 +28,11 @@ MANY = 0.5
 def summarise(result: Result, config: HsdConfig) -> str:
     """The whole report, without a final line break."""
     tally = result.tally
+    photos = [*_photos(tally), "", *_levels(tally), "", *_groups(tally), *_drops(tally)]
     lines = [
-        *_photos(tally),
-        "",
-        *_levels(tally),
-        "",
-        *_groups(tally),
-        *_drops(tally),
+        *(photos if tally.photos or result.clips is None else ()),
+        *([""] if tally.photos and result.clips else ()),
+        *clips.table(result.clips),
         *_decided(result.decisions),
         *_swept(result),
         *_raw(result),
@@ -45,15 +45,24 @@ def summarise(result: Result, config: HsdConfig) -> str:
     return "\n".join(lines)
 
 
-def next_command(out: Path, config: HsdConfig) -> str:
+def next_command(result: Result, config: HsdConfig) -> str:
     """What to run next, with each trainer that has a file here."""
-    lines = ["", "next:"]
+    lines, out, film = ["", "next:"], result.out, result.clips
+    moving = film.moving if film else 0
     for export in wanted(config.export):
-        commands = export.use(out / export.file, config.masks != NONE)
-        lines += [f"with {export.trainer}:", *(f"  {command}" for command in commands)]
+        file = out / export.file
+        if not file.is_file():
+            lines.append(f"not with {export.trainer}: it reads images, and there are none")
+            continue
+        with_clips = moving and export.use_clips
+        commands = export.use_clips(file) if moving and export.use_clips else export.use(file, config.masks != NONE)
+        trainer = export.trainer_of_clips if with_clips else export.trainer
+        lines += [f"with {trainer}:", *(f"  {command}" for command in commands)]
         if export.loses:
             lines.append(f"  gets {export.gets}; loses {export.loses}")
-    return "\n".join(lines)
+        if moving and not export.use_clips:
+            lines.append(f"  its file names images alone: {moving} slices that are clips are passed over")
+    return "\n".join([*lines, *clips.training(film)])
 
 
 def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
@@ -66,7 +75,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             continue  # and it is kept beside
         advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
         yield f"{counted(count, 'photo')}, {note}: {_examples(tally, note, count)}{advice}"
-    for level in config.finer:
+    for level in config.finer if tally.photos else ():
         yield from _level_warning(tally.levels[level.name], level, config)
         yield from _unseen(tally.levels[level.name], tally.regions, level, config)
     yield from squares(config)
@@ -80,6 +89,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             counted(tally.cropped, "photo is", "photos are") + " too long for any size, which leaves much unused: "
             f"{_examples(tally, LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
         )
+    yield from clips.warnings(result.clips, config)
     yield from _left_alone(result)
     yield from _not_obeyed(result, config)
     yield from _not_read(result.found)
@@ -87,7 +97,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
         strays = _some(result.stray_masks)
         masks = counted(len(result.stray_masks), "mask is", "masks are")
         yield f"{masks} of no photo, or of one that has another mask: {strays}"
-    foreign = [file for file in result.foreign if is_picture(Path(file))]
+    foreign = [file for file in result.foreign if is_picture(Path(file)) or is_clip(Path(file))]
     if foreign:
         images = counted(len(foreign), "image")
         yield (
@@ -153,7 +163,8 @@ def _not_obeyed(result: Result, config: HsdConfig) -> Iterator[str]:
     if decisions.absent and result.swept:  # a preview does not look at every photo
         photos = counted(len(decisions.absent), "photo of the review is", "photos of the review are")
         yield f"{photos} not here, or changed since it was decided: {_some(decisions.absent)}"
-    known = {"", *(level.name for own in config.everywhere for level in own.levels)}
+    settings = (*config.everywhere, *map(of_clips, config.everywhere))
+    known = {"", *(level.name for own in settings for level in own.levels)}
     levels = [place.level for place in decisions.obeyed() if place.level not in known]
     if levels:
         names = ", ".join(sorted(set(levels)))
@@ -177,8 +188,11 @@ def _not_read(found: Found) -> Iterator[str]:
     if raw:
         files = counted(len(raw), "raw file is", "raw files are")
         yield f"{files} not read: {_some(raw)}; export such as JPEG or TIFF"
+    clips = sorted(name for suffix, names in found.others.items() if suffix in CLIPS for name in names)
+    if clips:
+        yield f"{counted(len(clips), 'clip is', 'clips are')} passed over, as clips = off says: {_some(clips)}"
     for suffix, names in sorted(found.others.items()):
-        if suffix not in RAW:
+        if suffix not in RAW and suffix not in CLIPS:
             files = counted(len(names), "file is no picture", "files are no pictures")
             yield f"{files} that can be read ({suffix or 'no suffix'}): {_some(names)}"
 

@@ -1,6 +1,6 @@
 {# One photo with its boxes and its slices, as JSON of view.py, for report and review. Every text is put in as text. #}
 const HUES = ["--blue", "--teal", "--orange", "--violet", "--rose", "--green"];
-const STAGE_HEIGHT = 300, TILE_HEIGHT = 192;
+const STAGE_HEIGHT = 300, TILE_HEIGHT = 192, MANY = 4;
 const hue = level => `var(${HUES[level % HUES.length]})`;
 
 function make(tag, text, attributes) {
@@ -50,6 +50,8 @@ function facts(slice) {
   const line = make("p", "", { class: "facts" }), scale = slice.scale || 1;
   line.append(make("b", `${slice.out[0]}×${slice.out[1]}`), " ");
   if (scale > 1) line.append(make("em", `×${scale.toFixed(2)} enlarged`), " ");
+  if (slice.frames > 1) line.append(`${slice.frames} frames, ${(slice.frames / slice.fps).toFixed(1)} s from ${slice.start.toFixed(1)} s `);
+  else if (slice.frames) line.append(`at ${slice.start.toFixed(1)} s `);
   if (slice.label) line.append(`${slice.label}${slice.score === undefined || slice.by === "review" ? "" : " " + slice.score.toFixed(2)}`);
   line.title = `${slice.box[2] - slice.box[0]}×${slice.box[3] - slice.box[1]} pixels of the photo, ` +
     (scale > 1 ? "enlarged" : scale < 1 ? "reduced" : "as they are") + (slice.enlarger ? ` by ${slice.enlarger}` : "") + (slice.by ? `; found by ${slice.by}, ${slice.score.toFixed(2)}` : "");
@@ -77,10 +79,12 @@ function makeCard(photo, options) {
   }
   const texts = new Set(kept.map(slice => slice.caption)), shared = texts.size === 1 && !options.captions;
   const columns = make("div", "", { class: "levels" });
-  columns.style.setProperty("--n", levels.length);
+  const shows = photo.shows || levels.map((_, level) => level);
+  columns.style.setProperty("--n", shows.length);
+  if (shows.length > MANY) columns.classList.add("many");
   card.slices = [];
-  levels.forEach((name, level) => {
-    const column = make("section", "", { class: "level" }), title = make("h4"), own = photo.slices.filter(slice => slice.level === level);
+  shows.forEach(level => {
+    const name = levels[level], column = make("section", "", { class: "level" }), title = make("h4"), own = photo.slices.filter(slice => slice.level === level);
     column.style.setProperty("--c", hue(level));
     title.append(make("i"), name);
     column.append(title);

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.cut.decompose import Crop, Region
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.out.ledger import read_rows, strip_file, view_file
@@ -115,24 +116,27 @@ class Album:
             raise SgaError(f"{out} holds no {MANIFEST}: give the OUT of a finished run of sga_kohya.hsd")
         self.config = load_config("", out / CONFIG_TOML, NOTHING_LOOKS)
         rows = groupby(read_rows(out), key=lambda row: row.source)
-        pictures = [Picture(tuple(members), self._settings(source)) for source, members in rows]
+        pictures = [self._picture(tuple(members)) for _, members in rows]
         self.pictures = {picture.first.root: picture for picture in pictures}
         self.levels = [level.name for level in self.config.levels]
+        clips = [level.name for level in of_clips(self.config).levels]
+        self.levels += [name for name in clips if name not in self.levels and any(p.first.moving for p in pictures)]
         self.levels += sorted({row.granularity for p in pictures for row in p.rows} - set(self.levels))
         self.by_sha256: dict[str, list[str]] = {}
         for root, picture in self.pictures.items():
             self.by_sha256.setdefault(picture.sha256, []).append(root)
-        self.files = {strip_file(row.group) for p in pictures for row in p.rows if row.file and row.group}
-        self.files |= {view_file(p.first.root) for p in pictures if any(row.file for row in p.rows)}
+        self.files = {strip_file(row.group, row.moving) for p in pictures for row in p.rows if row.file and row.group}
+        self.files |= {view_file(p.first.root, p.first.moving) for p in pictures if any(row.file for row in p.rows)}
         self._captions: dict[str, str] = {}
 
-    def _settings(self, source: str) -> HsdConfig:
-        return self.config.of(self.config.override_of(source))
+    def _picture(self, rows: Sequence[Row]) -> Picture:
+        config = self.config.of(self.config.override_of(rows[0].source))
+        return Picture(rows, of_clips(config) if rows[0].moving else config)
 
     def view(self, root: str, places: Sequence[Place]) -> Json:
         """All that the page shows of a photo."""
         picture = self.pictures[root]
-        found = photo_view(picture.rows, self.levels, self.out)
+        found = photo_view(picture.rows, self.levels, self.out, [level.name for level in picture.config.levels])
         tiles = {piece["file"]: piece for piece in found["slices"]}
         found["picture"] = self._address(found["picture"], picture) if "picture" in found else None
         found["large"] = f"large/{quote(root)}?v={picture.sha256[:12]}"
@@ -169,7 +173,7 @@ class Album:
     def _address(file: str, of: Any) -> str:
         """Of a picture of the report. It changes with the picture, so that a browser may keep what it has."""
         row = of if isinstance(of, Row) else next(row for row in of.rows if row.file)
-        known = row.view_sha256 if file == view_file(row.root) else row.strip_sha256
+        known = row.view_sha256 if file == view_file(row.root, row.moving) else row.strip_sha256
         return f"{quote(file)}?v={(known or '')[:12]}"
 
     def shows(self, root: str, places: Sequence[Place], show: str) -> bool:

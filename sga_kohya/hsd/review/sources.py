@@ -5,10 +5,15 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from sga_kohya.hsd.out.ledger import digest
+import numpy as np
+
+from sga_kohya.errors import SgaError
+from sga_kohya.hsd.clips.looking import middle_of
+from sga_kohya.hsd.clips.reading import Damage
 from sga_kohya.hsd.out.strips import view
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image
-from sga_kohya.kit.files import write_whole
+from sga_kohya.kit.files import sha256, write_whole
+from sga_kohya.kit.pictures import is_clip
 
 FOLDER = ".sga_review"
 """Of the review's own files in OUT. All of it can be made again, and no trainer reads a folder of such a name."""
@@ -38,18 +43,25 @@ class LargePictures:
     def __init__(self, out: Path, photos: Path | None) -> None:
         self.folder, self.photos, self._decoding = out / FOLDER, photos, threading.Lock()
 
-    def of(self, source: str, sha256: str) -> bytes | None:
+    def of(self, source: str, digest: str) -> bytes | None:
         """None where the photo is not there, is no longer the one with that digest, or cannot be read."""
-        kept = self.folder / f"{sha256}.jpg"
+        kept = self.folder / f"{digest}.jpg"
         with self._decoding:
             if kept.is_file():
                 return kept.read_bytes()
             if self.photos is None:
                 return None
-            with suppress(OSError, UnreadableImage):
-                data = (self.photos / source).read_bytes()
-                if digest(data) == sha256:
-                    picture = view(decode_image(data)[0], LARGE)
+            with suppress(OSError, UnreadableImage, Damage, SgaError):
+                pixels = _pixels(self.photos / source, digest)
+                if pixels is not None:
+                    picture = view(pixels, LARGE)
                     write_whole(kept, picture)
                     return picture
         return None
+
+
+def _pixels(file: Path, digest: str) -> np.ndarray | None:
+    """Of a photo, or of the middle of a clip, if it is the file with that digest. Raises what reading raises."""
+    if sha256(file) != digest:
+        return None
+    return middle_of(file) if is_clip(file) else decode_image(file.read_bytes())[0]

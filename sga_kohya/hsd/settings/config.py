@@ -9,6 +9,9 @@ from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT, is_captioner
+from sga_kohya.hsd.clips.labels import DEFAULT_LABELS, SPATIAL, TEMPORAL, Label, frames_problems, parse_labels
+from sga_kohya.hsd.clips.labels import MODES as MODES_OF_CLIPS
+from sga_kohya.hsd.clips.labels import problems as label_problems
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS, target_sizes
 from sga_kohya.hsd.detect import DETECTORS
@@ -16,6 +19,8 @@ from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE, is_masks
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.kit.hints import did_you_mean
+
+MOST_FPS = 120
 
 
 class ConfigError(SgaError):
@@ -99,7 +104,8 @@ DEFAULT_LEVELS = tuple(LevelConfig(name, **settings) for name, settings in BY_RO
 MODES = ("whole", "split")
 REGIONS = 4
 """Regions per photo in split mode where the coarsest level does not say."""
-RUN_WIDE = ("batch_size", "export", "masks", "near_duplicates")
+CLIP_KEYS = ("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots", "clip_labels")
+RUN_WIDE = ("batch_size", "export", "masks", "near_duplicates", *CLIP_KEYS)
 """Settings of the whole run, which no sub-folder can have for itself."""
 
 
@@ -123,7 +129,10 @@ class HsdConfig:
     of pictures named as the photos. caption: text for photos without a caption file, which otherwise train on words of
     their folder or name. captioner: registered, or package.module:function. captioner_options: checked by the captioner
     itself. drop_tags: leave out tags of what a slice does not show. batch_size: for dataset.toml. export: further
-    trainers to write a file for. overrides: sub-folder of PHOTOS, with '/', to the settings of the photos below it.
+    trainers to write a file for. clips: one of MODES of clips/labels.py. clip_fps: frames a second of their slices.
+    clip_frames, clip_resolution: of spatial slices, as of a level; clip_segments: parts of one clip that are cut, each
+    a group, at most; clip_shots: none goes across a cut. clip_labels: of temporal slices, long to short. overrides:
+    sub-folder of PHOTOS, with '/', to the settings of the photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
@@ -144,6 +153,13 @@ class HsdConfig:
     drop_tags: bool = True
     batch_size: int = 1
     export: tuple[str, ...] = ()
+    clips: str = SPATIAL
+    clip_fps: float = 16.0
+    clip_frames: int = 33
+    clip_resolution: int = 512
+    clip_segments: int = 1
+    clip_shots: bool = False
+    clip_labels: tuple[Label, ...] = parse_labels(DEFAULT_LABELS)
     overrides: Mapping[str, "HsdConfig"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -204,6 +220,7 @@ class HsdConfig:
         yield from self._level_problems()
         yield from self._name_problems()
         yield from self._number_problems()
+        yield from self._clip_problems()
         for folder, override in self.overrides.items():
             yield from (f'overrides."{folder}": {problem}' for problem in self._disagreements(override))
 
@@ -256,6 +273,25 @@ class HsdConfig:
             yield f"caption {self.caption!a}: not UTF-8, which captions have to be: type it again in a UTF-8 terminal"
         if self.batch_size < 1:
             yield f"batch_size {self.batch_size}: use 1 or more"
+
+    def _clip_problems(self) -> Iterator[str]:
+        if self.clips not in MODES_OF_CLIPS:
+            yield f"clips {self.clips!r}: use one of {', '.join(MODES_OF_CLIPS)}"
+        if not 1 <= self.clip_fps <= MOST_FPS:
+            yield f"clip_fps {self.clip_fps:g}: use frames a second from 1 to {MOST_FPS}"
+        if self.clip_segments < 1:
+            yield f"clip_segments {self.clip_segments}: use 1 or more"
+        yield from frames_problems(f"clip_frames {self.clip_frames}", self.clip_frames)
+        yield from label_problems(self.clip_labels)
+        resolutions = {"clip_resolution": self.clip_resolution}
+        resolutions |= {f"clip_labels {label}": label.resolution for label in self.clip_labels}
+        for where, resolution in resolutions.items():
+            if resolution % BUCKET_STEPS or resolution < 2 * BUCKET_STEPS:
+                yield f"{where}: resolution {resolution}, use a multiple of {BUCKET_STEPS}, {2 * BUCKET_STEPS} or more"
+        names = {level.name.casefold() for level in self.levels}
+        shared = [label.name for label in self.clip_labels if label.name.casefold() in names]
+        if self.clips == TEMPORAL and shared:
+            yield f"clip_labels {', '.join(shared)}: so are levels of photos called, use other names"
 
     def _disagreements(self, override: "HsdConfig") -> Iterator[str]:
         """What an override has different although the slices of all photos share it."""

@@ -12,6 +12,7 @@ from typing import Any
 import toml
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.clips.labels import DEFAULT_LABELS, parse_labels
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
 from sga_kohya.hsd.roles import role_of
 from sga_kohya.hsd.settings.config import BY_ROLE, REGIONS, ConfigError, HsdConfig, LevelConfig
@@ -32,6 +33,7 @@ CONFIG_TOML = "hsd_config.toml"
 PLAIN = (
     *("mode", "detector", "detector_options", "device", "duplicate_overlap", "near_duplicates", "min_size", "format"),
     *("masks", "caption", "captioner", "captioner_options", "drop_tags", "batch_size"),
+    *("clips", "clip_fps", "clip_frames", "clip_resolution", "clip_segments", "clip_shots"),
 )
 """Keys of a layer that are fields of an HsdConfig as they are."""
 HEADER = "# What this folder was made with. To make it again: python -m sga_kohya.hsd PHOTOS OUT --config THIS_FILE\n"
@@ -87,6 +89,7 @@ def _config(layer: Layer, problems: list[str]) -> HsdConfig:
             levels=levels,
             redundant_iou=None if iou is None else {tuple(name.split("/")): v for name, v in dict(iou).items()},
             export=tuple(layer.get("export", ())),
+            clip_labels=parse_labels(layer.get("clip_labels", DEFAULT_LABELS)),
             upscale_model=Path(str(layer["upscale_model"])) if layer.get("upscale_model") else None,
             **settings,
         )
@@ -128,6 +131,13 @@ def to_layer(config: HsdConfig) -> Layer:
         "drop_tags": config.drop_tags,
         "batch_size": config.batch_size,
         "export": list(config.export),
+        "clips": config.clips,
+        "clip_fps": float(config.clip_fps),
+        "clip_frames": config.clip_frames,
+        "clip_resolution": config.clip_resolution,
+        "clip_segments": config.clip_segments,
+        "clip_shots": config.clip_shots,
+        "clip_labels": [str(label) for label in config.clip_labels],
         "device": config.device,
         "upscale_model": str(config.upscale_model.resolve()) if config.upscale_model else "",
         "masks": absolute(config.masks),

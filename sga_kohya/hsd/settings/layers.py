@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.clips.labels import parse_labels
 from sga_kohya.hsd.masks.sources import ALPHA, DETECTOR, NONE
 from sga_kohya.hsd.settings.config import DEFAULT_LEVELS, RUN_WIDE
 from sga_kohya.kit.fields import Fields
@@ -36,6 +37,14 @@ def trainers(value: object) -> list[str]:
     return list(listed(text)(value))
 
 
+@reads('write a list of labels, long to short, such as ["clip", "shot:33:384", "frame"]')
+def clip_labels(value: object) -> list[str]:
+    """TOML's form, as Layers keep it; each can be read."""
+    found = list(listed(text)(value))
+    parse_labels(found)
+    return found
+
+
 @reads('write a list of names, such as ["macro", "micro"]')
 def level_list(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -61,13 +70,17 @@ LEVEL_KEYS: dict[str, Reader[Any]] = {
 KEYS: dict[str, Reader[Any]] = {
     **SHARED,
     **dict.fromkeys(
-        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks"), text
+        ("extends", "mode", "detector", "device", "format", "caption", "captioner", "upscale_model", "masks", "clips"),
+        text,
     ),
-    **dict.fromkeys(("near_duplicates", "min_size", "batch_size"), whole()),
+    **dict.fromkeys(
+        ("near_duplicates", "min_size", "batch_size", "clip_frames", "clip_resolution", "clip_segments"), whole()
+    ),
     **dict.fromkeys(("detector_options", "captioner_options", "level", "overrides"), mapping),
     "iou": iou,
-    "duplicate_overlap": number(),
-    "drop_tags": boolean,
+    **dict.fromkeys(("duplicate_overlap", "clip_fps"), number()),
+    "clip_labels": clip_labels,
+    **dict.fromkeys(("drop_tags", "clip_shots"), boolean),
     "levels": level_list,
     "export": trainers,
 }

@@ -36,7 +36,7 @@ def make_maps(picture: np.ndarray) -> Maps:
     apart = unlike_border(smooth)
     parts = {
         "unlike_border": apart,
-        "contrast": to_unit(np.linalg.norm(smooth - broad_blur(small, max(size) / 6), axis=2)),
+        "contrast": to_unit(_lengths(smooth - broad_blur(small, max(size) / 6))),
         "detail": detail,
         "detail_unlike_border": detail * apart,
         "skin": skin(cv2.resize(picture, size, interpolation=cv2.INTER_AREA)),
@@ -88,8 +88,14 @@ def _hessian(lightness: np.ndarray, sigma: float, size: tuple[int, int]) -> np.n
 
 def _mahalanobis(lab: np.ndarray, colours: np.ndarray) -> np.ndarray:
     covariance = np.cov(colours.T) + LOWEST_COVARIANCE * np.eye(3)
-    apart = (lab - colours.mean(0)) @ np.linalg.cholesky(np.linalg.inv(covariance)).astype(np.float32)
-    return np.linalg.norm(apart, axis=2)
+    to_unit_variance = np.linalg.cholesky(np.linalg.inv(covariance)).T
+    return _lengths(cv2.transform(lab - colours.mean(0), to_unit_variance))
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """(h, w, 3) to (h, w)."""
+    lengths: np.ndarray = np.sqrt(np.einsum("hwc,hwc->hw", vectors, vectors))
+    return lengths
 
 
 def to_unit(values: np.ndarray) -> np.ndarray:

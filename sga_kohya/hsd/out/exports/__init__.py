@@ -23,7 +23,7 @@ def wanted(asked: Collection[str]) -> list[Export]:
 
 def texts(dataset: Dataset, asked: Collection[str]) -> dict[str, str | None]:
     """Each export's file, None for one that shall not be there: nothing to train on, or not asked for any more."""
-    written = wanted(asked) if dataset.present else []
+    written = [export for export in wanted(asked) if dataset.present or (dataset.clips and export.use_clips)]
     return {export.file: export.write(dataset) if export in written else None for export in _ALL}
 
 

@@ -42,10 +42,22 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Clips:
+    """One folder of clips of one size and length. folder: absolute."""
+
+    label: str
+    folder: Path
+    size: Size
+    frames: int
+    repeats: int
+
+
+@dataclass(frozen=True)
 class Dataset:
     """out: absolute. resolution: no slice has a larger area than its square. targets: the sizes a slice may have.
 
-    levels: coarse to fine, those without slices as well. png: whether every slice is one, as masks beside them are.
+    levels: coarse to fine, those without slices as well. clips: likewise, of which each has one or more. png:
+    whether every slice of photos is one, as masks beside them are.
     """
 
     out: Path
@@ -53,6 +65,7 @@ class Dataset:
     resolution: int
     targets: Collection[Size]
     levels: tuple[Level, ...]
+    clips: tuple[Clips, ...] = ()
     png: bool = True
 
     @property
@@ -67,7 +80,8 @@ class Export:
 
     use: what to do with it, given its path and whether there are masks. gets, loses: a sentence each, of how SGA
     fares there. caches: finds the trainer's caches in OUT, which go with what they were made of. cache_folder: in
-    OUT, "" where the trainer keeps them elsewhere. always: written without being asked for.
+    OUT, "" where the trainer keeps them elsewhere. always: written without being asked for. use_clips: as `use`, where
+    there are clips; None where the trainer is told of images alone. trainer_of_clips: as `trainer`, likewise.
     """
 
     name: str
@@ -80,6 +94,8 @@ class Export:
     caches: Callable[[Path], Caches] | None = None
     cache_folder: str = ""
     always: bool = False
+    use_clips: Callable[[Path], list[str]] | None = None
+    trainer_of_clips: str = ""
 
 
 def quoted(value: object) -> str:

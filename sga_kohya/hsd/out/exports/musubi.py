@@ -6,21 +6,36 @@ granularity of a slice is that of the manifest, which the trainer finds beside t
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from sga_kohya.hsd.out.exports.export import HEADER, Caches, Dataset, Export, Level, quoted
+from sga_kohya.hsd.out.exports.export import HEADER, Caches, Clips, Dataset, Export, Level, quoted
 from sga_kohya.kit.cli import shell_word
 from sga_kohya.kit.sealed import sealed
 
 CACHE = "cache_musubi"
 """Folder of the caches, with one of each level's folder in it."""
-_LATENTS = re.compile(r"(.+)_\d{4,}x\d{4,}_[^_]+\.safetensors")
+CLIPS_COMMENT = """\
+# Clips: a data set for each size and length, which is that of its files, frame by frame: source_fps would drop some.
+# Models of images alone refuse them: for those, cut with --clips off.
+"""
+_LATENTS = re.compile(r"(.+?)(?:_\d{5}-\d{3,}(?:-\d+)?)?_\d{4,}x\d{4,}_[^_]+\.safetensors")
+"""Of an image; of a clip with its first frame and their number, and the section where there are several."""
 _TEXT = re.compile(r"(.+)_[^_]+_te\.safetensors")
 
 
 def dataset_musubi(dataset: Dataset) -> str:
     """Levels that have no slices are left out, with a comment."""
-    return sealed(HEADER, "\n".join([_general(dataset), *(_level(level, dataset.out) for level in dataset.levels)]))
+    return sealed(HEADER, "\n".join(_datasets(dataset)))
+
+
+def _datasets(dataset: Dataset) -> Iterator[str]:
+    yield _general(dataset)
+    # Where there are clips alone, no level of photos is missed.
+    yield from (_level(level, dataset.out) for level in dataset.levels if dataset.present)
+    if dataset.clips:
+        yield CLIPS_COMMENT
+    yield from (_clips(clips, dataset.out) for clips in dataset.clips)
 
 
 def caches_by_stem(out: Path) -> Caches:
@@ -61,6 +76,19 @@ num_repeats = {level.repeats}
 """
 
 
+def _clips(clips: Clips, out: Path) -> str:
+    return f"""[[datasets]]
+video_directory = {quoted(clips.folder)}
+cache_directory = {quoted(out / CACHE / clips.folder.name)}
+resolution = {list(clips.size)}
+target_frames = [{clips.frames}]
+frame_extraction = "head"
+enable_bucket = false
+bucket_no_upscale = false
+num_repeats = {clips.repeats}
+"""
+
+
 def _use(file: Path, masked: bool) -> list[str]:
     dataset = f"--dataset_config {shell_word(file)}"
     cache, model = "python src/musubi_tuner/flux_2_cache", "--model_version klein-base-9b"
@@ -68,6 +96,16 @@ def _use(file: Path, masked: bool) -> list[str]:
         f"{cache}_latents.py {model} --vae ae.safetensors {dataset}",
         f"{cache}_text_encoder_outputs.py {model} --text_encoder qwen3.safetensors {dataset}",
         f"accelerate launch -m sga_kohya.musubi flux_2_train_network --config_file your.toml {dataset}",
+    ]
+
+
+def _use_clips(file: Path) -> list[str]:
+    dataset = f"--dataset_config {shell_word(file)}"
+    cache = "python src/musubi_tuner/wan_cache"
+    return [
+        f"{cache}_latents.py --vae wan_2.1_vae.safetensors {dataset}",
+        f"{cache}_text_encoder_outputs.py --t5 models_t5_umt5-xxl-enc-bf16.pth {dataset}",
+        f"accelerate launch -m sga_kohya.musubi wan_train_network --task t2v-14B --config_file your.toml {dataset}",
     ]
 
 
@@ -81,4 +119,6 @@ MUSUBI = Export(
     caches=caches_by_stem,
     cache_folder=CACHE,
     always=True,
+    use_clips=_use_clips,
+    trainer_of_clips="kohya-ss musubi-tuner, with this package; for instance Wan 2.1, in its folder",
 )
