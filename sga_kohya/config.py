@@ -150,8 +150,9 @@ class SgaConfig:
                 if label not in self.granularities:
                     yield (
                         f"{name} = {_as_text(table)}: {label!r} is none of the granularities; "
-                        f"write it for yours: {','.join(f'{label}:0' for label in self.granularities)}"
+                        f"write it for yours: {self._for_each(0)}"
                     )
+        yield from self._unmeasured()
         for label, weight in self.loss_weight.items():
             if weight < 0:
                 yield f"sga_loss_weight = {label}:{weight:g}: lambda_k must be at least 0"
@@ -166,15 +167,34 @@ class SgaConfig:
         if self.show_timesteps and not self.enabled:
             yield "sga_show_timesteps draws what SGA will do, so switch it on: --sga"
 
+    def _unmeasured(self) -> Iterator[str]:
+        """Labels of one's own, without a table of one's own: there is no default for them."""
+        without = [label for label in self.granularities if label not in DEFAULT_SHIFTS]
+        if self.modulation and without and not self._modulating():
+            yield (
+                f"sga_granularities = {','.join(self.granularities)}: nobody has measured which noise levels suit "
+                f"{', '.join(without)}, so there is no default. Give Delta for your labels, such as "
+                f"--sga_timestep_shift {self._for_each(0)} (above 0 to noise, below 0 to detail, 0 as it is; of U-Nets "
+                f"--sga_snr_gamma {self._for_each(5)}), or train without by --sga_modulation=false"
+            )
+
+    def _for_each(self, number: int) -> str:
+        return ",".join(f"{label}:{number}" for label in self.granularities)
+
     def _tables(self) -> dict[str, Mapping[str, float]]:
-        """The tables whose labels count. A model uses Delta or Gamma, so labels of one's own need one of the two."""
-        tables = {"sga_loss_weight": self.loss_weight}
-        if self.modulation:
-            default: dict[str, Any] = SgaConfig.__dataclass_fields__
-            pair = {f"sga_{name}": getattr(self, name) for name in (TIMESTEP_SHIFT, SNR_GAMMA)}
-            given = {key: table for key, table in pair.items() if table != default[key[4:]].default_factory()}
-            tables |= given or {"sga_timestep_shift": self.timestep_shift}
-        return tables
+        """The tables whose labels count: those that were given, and Delta's default for some of its labels."""
+        modulating = self._modulating()
+        if self.modulation and not modulating and set(self.granularities) <= set(DEFAULT_SHIFTS):
+            modulating = {"sga_timestep_shift": self.timestep_shift}
+        return {"sga_loss_weight": self.loss_weight, **modulating}
+
+    def _modulating(self) -> dict[str, Mapping[str, float]]:
+        """Delta and Gamma, as far as they are not the defaults. A model uses one of the two, so one is enough."""
+        if not self.modulation:
+            return {}
+        default: dict[str, Any] = SgaConfig.__dataclass_fields__
+        pair = {f"sga_{name}": getattr(self, name) for name in (TIMESTEP_SHIFT, SNR_GAMMA)}
+        return {key: table for key, table in pair.items() if table != default[key[4:]].default_factory()}
 
     @property
     def active(self) -> bool:

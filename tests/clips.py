@@ -1,13 +1,15 @@
 """Clips made on the spot: a red square on a grey picture, whose place in each frame is known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
-from sga_kohya.hsd import Box, Detection, Options, View, register_detector
+from sga_kohya.hsd import Box, Detection, Options, View
 from sga_kohya.hsd.detect import DETECTORS
 
 SIZE = (320, 192)
@@ -85,5 +87,9 @@ def _create(options: Options, photos: Path) -> Red:
     return Red()
 
 
-if "red" not in DETECTORS:
-    register_detector("red", _create)
+@contextmanager
+def known() -> Iterator[None]:
+    """The detector `red` is registered meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DETECTORS, "red", _create)
+        yield

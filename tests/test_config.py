@@ -1,6 +1,7 @@
 """Options from the command line and TOML, and the errors for bad ones."""
 
 import argparse
+import re
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_lists_and_switches():
         (["--sga_tuple_reduction", "median"], "'median'.*mean, sum, constant"),
         (["--sga_groups_per_step", "0"], "'0'.*whole number from 1"),
         (["--sga_granularities", "one"], "'one'.*two or more"),
-        (["--sga_granularities", "a,b"], "'macro' is none of the granularities.*a:0,b:0"),
+        (["--sga_granularities", "a,b"], "no default. Give Delta.*shift a:0,b:0.*--sga_modulation=false"),
         (["--sga_snr_gamma", "macro:0"], "macro:0: Gamma must be above 0"),
         (["--sga_snr_gamma", "makro:4"], "'makro' is none of the granularities"),
         (["--sga_timestep_shift_form", "paper"], "'paper'.*logit, upstream"),
@@ -156,6 +157,20 @@ def test_long_values_are_shown_short():
     with pytest.raises(SgaError, match=r"1111\.\.\. \(402 characters\): write a whole number") as caught:
         parsed("--sga_groups_per_step", "1" * 400)
     assert len(str(caught.value)) < 300
+
+
+def test_labels_of_one_s_own_have_no_default_delta_which_one_sentence_says_with_the_remedy():
+    with pytest.raises(SgaError) as caught:
+        parsed("--sga_granularities=clip,shot,moment,frame")
+    text = str(caught.value)
+    assert text.startswith("sga_granularities = clip,shot,moment,frame: nobody has measured")
+    assert "suit clip, shot, moment, frame, so there is no default" in text
+    remedies = re.findall(r"--(sga_\w+[ =][\w:,]+)", text)
+    assert len(remedies) == 3
+    for remedy in remedies:
+        parsed("--sga_granularities=clip,shot,moment,frame", f"--{remedy.replace(' ', '=')}")
+    with pytest.raises(SgaError, match="noise levels suit detail, so there is no default"):
+        parsed("--sga_granularities=macro,meso,micro,detail")
 
 
 def test_labels_of_one_s_own():

@@ -19,8 +19,8 @@ from sga_kohya.evaluate.__main__ import main
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.sample.generate import clear_leftovers, generate
 from sga_kohya.evaluate.sample.images import all_images
-from sga_kohya.hosts.sampling import Sampling
-from sga_kohya.hosts.sd_scripts.samplers import SCRIPTS, Job, arguments_of, line_of, to_words
+from sga_kohya.hosts.sampling import Job, Sampling, line_of, to_words
+from sga_kohya.hosts.sd_scripts.samplers import SCRIPTS, arguments_of
 
 from .evaluate_world import write_plan
 
@@ -183,9 +183,12 @@ def test_what_files_alone_show_is_said_before_anything_starts(sampled, tmp_path,
 def test_lines_in_the_words_of_each_script():
     job = Job(3, "a cat", 7)
     flux = Sampling("flux_minimal_inference.py", width=64, height=32, steps=2, guidance=3.0, negative="dog")
-    assert line_of(flux, job) == "a cat --w 64 --h 32 --s 2 --d 7 --g 3.0 --c 1.0 --n dog"
-    assert line_of(Sampling("gen_img.py", scale=7.0), job).endswith("--d 7 --l 7.0 --f 000003.png")
-    assert line_of(Sampling("lumina_minimal_inference.py", scale=4.0), job).endswith("--s 20 --d 7 --g 4.0")
+    assert line_of(SCRIPTS[flux.script], flux, job) == "a cat --w 64 --h 32 --s 2 --d 7 --g 3.0 --c 1.0 --n dog"
+    for script, scale, end in (
+        ("gen_img.py", 7.0, "--d 7 --l 7.0 --f 000003.png"),
+        ("lumina_minimal_inference.py", 4.0, "--s 20 --d 7 --g 4.0"),
+    ):
+        assert line_of(SCRIPTS[script], Sampling(script, scale=scale), job).endswith(end)
 
 
 def test_a_training_toml_loses_its_data_and_its_schedule_and_keeps_its_models(tmp_path):

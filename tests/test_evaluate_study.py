@@ -19,7 +19,6 @@ from sga_kohya.evaluate.overview import Overview
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.sample.images import weights_of
 from sga_kohya.evaluate.study import Study
-from sga_kohya.hosts.sd_scripts.checkout import Checkout
 from sga_kohya.kit.text import duration
 
 from .evaluate_world import PROMPTS, noise, write_clip, write_vit
@@ -122,7 +121,7 @@ def changed(world: Path, **values) -> Path:
 def made(world: Path) -> Study:
     python = [sys.executable]
     trainer, sampler = [*python, str(world / "door.py"), str(world)], [*python, str(world / "sampler.py")]
-    return Study(read_plan(world / "study.toml"), Checkout(world / "checkout"), trainer, sampler)
+    return Study(read_plan(world / "study.toml"), world / "checkout", trainer, sampler)
 
 
 def starts(world: Path) -> list[str]:
@@ -276,7 +275,7 @@ def test_what_would_train_the_arms_is_printed_for_a_queue(world, capsys, monkeyp
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(world / "checkout"))
     (world / "checkout" / "library").mkdir()
     (world / "checkout" / "library" / "train_util.py").write_text("")
-    study = Study(read_plan(world / "study.toml"), Checkout(world / "checkout"))
+    study = Study(read_plan(world / "study.toml"), world / "checkout")
     study.prepare()
     lines = [shlex.split(line) for line in study.commands()]
     assert len(lines) == 10
@@ -306,10 +305,6 @@ def test_everything_wrong_with_a_study_is_said_at_once(world):
         "beta/dataset_raw.toml does not exist: make it by `python -m sga_kohya.hsd PHOTOS",
     ):
         assert part in said, part
-    (world / "base.toml").write_text('dit = "z.safetensors"\nmax_train_epochs = 1\n')
-    changed(world, train={"base": "base.toml", "arms": ["full"], "door": "flux_train_network"})
-    with pytest.raises(SgaError, match="base.toml is for musubi-tuner, and images are made by sd-scripts"):
-        read_plan(world / "study.toml")
     (world / "base.toml").write_text(BASE.replace("max_train_epochs = 4", "max_train_epochs = 4\n'output_name' = 'x'"))
     changed(world, train={"base": "base.toml", "arms": ["full", "hsd"]})
     with pytest.raises(SgaError, match="write each of output_dir, output_name, .* on a line of its own"):
@@ -341,6 +336,132 @@ def test_an_arm_is_not_mixed_with_what_other_settings_have_trained(world):
     with pytest.raises(SgaError, match=r"full.toml would no longer be what .*models/alpha/full was trained with"):
         made(world).prepare()
     assert "43" in (world / "study/arms/alpha/raw.toml").read_text(), "nothing was trained with it yet"
+
+
+TUNER_BASE = """\
+dit = "flux2.safetensors"
+vae = "ae.safetensors"
+text_encoder = "qwen"
+model_version = "klein-base-9b"
+fp8_base = true
+dataset_config = "elsewhere.toml"
+network_module = "networks.lora_flux_2"
+sdpa = true
+max_train_epochs = 4
+"""
+# Caches by naming itself, and draws a file of prompts as musubi-tuner does; `fail` may name a dataset's TOML.
+TUNER = """
+import json, pathlib, sys, zlib
+from PIL import Image
+here = pathlib.Path(sys.argv[1]); words = sys.argv[2:]
+with open(here / "scripts", "a") as log: log.write(json.dumps(words) + "\\n")
+if words[0].endswith(".py"):
+    file = words[words.index("--dataset_config") + 1]
+    sys.exit("no VAE" if file.removeprefix(str(here)) in (here / "fail").read_text().split() else 0)
+out = pathlib.Path(words[words.index("--save_path") + 1])
+for i, line in enumerate(open(words[words.index("--from_file") + 1])):
+    seed = line.split(" --d ")[1].split()[0]
+    colour = tuple(zlib.crc32(f"{line}/{words}".encode()).to_bytes(4, "big")[:3])
+    Image.new("RGB", (40, 32), colour).save(out / f"20260101-000000-00{i}_{seed}_000.png")
+"""
+
+
+@pytest.fixture
+def tuner_world(world):
+    """The same with musubi-tuner's files in the place of sd-scripts'."""
+    (world / "base.toml").write_text(TUNER_BASE)
+    (world / "tuner.py").write_text(TUNER)
+    for name in ("flux2.safetensors", "qwen", "ae.safetensors"):
+        (world / name).write_bytes(b"")
+    for name in ("alpha", "beta"):
+        for file, folders in {"dataset_musubi": ["1_macro", "1_micro"], "dataset_musubi_raw": ["photos_raw"]}.items():
+            tables = [
+                {"image_directory": str(world / name / f), "cache_directory": f, "num_repeats": 1} for f in folders
+            ]
+            (world / name / f"{file}.toml").write_text(toml.dumps({"general": {}, "datasets": tables}))
+    package = world / "musubi" / "src" / "musubi_tuner"
+    package.mkdir(parents=True)
+    (package / "flux_2_train_network.py").write_text("")
+    return world
+
+
+def by_tuner(world: Path) -> Study:
+    trainer, sampler = ([sys.executable, str(world / file), str(world)] for file in ("door.py", "tuner.py"))
+    return Study(read_plan(world / "study.toml"), world / "musubi" / "src" / "musubi_tuner", trainer, sampler)
+
+
+def scripts(world: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (world / "scripts").read_text().splitlines()]
+
+
+def test_a_study_with_musubi_tuner_caches_each_data_once_and_draws_with_its_own_script(
+    tuner_world, backbones, capsys, monkeypatch
+):
+    world = tuner_world
+    monkeypatch.chdir(world)
+    models = {"clip": str(backbones / "clip"), "dino": str(backbones / "vit")}
+    arms = {"base": "base.toml", "arms": ["raw", "hsd", "full"]}
+    changed(world, metrics=models, train=arms, generate={"scale": 4.0}, variants=[{"name": "untrained"}])
+    (world / "fail").write_text("/beta/dataset_musubi.toml")
+    assert by_tuner(world).run() == 2
+    caches = [(words[0], Path(words[2]).relative_to(world).as_posix()) for words in scripts(world) if ".py" in words[0]]
+    latents, texts = "flux_2_cache_latents.py", "flux_2_cache_text_encoder_outputs.py"
+    assert caches == [
+        *[(latents, "alpha/dataset_musubi_raw.toml"), (texts, "alpha/dataset_musubi_raw.toml")],
+        *[(latents, "alpha/dataset_musubi.toml"), (texts, "alpha/dataset_musubi.toml")],
+        *[(latents, "beta/dataset_musubi_raw.toml"), (texts, "beta/dataset_musubi_raw.toml")],
+        (latents, "beta/dataset_musubi.toml"),
+    ]
+    said = capsys.readouterr().err
+    assert all(f"failed: {arm} of beta: its caches were not made" in said for arm in ("hsd", "full"))
+    assert "no VAE" in said and starts(world) == ["alpha-raw", "alpha-hsd", "alpha-full", "beta-raw"]
+    settings = toml.loads((world / "study/arms/alpha/raw.toml").read_text())
+    assert settings["dataset_config"] == str(world / "alpha" / "dataset_musubi_raw.toml")
+    assert settings["max_train_epochs"] == 10 and "save_model_as" not in settings
+    drawn = next(words for words in scripts(world) if "--from_file" in words and "alpha-full" in " ".join(words))
+    for pair in (
+        "--dit flux2.safetensors",
+        "--text_encoder qwen",
+        "--model_version klein-base-9b",
+        "--fp8",
+        "--lora_weight",
+    ):
+        assert pair in " ".join(drawn)
+    assert "--lycoris" not in drawn and "--embedded_cfg_scale 3.5" in " ".join(drawn)
+    (world / "fail").write_text("")
+    assert by_tuner(world).run() == 0
+    assert starts(world)[4:] == ["beta-hsd", "beta-full"]
+    assert len(list((world / "study" / "images").rglob("p*.png"))) == 2 * 4 * 2
+
+
+def test_a_queue_is_told_what_makes_the_caches_and_a_family_without_pictures_what_to_do(tuner_world, monkeypatch):
+    world = tuner_world
+    monkeypatch.chdir(world)
+    changed(world, train={"base": "base.toml", "arms": ["full"]}, variants=[{"name": "untrained"}])
+    package = world / "musubi" / "src" / "musubi_tuner"
+    study = Study(read_plan(world / "study.toml"), package)
+    lines = [shlex.split(line) for line in study.commands()]
+    assert [Path(words[1]).name for words in lines[:2]] == [
+        "flux_2_cache_latents.py",
+        "flux_2_cache_text_encoder_outputs.py",
+    ]
+    assert lines[2][:5] == ["accelerate", "launch", "-m", "sga_kohya.musubi", "flux_2_train_network"]
+    assert lines[2][5:7] == ["--musubi_tuner", str(world / "musubi")] and len(lines) == 6
+    (world / "base.toml").write_text(TUNER_BASE.replace("lora_flux_2", "lora_wan"))
+    with pytest.raises(
+        SgaError, match="wan_train_network's pictures cannot be drawn from here: train the arms of its presets"
+    ):
+        read_plan(world / "study.toml")
+    changed(world, train={"base": "base.toml", "arms": ["full"], "door": "hv_train_network"})
+    with pytest.raises(SgaError, match="door = 'hv_train_network': write one of flux_2_train_network, zimage"):
+        read_plan(world / "study.toml")
+    changed(world, train={"base": "base.toml", "arms": ["full"]})
+    (world / "base.toml").write_text(TUNER_BASE.replace("networks.lora_flux_2", "lycoris.kohya"))
+    with pytest.raises(SgaError, match="Write door, such as flux_2_train_network"):
+        read_plan(world / "study.toml")
+    (world / "base.toml").write_text(TUNER_BASE.replace('text_encoder = "qwen"', ""))
+    with pytest.raises(SgaError, match="full of alpha: no text_encoder: the scripts that cache and draw need them"):
+        Study(read_plan(world / "study.toml"), package).prepare()
 
 
 def test_a_plan_without_training_is_told_what_a_study_needs(world, capsys, monkeypatch):

@@ -32,7 +32,14 @@ from . import clips
 LEVELS = tuple(
     LevelConfig(name, 256, tau_up=tau, min_detail=0) for name, tau in (("macro", 1.0), ("meso", 2.0), ("micro", 4.0))
 )
-CONFIG = HsdConfig(LEVELS, detector="red", near_duplicates=-1, min_size=64, clip_frames=17, clip_resolution=128)
+with clips.known():
+    CONFIG = HsdConfig(LEVELS, detector="red", near_duplicates=-1, min_size=64, clip_frames=17, clip_resolution=128)
+
+
+@pytest.fixture(autouse=True)
+def red():
+    with clips.known():
+        yield
 
 
 @pytest.fixture

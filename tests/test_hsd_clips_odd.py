@@ -1,6 +1,7 @@
 """Clips as strangers have them: each is cut as a person sees it, or named with its reason."""
 
 import json
+import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from sga_kohya.hsd.clips.colour import Shape, quarter_turns, to_rgb, yuv_to_rgb
 from sga_kohya.hsd.clips.cutting import CUT_INSIDE
 from sga_kohya.hsd.clips.grid import Span, length, nearest, windows
 from sga_kohya.hsd.clips.labels import longest, parse_labels
+from sga_kohya.hsd.clips.levels import clip_sizes
 from sga_kohya.hsd.clips.looking import Look
 from sga_kohya.hsd.clips.moments import moments
 from sga_kohya.hsd.clips.reading import Damage, examine, frames
@@ -27,7 +29,16 @@ from sga_kohya.hsd.out.summary import summarise
 from . import clips
 from .test_hsd_clips import CONFIG, manifest, slices
 
-WHOLE = replace(CONFIG, clips="temporal", clip_labels=parse_labels(["long:9:256", "still:1:256"]), near_duplicates=-1)
+with clips.known():
+    WHOLE = replace(
+        CONFIG, clips="temporal", clip_labels=parse_labels(["long:9:256", "still:1:256"]), near_duplicates=-1
+    )
+
+
+@pytest.fixture(autouse=True)
+def red():
+    with clips.known():
+        yield
 
 
 @pytest.fixture
@@ -275,6 +286,15 @@ def test_lengths_are_halves_and_windows_even():
     assert [longest(81, there) for there in (100, 81, 80, 41, 40, 20, 8, 4)] == [81, 81, 41, 41, 21, 9, 5, 0]
     assert windows(100, 33, 5) == [Span(0, 33), Span(33, 33), Span(66, 33)] and windows(4, 33, 1) == []
     assert windows(100, 33, 1) == [Span(33, 33)]
+
+
+def test_every_size_of_a_clip_is_one_that_musubi_tuner_s_buckets_have():
+    """Its shortest side is half the root of the area, in steps of 16; a longer one is resized, whatever it is told."""
+    for resolution in (128, 256, 512, 1024):
+        sizes = clip_sizes(resolution, 64)
+        assert len(sizes) > 3
+        for width, height in sizes:
+            assert min(width, height) >= math.isqrt(width * height) // 2 // 16 * 16, (width, height)
 
 
 def test_moments_lie_in_each_other_even_at_an_end():

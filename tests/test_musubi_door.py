@@ -118,6 +118,26 @@ def test_a_dataset_toml_that_musubi_tuner_cannot_read_is_said_with_what_writes_o
     assert message in said(capsys, FLUX_2, "--dataset_config", dataset)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "line"), [("toml", '[[datasets]]\n{} = "v"'), ("json", '{{"datasets": [{{"{}": "v"}}]}}')]
+)
+@pytest.mark.parametrize("key", ["video_directory", "video_jsonl_file"])
+def test_clips_for_a_family_of_images_are_refused_before_anything_is_cached(tuner, tmp_path, capsys, suffix, line, key):
+    file = tmp_path / f"data.{suffix}"
+    file.write_text(line.format(key))
+    found = said(capsys, FLUX_2, "--dataset_config", file)
+    assert "v holds clips, and FLUX.2 trains on images alone" in found and "one of wan_train_network, hv_" in found
+    (tuner / "src" / "musubi_tuner" / "wan_train_network.py").touch()
+    assert "no --dit" in said(capsys, "wan_train_network", "--dataset_config", file)
+
+
+def test_a_json_that_describes_no_data_is_said(tuner, tmp_path, capsys):
+    file = tmp_path / "data.json"
+    for text, message in (("{", "musubi-tuner cannot read it as JSON"), ("[]", "it has no [[datasets]]")):
+        file.write_text(text)
+        assert message in said(capsys, FLUX_2, "--dataset_config", file)
+
+
 def test_the_usage_names_every_script_and_no_torch_is_imported_for_an_answer():
     code = (
         "import contextlib, sys\nfrom sga_kohya.hosts.musubi.run import main\n"

@@ -1,13 +1,17 @@
 """How long a run still takes: counted by pictures, without its first steps."""
 
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.training import paces
+from sga_kohya.training.accelerator import HostAccelerator
+from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.memory import MODELS, Load
 from sga_kohya.training.pace import LEFT_OUT, Pace
+from sga_kohya.tuples.step import Slice
 
 
 def test_time_left_goes_by_pictures_and_leaves_the_first_steps_out():
@@ -84,6 +88,37 @@ def test_a_table_that_is_none_stops_no_run_and_is_not_overwritten(table, text):
     assert paces.forecast(task, 1, CONFIG).startswith("not known: ") and str(table) in paces.forecast(task, 1, CONFIG)
     assert "was not noted" in paces.record(task, 1.0, 400)
     assert table.read_text() == text
+
+
+@pytest.mark.parametrize(("steps", "main", "noted"), [(12, True, True), (5, True, False), (12, False, False)])
+def test_a_run_that_ends_notes_its_pace_once_and_one_that_was_too_short_does_not(table, steps, main, noted):
+    pace, task, said = Pace(), paces.task_of(MODEL, LOAD), []
+    for step in range(steps):
+        pace.count(6)
+        pace.after_step(3.0 * (step + 1))
+    run = Namespace(session=Namespace(task=task), pace=pace, is_main_process=main, print=said.append)
+    HostAccelerator._note_pace(run)
+    assert bool(said) == table.exists() == noted
+    assert ("0.5 s a picture" in paces.forecast(task, 1, CONFIG)) == noted
+
+
+@pytest.mark.parametrize(
+    ("options", "processes", "pictures"),
+    [
+        ({"max_train_epochs": 10, "max_train_steps": 1600}, 1, 240),  # the host takes the epochs
+        ({"max_train_epochs": None, "max_train_steps": 8}, 1, 48),
+        ({"max_train_steps": 8, "gradient_accumulation_steps": 2}, 1, 96),
+        ({"max_train_epochs": 10, "max_train_steps": 1600}, 2, 120),
+        ({"max_train_steps": 8}, 2, 48),
+    ],
+)
+def test_the_pictures_of_a_run_are_counted_for_each_process(monkeypatch, options, processes, pictures):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    slices = [
+        (Slice(0, f"{n}/{level}", level, "square"), str(n)) for n in range(8) for level in ("macro", "meso", "micro")
+    ]
+    dataset = RunDataset(slices, [2], CONFIG, 0, {})
+    assert (len(dataset), paces.pictures_of(dataset, Namespace(**options))) == (4, pictures)
 
 
 def test_none_for_a_table_notes_and_knows_nothing(table, monkeypatch):

@@ -22,7 +22,7 @@ from sga_kohya.training import plan_report
 from sga_kohya.training.dataset import RunDataset
 from sga_kohya.tuples import packing
 from sga_kohya.tuples.cursor import Cursor
-from sga_kohya.tuples.groups import form_groups, granularities
+from sga_kohya.tuples.groups import Cell, form_groups, granularities
 from sga_kohya.tuples.packing import pack
 from sga_kohya.tuples.planner import VERSION, Planner
 from sga_kohya.tuples.step import Slice
@@ -181,6 +181,12 @@ def test_an_epoch_counts_its_sub_batches_without_making_them(made, epoch):
     steps = planner.epoch(epoch)
     counted = Counter(part.dataset for step in steps for part in step)
     assert {number: count for number, count in steps.sub_batches().items() if count} == counted
+    bucket_of = {(item.dataset, item.key): item.bucket for group in planner.groups for item in group}
+    largest: Counter[Cell] = Counter()
+    for part in (part for step in steps for part in step):
+        cell = Cell(part.granularities[0], part.dataset, bucket_of[part.dataset, part.keys[0]])
+        largest[cell] = max(largest[cell], len(part.keys))
+    assert steps.largest() == largest
 
 
 @settings(max_examples=50, deadline=None)

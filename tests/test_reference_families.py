@@ -99,13 +99,7 @@ def test_a_trained_family_draws_in_diffusers_what_it_draws_here(folder, trained)
     assert (trained.after - trained.before).abs().max() > 0.05
     pipeline = DiffusionPipeline.from_pretrained(folder, **absent(folder))
     create_lycoris_from_weights(1.0, str(trained.out / "adapter.safetensors"), network(pipeline))[0].merge_to()
-    assert_same_images(drawn_by(pipeline, trained.stack), trained)
-
-
-def assert_same_images(theirs: Tensor, trained: Trained) -> None:
-    """Rounding is what steps and a trained network make of it: a hundredth of what training changed."""
-    changed = float((trained.after - trained.before).abs().max())
-    torch.testing.assert_close(theirs, trained.after, rtol=0, atol=changed / 100)
+    torch.testing.assert_close(drawn_by(pipeline, trained.stack), trained.after, rtol=0, atol=2e-3)
 
 
 def test_load_lora_weights_draws_what_the_trainer_draws(folder, trained):
@@ -115,7 +109,7 @@ def test_load_lora_weights_draws_what_the_trainer_draws(folder, trained):
         assert "no" in in_readme()[type(pipeline).__name__]
         return
     pipeline.load_lora_weights(trained.out, weight_name="pytorch_lora_weights.safetensors")
-    assert_same_images(drawn_by(pipeline, trained.stack), trained)
+    torch.testing.assert_close(drawn_by(pipeline, trained.stack), trained.after, rtol=0, atol=2e-3)
 
 
 def network(pipeline):
@@ -142,10 +136,9 @@ def drawn_by(pipeline, stack: Stack) -> Tensor:
         options["sigmas"] = np.linspace(1, 1 / STEPS, STEPS).tolist()
     if not stack.family.flow or kind == "SanaPipeline":
         pipeline.scheduler = stack.scheduler
-    found = pipeline(
-        prompt=CAPTIONS, height=height, width=width, num_inference_steps=STEPS, output_type="pt", **options
-    )
-    return 2 * found.images - 1
+    options |= {"height": height, "width": width, "num_inference_steps": STEPS, "output_type": "pt"}
+    # A list of their own: Z-Image's pipeline writes into it.
+    return 2 * pipeline(prompt=list(CAPTIONS), **options).images - 1
 
 
 def test_a_caption_is_read_as_if_it_were_alone_in_its_batch(folder):

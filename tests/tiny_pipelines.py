@@ -6,6 +6,7 @@ TINY has those of this diffusers; what an older one lacks is imported only where
 import string
 
 import diffusers
+import torch
 import transformers
 from diffusers import (
     AuraFlowPipeline,
@@ -298,6 +299,9 @@ def qwen_image() -> DiffusionPipeline:
     config = transformers.Qwen2_5_VLConfig(
         text_config={**language_config(1), "rope_scaling": {"type": "default", "mrope_section": [1, 1, 2]}},
         vision_config=vision,
+        vision_start_token_id=len(WORDS),  # an older transformers looks for them among the words
+        image_token_id=len(WORDS) + 1,
+        video_token_id=len(WORDS) + 2,
     )
     scheduler = FlowMatchEulerDiscreteScheduler(  # as the published one
         use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
@@ -318,6 +322,8 @@ def z_image() -> DiffusionPipeline:
         axes_dims=[4, 6, 6],
         axes_lens=[1024, 64, 64],
     )
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(token)  # before 0.38 they are whatever lies in memory
     vae = tiny_vae(scaling_factor=0.3611, shift_factor=0.1159)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     encoder = language_model("Qwen3Model", 2)

@@ -12,7 +12,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate import stages
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.plan.plan_file import read_plan
-from sga_kohya.hosts.sd_scripts.checkout import find_checkout
+from sga_kohya.evaluate.trainers import TRAINERS, Trainer, drawing_with
 from sga_kohya.kit.cli import Parser, run_command
 from sga_kohya.kit.files import only_writer
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_study(of_plan("study", "all of it: train the arms of [train], sample, measure, judge if asked, report"))
     run = of_plan("run", "make the images that are missing, by sd-scripts")
-    run.add_argument("--sd_scripts", help="folder of the sd-scripts checkout")
+    _add_checkouts(run)
     run.add_argument("--only", default="", metavar="VARIANT", help="of this variant alone")
     metrics = of_plan("metrics", "CLIP-I, CLIP-T, DINO-I and further columns, and near-copies of references")
     metrics.add_argument("--device", help="such as cuda:1 or cpu; default: a GPU if there is one")
@@ -67,8 +67,17 @@ def _add_checkpoints(checkpoints: argparse.ArgumentParser) -> None:
     checkpoints.add_argument("--tolerance_minutes", type=float, default=30.0, help="(default: %(default)s)")
 
 
+def _add_checkouts(parser: argparse.ArgumentParser) -> None:
+    for trainer in TRAINERS:
+        parser.add_argument(f"--{trainer.option}", help=f"folder of the {trainer.name} checkout")
+
+
+def _root(trainer: Trainer, args: argparse.Namespace) -> Path:
+    return trainer.find(getattr(args, trainer.option))
+
+
 def _add_study(study: argparse.ArgumentParser) -> None:
-    study.add_argument("--sd_scripts", help="folder of the sd-scripts checkout")
+    _add_checkouts(study)
     study.add_argument(
         "--print", action="store_true", help="only write the arms' TOMLs and print what trains them, for a queue"
     )
@@ -85,7 +94,7 @@ def study(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
     from sga_kohya.evaluate.study import Study
 
-    work = Study(plan, find_checkout(args.sd_scripts))
+    work = Study(plan, _root(plan.training.trainer, args))
     if not args.print:
         return work.run()
     with only_writer(plan.out, stages.ELSEWHERE):
@@ -102,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
     made = 0
     if any(not variant.images for variant in plan.variants):
-        made = stages.sample(plan, find_checkout(args.sd_scripts).root, args.only)
+        made = stages.sample(plan, _root(drawing_with(plan.sampling.script), args), args.only)
     missing = {v.name: [c for d in plan.datasets for c in missing_images(plan, v, d)] for v in plan.variants}
     total = sum(len(d.prompts) for d in plan.datasets) * len(plan.seeds)
     for variant in plan.variants:

@@ -7,7 +7,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, cast
 
 PATIENCE = 10.0
@@ -17,14 +17,15 @@ PATIENCE = 10.0
 class Process:
     """Also ends what the process has started itself: a launcher that is killed leaves its trainer on the GPU."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """environment: beside one's own."""
         said_at_once = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | said_at_once,
+            env=os.environ | said_at_once | dict(environment or {}),
             encoding="utf-8",
             errors="replace",
             start_new_session=True,  # its own group, by which it is ended

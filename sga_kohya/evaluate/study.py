@@ -18,13 +18,12 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate import stages
 from sga_kohya.evaluate.overview import Overview
 from sga_kohya.evaluate.plan.arms import ARMS, arm_toml
-from sga_kohya.evaluate.plan.plan import Dataset, Plan, Variant
+from sga_kohya.evaluate.plan.plan import Dataset, Plan, Training, Variant
 from sga_kohya.evaluate.process import Process
 from sga_kohya.evaluate.report.progress import write_grid
 from sga_kohya.evaluate.sample.generate import check, sampling_of
 from sga_kohya.evaluate.sample.images import missing_images
-from sga_kohya.hosts.sd_scripts.checkout import Checkout
-from sga_kohya.hosts.sd_scripts.checks import problems
+from sga_kohya.evaluate.trainers import Program
 from sga_kohya.kit.cli import one_line, shell_word
 from sga_kohya.kit.files import only_writer, write_whole
 from sga_kohya.kit.journal import Journal, read_rows
@@ -32,16 +31,20 @@ from sga_kohya.options import read_options
 from sga_kohya.tuples import states
 
 JOURNAL = "study.jsonl"
+CACHE = "cache"
 _STEPS = re.compile(r"steps:.*?(\d+)/(\d+) \[")
 _BAR = re.compile(r"\d+%\|")
 
 
 @dataclass
 class Study:
-    """trainer, sampler: words in the place of the launcher with its door, and of what runs the sampling script."""
+    """root: the folder of the trainer's scripts.
+
+    trainer, sampler: words in the place of the launcher with its door, and of what runs its other scripts.
+    """
 
     plan: Plan
-    checkout: Checkout
+    root: Path
     trainer: Sequence[str] | None = None
     sampler: Sequence[str] | None = None
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -76,28 +79,48 @@ class Study:
 
     def waiting(self) -> Iterator[tuple[str, Dataset, Variant]]:
         """What is left to train and to sample, in the order in which it is done."""
-        plan, begun = self.plan, set()
+        plan = self.plan
+        begun: set[object] = set()
         for dataset in plan.datasets:
             for variant in plan.variants:
                 key = dataset.name, variant.arm
                 if variant.arm and key not in begun and not plan.model(*key).is_file():
                     begun.add(key)
+                    data = self._data(dataset, variant.arm)
+                    if data not in begun and self._caching(dataset, variant.arm):
+                        begun.add(data)
+                        yield CACHE, dataset, variant
                     yield "train", dataset, variant
                 if not variant.images and missing_images(plan, variant, dataset):
                     yield "sample", dataset, variant
 
     def commands(self) -> list[str]:
         """What would train the arms that are not trained, each a line for a shell or a queue."""
-        return [
-            " ".join(map(shell_word, self.command(dataset.name, variant.arm)))
-            for kind, dataset, variant in self.waiting()
-            if kind == "train"
-        ]
+        found: list[Sequence[str]] = []
+        for kind, dataset, variant in self.waiting():
+            if kind == CACHE:
+                found += [program.words for program in self._caching(dataset, variant.arm)]
+            elif kind == "train":
+                found.append(self.command(dataset.name, variant.arm))
+        return [" ".join(map(shell_word, words)) for words in found]
+
+    def _data(self, dataset: Dataset, arm: str) -> Path:
+        return dataset.slices / ARMS[arm].data(self.plan.training.trainer)
+
+    def _caching(self, dataset: Dataset, arm: str) -> list[Program]:
+        """What must have run before an arm trains; each time, for caches do not tell what they were made of."""
+        training = self.plan.training
+        own = training.trainer
+        found = []
+        for script, words in own.caching(training.door, training.settings, self._data(dataset, arm)):
+            program = own.program(self.root, script) if self.sampler is None else Program([*self.sampler, script])
+            found.append(Program([*program.words, *words], program.environment))
+        return found
 
     def command(self, dataset: str, arm: str) -> list[str]:
         """What trains an arm, going on from its newest state where it has one and its order of data is ours."""
         plan = self.plan
-        door = [*plan.training.launch, "-m", f"sga_kohya.{plan.training.door}", "--sd_scripts", str(self.checkout.root)]
+        door = [*plan.training.launch, *plan.training.trainer.door(self.root, plan.training.door)]
         words = [*(self.trainer or door), "--config_file", str(plan.arm_toml(dataset, arm))]
         model = plan.model(dataset, arm)
         state = states.newest_whole(model.with_name(f"{model.stem}-state")) if ARMS[arm].tuples else None
@@ -109,17 +132,18 @@ class Study:
 
     def _problems(self) -> Iterator[str]:
         plan = self.plan
-        yield from _said(partial(self.checkout.script, f"{plan.training.door}.py"))
+        training = plan.training
+        yield from _said(partial(training.trainer.check, self.root, training.door))
         for dataset in plan.datasets:
-            for arm in plan.training.arms:
+            for arm in training.arms:
                 yield from _said(partial(write_arm, plan, dataset, arm))
                 if plan.arm_toml(dataset.name, arm).is_file():
                     options = read_options(["--config_file", str(plan.arm_toml(dataset.name, arm))])
-                    yield from (f"{arm} of {dataset.name}: {text}" for text in _of_options(options))
+                    yield from (f"{arm} of {dataset.name}: {text}" for text in _of_options(training, options))
         yield from self._cannot_sample()
 
     def _cannot_sample(self) -> Iterator[str]:
-        plan, root = self.plan, None if self.sampler else self.checkout.root
+        plan, root = self.plan, None if self.sampler else self.root
         for dataset in plan.datasets:
             for variant in (variant for variant in plan.variants if not variant.images):
                 yield from _said(partial(check, sampling_of(plan, variant, dataset), dataset, None, root))
@@ -128,36 +152,57 @@ class Study:
         """One training or sampling; where it fails, the journal says so and the next one follows."""
         if (dataset.name, variant.arm) in self.failed:
             return  # it was not trained
-        name = variant.arm if kind == "train" else variant.name
+        name = variant.name if kind == "sample" else variant.arm
         row = {"stage": kind, "dataset": dataset.name, "variant": name}
         with overview.stage(kind, f"{name} of {dataset.name}"):
             try:
-                if kind == "train":
-                    self._train(dataset, variant, overview.share)
-                else:
-                    one = replace(self.plan, datasets=(dataset,), variants=(variant,))
-                    stages.sample(one, self.checkout.root, command=self.sampler)
+                self._do(kind, dataset, variant, overview.share)
             except (SgaError, OSError) as error:
-                self.failed[dataset.name, name] = one_line(error)
+                lost = self._sharing(dataset, name) if kind == CACHE else [name]
+                self.failed |= {(dataset.name, one): one_line(error) for one in lost}
                 row["failed"] = str(error)
         journal.append({**row, "seconds": round(overview.seconds, 1)})
 
+    def _do(self, kind: str, dataset: Dataset, variant: Variant, share: Callable[[float], None]) -> None:
+        if kind == "train":
+            self._train(dataset, variant, share)
+        elif kind == CACHE:
+            for program in self._caching(dataset, variant.arm):
+                status, end = self._run(program, dataset, variant, share)
+                if status:
+                    raise SgaError(f"its caches were not made, exit status {status}; {end}")
+        else:
+            one = replace(self.plan, datasets=(dataset,), variants=(variant,))
+            stages.sample(one, self.root, command=self.sampler)
+
+    def _sharing(self, dataset: Dataset, arm: str) -> list[str]:
+        """The arms that train on the data of this one."""
+        data = self._data(dataset, arm)
+        return [other for other in self.plan.training.arms if self._data(dataset, other) == data]
+
     def _train(self, dataset: Dataset, variant: Variant, share: Callable[[float], None]) -> None:
         """Raises SgaError with the end of what it said where no model comes of it."""
-        plan, log = self.plan, self.plan.out / "logs" / f"{dataset.name}-{variant.arm}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         words = self.command(dataset.name, variant.arm)
         if words[:2] == ["accelerate", "launch"]:  # of this Python, whatever the path says
             words[:2] = [sys.executable, "-m", "accelerate.commands.launch"]
-        with log.open("a", encoding="utf-8") as kept, Process(words) as process:
+        status, end = self._run(Program(words), dataset, variant, share)
+        if status or not self.plan.model(dataset.name, variant.arm).is_file():
+            raise SgaError(f"its training ended with exit status {status} and no model; {end}")
+
+    def _run(
+        self, program: Program, dataset: Dataset, variant: Variant, share: Callable[[float], None]
+    ) -> tuple[int, str]:
+        """Returns its exit status, and the end of what it said with where all of that is."""
+        log = self.plan.out / "logs" / f"{dataset.name}-{variant.arm}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as kept, Process(program.words, program.environment) as process:
             for line in process.lines():
                 if found := _STEPS.search(line):
                     share(int(found[1]) / max(int(found[2]), 1))
                 elif not _BAR.search(line):
                     kept.write(line)
             status = process.wait()
-        if status or not plan.model(dataset.name, variant.arm).is_file():
-            raise SgaError(f"its training ended with exit status {status} and no model; {log} ends:\n{process.tail()}")
+        return status, f"{log} ends:\n{process.tail()}"
 
     def _compare(self, overview: Overview) -> None:
         """Measure, judge and report those that are there for every dataset."""
@@ -208,9 +253,9 @@ def write_arm(plan: Plan, dataset: Dataset, arm: str) -> None:
     write_whole(path, text)
 
 
-def _of_options(options: Mapping[str, object]) -> Iterator[str]:
+def _of_options(training: Training, options: Mapping[str, object]) -> Iterator[str]:
     try:
-        yield from problems(options, SgaConfig.from_options(options))
+        yield from training.trainer.problems(training.door, options, SgaConfig.from_options(options))
     except SgaError as error:
         yield str(error)
 

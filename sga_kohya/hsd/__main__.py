@@ -35,6 +35,11 @@ PLAIN = (
 
 REVIEW = "review"
 """In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
+EPILOG = (
+    "Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, detector, "
+    f"caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over in the browser "
+    "and decide about them: python -m sga_kohya.hsd review OUT"
+)
 DEFAULTS = HsdConfig()
 FINER, FINEST = DEFAULTS.finer
 PROCESS = Process.of(os.environ)
@@ -44,11 +49,8 @@ PROCESS = Process.of(os.environ)
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m sga_kohya.hsd",
-        description="Cut a folder of photos and clips into macro, meso and micro slices, ready for sd-scripts and "
-        "musubi-tuner.",
-        epilog="Every setting can also stand in the file of --config, and those of one level (own_scale, sizes, "
-        f"detector, caption_prefix) only there; the effective ones are in OUT/{CONFIG_TOML}. To look the slices over "
-        "in the browser and decide about them: python -m sga_kohya.hsd review OUT",
+        description="Cut photos and clips into macro, meso and micro slices, ready for sd-scripts and musubi-tuner.",
+        epilog=EPILOG,
     )
     add = parser.add_argument
     add(

@@ -56,25 +56,27 @@ class Saver:
         kept = {row.file: crop for row, crop in zip(rows, crops, strict=True) if row.file}
         if not kept:
             return self.captioned(photo, rows, self._read_slice, {})
-        pictures = {file: render(pixels, crop, photo.kit.upscaler.enlarge) for file, crop in kept.items()}
-        files = self._files(photo, kept, pictures)
+        files: dict[str, bytes] = {}
+        tiles = {}
+        # One after the other: a slice is encoded and looked at while its pixels are at hand, and then gone.
+        for file, crop in kept.items():
+            picture = render(pixels, crop, photo.kit.upscaler.enlarge)
+            files |= self._files(photo, file, crop, picture)
+            tiles[file] = tile(picture)
         rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         if self.raw:
             self.raw.copy(photo.root, photo.sha256, pixels)
-        shown = self.folder.write_pictures(_shown(photo, rows, pixels, pictures))
+        shown = self.folder.write_pictures(_shown(photo, rows, pixels, tiles))
         return [_shown_in(row, shown) if row.file else row for row in rows]
 
-    def _files(self, photo: Photo, kept: Mapping[str, Crop], pictures: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-        """What is written of the crops beside captions. All by file."""
+    def _files(self, photo: Photo, file: str, crop: Crop, picture: np.ndarray) -> dict[str, bytes]:
+        """What is written of a crop beside its caption, by file. picture: (H, W, 3) RGB uint8."""
         files = {}
-        for file, crop in kept.items():
-            picture = pictures[file]
-            if self.masks.beside:
-                files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
-            elif self.masks.kind == ALPHA:  # of all photos alike: ai-toolkit asks every slice for its transparency
-                picture = np.dstack([picture, slice_mask(photo.mask, crop)])
-            files[file] = encode_image(picture, photo.kit.config.format)
-        return files
+        if self.masks.beside:
+            files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
+        elif self.masks.kind == ALPHA:  # of all photos alike: ai-toolkit asks every slice for its transparency
+            picture = np.dstack([picture, slice_mask(photo.mask, crop)])
+        return files | {file: encode_image(picture, photo.kit.config.format)}
 
     def captioned(
         self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
@@ -129,15 +131,13 @@ def _may_replace(place: Place | None) -> list[str]:
     return [digest(caption_bytes(place.caption)), place.saw] if place else []
 
 
-def _shown(
-    photo: Photo, rows: Sequence[Row], pixels: np.ndarray, pictures: Mapping[str, np.ndarray]
-) -> dict[str, bytes]:
-    """The report's pictures of a photo, by file: one of each group, one of the photo."""
-    tiles = defaultdict(list)
+def _shown(photo: Photo, rows: Sequence[Row], pixels: np.ndarray, tiles: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """The report's pictures of a photo, by file: one of each group, one of the photo. tiles: by slice."""
+    groups = defaultdict(list)
     for row in rows:
         if row.file:
-            tiles[str(row.group)].append(tile(pictures[row.file]))
-    return {view_file(photo.root): view(pixels), **{strip_file(group): strip(parts) for group, parts in tiles.items()}}
+            groups[str(row.group)].append(tiles[row.file])
+    return {view_file(photo.root): view(pixels), **{strip_file(group): strip(parts) for group, parts in groups.items()}}
 
 
 def _shown_in(row: Row, shown: Mapping[str, str]) -> Row:

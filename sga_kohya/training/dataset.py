@@ -4,15 +4,25 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch.utils.data import DataLoader
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
-from sga_kohya.tuples.groups import form_groups
+from sga_kohya.tuples.groups import Cell, form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
 from sga_kohya.tuples.planner import VERSION, Planner, eq_6
 from sga_kohya.tuples.step import Slice, TupleStep
+
+
+class Measure(NamedTuple):
+    """What a slice is to a model. width, height: in pixels. frames: of a clip, else 1. tokens: of its latents."""
+
+    width: int
+    height: int
+    frames: int
+    tokens: int
 
 
 class RunDataset(TupleDataset):
@@ -76,6 +86,10 @@ class RunDataset(TupleDataset):
     def notes(self) -> Iterator[str]:
         """Further lines for the plan that is printed, indented by two."""
         yield from ()
+
+    def measure(self, cell: Cell) -> Measure | None:
+        """Of each of its slices, which are all alike; None where the host does not tell."""
+        return None
 
     def warnings(self) -> Iterator[str]:
         """What looks wrong in the host's own description of the data, a sentence each."""

@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 def size_of(cell: Cell) -> Size:
     """Of its bucket, which the planner only compares, and which every host makes of a size."""
-    return cast(Size, cell.bucket)
+    return cast(Size, cast(tuple, cell.bucket)[:2])
 
 
 class Levels(Protocol):

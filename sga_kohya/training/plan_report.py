@@ -9,7 +9,7 @@ import torch
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
-from sga_kohya.training.dataset import RunDataset
+from sga_kohya.training.dataset import Measure, RunDataset
 from sga_kohya.training.host import Levels, Size, size_of
 from sga_kohya.training.memory import sentence
 from sga_kohya.training.memory_report import largest, memory_of, too_much
@@ -80,19 +80,40 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
     if not dataset.planned:
         yield f"  steps     {len(dataset)} an epoch: the host's own batches (sga_tuples=false)"
         return
-    parts = dataset.planner.epoch(1).sub_batches()
-    ratio = parts.total() / max(len(dataset), 1)
+    epoch = dataset.planner.epoch(1)
+    parts = epoch.sub_batches()
+    total = parts.total()
+    ratio = total / max(len(dataset), 1)
     room = sum(dataset.planner.batch_sizes[number] * count for number, count in parts.items())
     slices = dataset.planner.groups.slices
     yield (
-        f"  steps     {len(dataset)} tuple steps an epoch, {parts.total()} sub-batches "
+        f"  steps     {len(dataset)} tuple steps an epoch, {total} sub-batches "
         f"({ratio:.2f} a step), fill {slices / max(room, 1):.0%}"
     )
     if ratio > _FEWER_STEPS:
         yield (
-            f"  rate      without tuples the same passes are {parts.total()} steps: at one learning rate the fewer, "
+            f"  rate      without tuples the same passes are {total} steps: at one learning rate the fewer, "
             f"larger steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at "
             "equal passes"
+        )
+    yield from _tokens(dataset, epoch.largest())
+
+
+def _tokens(dataset: RunDataset, largest: Mapping[Cell, int]) -> Iterator[str]:
+    """The largest sub-batch of each granularity, largest first; nothing where the host tells no tokens."""
+    found: dict[str, tuple[int, int, Measure]] = {}
+    for cell, slices in largest.items():
+        each = dataset.measure(cell)
+        if each is not None:
+            label, this = cell.granularity or UNLABELLED, (slices * each.tokens, slices, each)
+            found[label] = max(found.get(label, this), this)
+    lines = sorted(found.items(), key=lambda line: line[1], reverse=True)
+    for place, (label, (tokens, slices, each)) in enumerate(lines):
+        frames = f", {each.frames} frames" if each.frames > 1 else ""
+        decides = "   the most, so it decides the memory" if place == 0 and tokens > lines[-1][1][0] else ""
+        yield (
+            f"  {'' if place else 'tokens':<9} {label:<12} {tokens:>9,} in a sub-batch of {slices}: "
+            f"{each.width} x {each.height}{frames}{decides}"
         )
 
 

@@ -160,14 +160,26 @@ class Epoch(Sequence[TupleStep]):
 
     def sub_batches(self) -> Counter[int]:
         """How many each dataset has, without making them."""
+        cell, counts = self._in_steps()
+        dataset = np.array([cell.dataset for cell in self._planner.groups.cells], np.int64)[cell]
+        parts = -(-counts // np.array(self._planner.batch_sizes)[dataset])
+        return Counter(dict(enumerate(np.bincount(dataset, parts).astype(int).tolist())))
+
+    def largest(self) -> dict[Cell, int]:
+        """How many slices the largest sub-batch of each cell has, without making it."""
+        cells, sizes = self._planner.groups.cells, self._planner.batch_sizes
+        most = np.zeros(len(cells), np.int64)
+        np.maximum.at(most, *self._in_steps())
+        return {cell: min(count, sizes[cell.dataset]) for cell, count in zip(cells, most.tolist(), strict=True)}
+
+    def _in_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each cell of each step: its number, and how many slices it has there."""
         groups = self._planner.groups
         step = np.empty(len(groups), np.int64)
         step[self._groups] = np.repeat(np.arange(len(self)), np.diff(self._ends, prepend=0))
         of_slice = np.repeat(step, np.diff(groups.ends, prepend=0))
         place, counts = np.unique(of_slice * len(groups.cells) + groups.cell, return_counts=True)
-        dataset = np.array([cell.dataset for cell in groups.cells], np.int64)[place % max(len(groups.cells), 1)]
-        parts = -(-counts // np.array(self._planner.batch_sizes)[dataset])
-        return Counter(dict(enumerate(np.bincount(dataset, parts).astype(int).tolist())))
+        return place % max(len(groups.cells), 1), counts
 
     def _step(self, position: int) -> TupleStep:
         groups = self._groups[self._ends[position - 1] if position else 0 : self._ends[position]]

@@ -171,17 +171,19 @@ def timed(function, *args: object) -> Seconds:
     return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def elsewhere(checkout: str, photos: Path, out: Path, extension: str, detector: str) -> Seconds:
+def elsewhere(checkout: str, photos: Path, out: Path, extension: str, detector: str, copies: bool) -> Seconds:
     """Of the same run by another commit, in a process of its own that has made one before."""
-    command = [sys.executable, __file__, "--once", str(photos), str(out), extension, detector]
+    command = [sys.executable, __file__, "--once", str(photos), str(out), extension, detector, str(int(copies))]
     environment = {**os.environ, "PYTHONPATH": checkout}
     wall, used = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
     return wall, used
 
 
-def once(photos: str, out: str, extension: str, detector: str) -> None:
+def once(photos: str, out: str, extension: str, detector: str, copies: str) -> None:
+    """copies: "0" for all photos as if they were some, of which no copies for the raw arm are made."""
+    only = None if copies == "1" else len(os.listdir(photos))
     for folder in (Path(out) / "warm", Path(out) / "cold"):
-        seconds = timed(run, Path(photos), folder, config(extension, detector), WORKERS)
+        seconds = timed(run, Path(photos), folder, config(extension, detector), WORKERS, False, only)
     print(json.dumps(seconds))
 
 
@@ -214,9 +216,10 @@ def rounds(args: argparse.Namespace, photos: Path, scratch: Path, extension: str
         took["rerun"] = timed(run, photos, out, settings, WORKERS)
         if args.against:
             here = str(Path(__file__).parents[2])
-            for name, checkout in (("against", args.against), ("here", here)):
+            arms = (("against", args.against, True), ("here", here, True), ("no copies", here, False))
+            for name, checkout, copies in arms:
                 place = other.with_name(f"{other.name}-{name}")
-                took[name] = elsewhere(checkout, photos, place, extension, args.detector)
+                took[name] = elsewhere(checkout, photos, place, extension, args.detector, copies)
         yield took
 
 
@@ -226,7 +229,7 @@ def speed(args: argparse.Namespace, photos: Path, scratch: Path) -> None:
         print(f"{extension}, {args.detector}{'photos/s':>14}{'alone':>8}   ours to it by the clock, of the processor")
         for name in took[0]:
             clock, used = (min(round_[name][i] for round_ in took) for i in (0, 1))
-            ours = "here" if name == "against" else "H-SD"
+            ours = {"against": "here", "no copies": "no copies"}.get(name, "H-SD")
             ratios = "" if name in ("H-SD", "rerun", "here") else "".join(_ratio(took, ours, name, i) for i in (0, 1))
             print(f"{name:<14}{args.photos / clock:>12.1f}{2 * args.photos / used:>8.1f}{ratios}", flush=True)
 
@@ -260,7 +263,7 @@ def main() -> None:
     parser.add_argument("--detector", default="stub")
     parser.add_argument("--against", metavar="CHECKOUT", help="folder of another commit")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--once", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--once", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     register_detector("stub", lambda options, photos: Stub())
     if args.measure:

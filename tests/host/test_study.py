@@ -9,7 +9,6 @@ from safetensors import safe_open
 
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.study import Study
-from sga_kohya.hosts.sd_scripts.checkout import Checkout
 
 from ..evaluate_world import write_clip, write_vit
 from .conftest import RUNNER
@@ -45,7 +44,7 @@ def test_a_study_of_two_arms_trains_samples_measures_and_reports(checkout, tiny_
     def run(door: str) -> list[str]:
         return [sys.executable, str(RUNNER), "--checkout", str(checkout), "--script", SCRIPT, "--door", door, "--"]
 
-    work = Study(read_plan(tmp_path / "study.toml"), Checkout(checkout), run("sga"), run("stock"))
+    work = Study(read_plan(tmp_path / "study.toml"), checkout, run("sga"), run("stock"))
     assert work.run() == 0
     said = {}
     for arm in ("raw", "full"):

@@ -1,5 +1,6 @@
 """Checks of single functions of the real musubi-tuner, done in its process; what they find is asserted in tests."""
 
+import importlib
 import random
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -230,7 +231,6 @@ def wan(out: Path) -> None:
 
 def seams(out: Path, tuner: str) -> None:
     """{script: "installed", or why not} for every script there is a door for, and what its trainer overrides."""
-    import importlib
     import inspect
     import json
 
@@ -263,12 +263,27 @@ def seams(out: Path, tuner: str) -> None:
     out.write_text(json.dumps(found))
 
 
+def patches(out: Path) -> None:
+    """{script: latent pixels a token along one side} of the models that have a name for it."""
+    import json
+
+    from .stacks import STACKS
+
+    found = {}
+    for stack in [stack for name, stack in STACKS.items() if stack.videos or name == "z_image"]:
+        stack.shrink()
+        model = stack.model()
+        names = ("patch_size", "config_patch_size", "all_patch_size")
+        patch = next(getattr(model, name) for name in names if hasattr(model, name))
+        found[stack.script] = patch if isinstance(patch, int) else patch[-1]
+    out.write_text(json.dumps(found))
+
+
 def presets(out: Path, files: dict[str, str], datasets: dict[str, str]) -> None:
     """What the real parser of a preset's script says of it and of a broken one, and what the real reader makes of data.
 
     files: a preset's path -> its script. datasets: path -> architecture.
     """
-    import importlib
     import json
 
     import toml
@@ -303,6 +318,40 @@ def doctor(out: Path, questions: dict[str, list[str]]) -> None:
     from sga_kohya.doctor.__main__ import examine
 
     out.write_text(json.dumps({name: [vars(f) for f in examine(words).found] for name, words in questions.items()}))
+
+
+def understood(out: Path, commands: list[list[str]]) -> None:
+    """What the real script of each command reads out of its words, as far as JSON holds it; None where it is absent."""
+    import argparse
+    import importlib.util
+    import json
+
+    found = []
+    for script, *words in commands:
+        name = f"musubi_tuner.{script.removesuffix('.py')}"
+        there = importlib.util.find_spec(name) is not None
+        found.append(_read_by(importlib.import_module(name).main, argparse.ArgumentParser, words) if there else None)
+    out.write_text(json.dumps(found, default=str))
+
+
+def _read_by(main: Callable[[], None], parser: type, words: list[str]) -> dict[str, Any]:
+    import sys
+    from unittest import mock
+
+    class Read(Exception):
+        pass
+
+    parse = parser.parse_args
+
+    def parse_args(self: Any, *given: Any) -> None:
+        raise Read(vars(parse(self, *given)))
+
+    with mock.patch.object(parser, "parse_args", parse_args), mock.patch.object(sys, "argv", ["x", *words]):
+        try:
+            main()
+        except Read as read:
+            return read.args[0]
+    raise AssertionError(f"{main.__module__} read no words")
 
 
 def parser_of(module: Any) -> Any:

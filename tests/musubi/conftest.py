@@ -168,15 +168,16 @@ def run(
 ) -> Callable[..., str]:
     """`run({"door": "sga", "out": NAME, …options})` for several runs in one process. Returns their output.
 
-    record: the run's events go to NAME.rank0.pt. stack: flux_2 unless given; script: its first. status: the exit status
-    to expect. Everything else is an option of the host or of ours. On the tuner given, or the default one.
+    record: the run's events go to NAME.rank0.pt. stack: flux_2 unless given; script: its first. world: a folder other
+    than the stack's usual one. status: the exit status to expect. Everything else is an option of the host or of ours.
+    On the tuner given, or the default one.
     """
 
     def run(*runs: dict[str, Any], tuner: Path | None = None, nproc: int = 1) -> str:
         place = tuner or request.getfixturevalue("tuner")
         jobs = [
-            _job(world_of(place, options.get("stack", "flux_2")), tmp_path, {"stack": "flux_2", **options})
-            for options in runs
+            _job(options.pop("world", None) or world_of(place, options["stack"]), tmp_path, options)
+            for options in ({"stack": "flux_2", **one} for one in runs)
         ]
         return server_of(place).do(tmp_path, jobs) if nproc == 1 else _torchrun(place, tmp_path, jobs, nproc)
 

@@ -38,6 +38,10 @@ def image_table(folder: Path, level: str) -> list[str]:
     ]
 
 
+def video_table(folder: Path, level: str) -> list[str]:
+    return [f'video_directory = "{folder}/1_{level}"', f'cache_directory = "{folder}/cache/{level}"']
+
+
 def write_toml(file: Path, head: list[str], tables: list[list[str]]) -> None:
     file.write_text("\n".join([*head, *(line for table in tables for line in ["[[datasets]]", *table, ""])]))
 

@@ -1,7 +1,7 @@
 """Tiny stacks: every family of musubi-tuner at a size that trains in a moment, and what its cache scripts would write.
 
 A stack is written as FOLDER/NAME.safetensors and FOLDER/NAME/dataset_musubi.toml. Channel 0 of a slice's latents is the
-slice's number. Of a family that trains on videos the macro slices are clips.
+slice's number. Of a family that trains on videos the macro slices are clips, unless a job says which are.
 """
 
 import dataclasses
@@ -14,8 +14,26 @@ from typing import Any
 
 WIDTH = 32
 """Of everything that a text encoder would hand over."""
-CLIP, CLIP_SIZE, FRAMES = "macro", (128, 64), 5
+CLIP_SIZE = (128, 64)
 _EXACT = ["enable_bucket = true", "bucket_no_upscale = true"]  # never for clips: they are cached as if it were false
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """How a level's clips are cached. starts: of each excerpt that the host makes of one clip. batch: batch_size."""
+
+    size: tuple[int, int] = CLIP_SIZE
+    frames: int = 5
+    starts: tuple[int, ...] = (0,)
+    batch: int = 2
+
+    def table(self) -> list[str]:
+        lines = [f"resolution = {list(self.size)}", f"target_frames = [{self.frames}]", f"batch_size = {self.batch}"]
+        return [*lines, 'frame_extraction = "chunk"'] if len(self.starts) > 1 else lines
+
+
+EXCERPT = 100
+"""What is added to a slice's number for each further excerpt."""
 
 
 def make_small(owner: type, **sizes: Any) -> None:
@@ -77,43 +95,53 @@ class Stack:
         data = world / self.name / "dataset_musubi.toml"
         return {"dit": world / f"{self.name}.safetensors", "dataset_config": data, **adapter, **self.settings}
 
-    def write(self, folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]]) -> None:
-        from .data import image_table, write_images, write_toml
+    def write(
+        self, folder: Path, groups: list[list[str]], sizes: list[tuple[int, int]], clips: dict[str, Clips] | None = None
+    ) -> None:
+        from .data import image_table, video_table, write_images, write_toml
 
         folder.mkdir(parents=True, exist_ok=True)
         self.write_models(folder)
-        data = folder / self.name
-        levels = write_images(data, groups, sizes, self.cache_item)
-        tables = [[*image_table(data, level), *_EXACT] for level in levels]
-        if self.videos:
-            tables[levels.index(CLIP)] = [
-                *(f'video_directory = "{data}/1_{CLIP}"', f'cache_directory = "{data}/cache/{CLIP}"'),
-                *(f"resolution = {list(CLIP_SIZE)}", f"target_frames = [{FRAMES}]", "batch_size = 2"),
-            ]
+        data, clips = folder / self.name, clips or ({"macro": Clips()} if self.videos else {})
+        levels = write_images(data, groups, sizes, functools.partial(self.cache_item, clips))
+        tables = [
+            [*video_table(data, level), *clips[level].table()]
+            if level in clips
+            else [*image_table(data, level), *_EXACT]
+            for level in levels
+        ]
         write_toml(data / "dataset_musubi.toml", ["[general]", 'caption_extension = ".txt"', ""], tables)
 
     def write_models(self, folder: Path) -> None:
         save(self.model(), folder / f"{self.name}.safetensors")
 
-    def cache_item(self, number: int, item: Any, caches: Path) -> None:
+    def cache_item(self, clips: dict[str, Clips], number: int, item: Any, caches: Path) -> None:
         """For data.write_images."""
+        clip = clips.get(caches.name)
+        if clip is None:
+            self.cache_excerpt(number, item, caches, 1)
+            return
+        item.original_size = clip.size
+        picture = caches.parents[1] / f"1_{caches.name}" / f"{item.item_key}.png"
+        picture.rename(picture.with_suffix(".mp4"))  # training looks at its name alone
+        for place, start in enumerate(clip.starts):
+            name = self.place(start, clip.frames)
+            self.cache_excerpt(number + place * EXCERPT, item, caches, (clip.frames - 1) // 4 + 1, name)
+
+    def cache_excerpt(self, number: int, item: Any, caches: Path, frames: int, place: str = "") -> None:
+        """frames: of its latents. place: of a clip's excerpt in its video."""
         from .data import cache_module, paths
 
-        clip = self.videos and caches.name == CLIP
-        if clip:
-            item.original_size = CLIP_SIZE
-            picture = caches.parents[1] / f"1_{CLIP}" / f"{item.item_key}.png"
-            picture.rename(picture.with_suffix(".mp4"))  # training looks at its name alone
-        paths(item, caches, self.architecture, self.place() if clip else "")
+        paths(item, caches, self.architecture, place)
         random = Random(number)
-        frames = [(FRAMES - 1) // 4 + 1 if clip else 1] if self.frames else []
-        latents = random(self.channels, *frames, *(side // self.compression for side in item.original_size[::-1]))
+        sides = [side // self.compression for side in item.original_size[::-1]]
+        latents = random(self.channels, *([frames] if self.frames else []), *sides)
         latents[0] = number
         self.cache(cache_module(), item, latents, random)
 
-    def place(self) -> str:
+    def place(self, start: int, frames: int) -> str:
         """What the host adds to a clip's name: its place in the video."""
-        return f"_00000-{FRAMES:03}"
+        return f"_{start:05}-{frames:03}"
 
 
 class Random:
@@ -183,7 +211,7 @@ def _exact_attention(qkv: list[Any], **_: Any) -> Any:
 
 
 def _as_asked(model: Any) -> Any:
-    return model if {"--mixed_precision", "--config_file"} & set(sys.argv) else model.float()
+    return model if {"--mixed_precision", "--config_file", "--save_path"} & set(sys.argv) else model.float()
 
 
 class _TextEmbedder:
@@ -192,7 +220,10 @@ class _TextEmbedder:
     def __init__(self) -> None:
         import torch
 
-        self.dtype = torch.bfloat16
+        self.dtype, self.device = torch.bfloat16, torch.device("cpu")
+
+    def to(self, *_: Any) -> Any:
+        return self
 
     def __call__(self, prompts: list[str]) -> Any:
         import torch
@@ -381,8 +412,8 @@ class FramePack(Stack):
 
         return HunyuanVideoTransformer3DModelPacked(attn_mode="torch")
 
-    def place(self) -> str:
-        return f"{super().place()}-0000"
+    def place(self, start: int, frames: int) -> str:
+        return f"{super().place(start, frames)}-0000"
 
     def cache(self, io: ModuleType, item: Any, latents: Any, random: Random) -> None:
         import torch
@@ -465,7 +496,7 @@ class HiDreamO1(Stack):
         model.lm_head, model.model.visual.deepstack_merger_list = nn.Identity(), nn.ModuleList()
         return model
 
-    def cache_item(self, number: int, item: Any, caches: Path) -> None:
+    def cache_excerpt(self, number: int, item: Any, caches: Path, frames: int, place: str = "") -> None:
         from .data import cache_module, paths
 
         paths(item, caches, self.architecture)

@@ -1,7 +1,9 @@
 """From photos or clips to an adapter, by the commands that the README and the presets show, word by word."""
 
+import json
 import re
 import shlex
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from safetensors import safe_open
 from sga_kohya.presets import door, find_preset
 
 from .conftest import Server
+from .test_clips import told as told_tokens
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -111,6 +114,63 @@ def test_clips_and_images_are_cached_by_the_real_scripts_and_train_in_one_step(s
     plan = output.partition("SGA tuple plan")[2].partition("\n\n")[0]
     assert "2: 2 with K=3" in plan and "warning" not in plan
     assert said_by(tmp_path / "models" / "wan_lora.safetensors")["ss_sga_groups_by_k"] == "3:2"
+
+
+TEMPORAL = ["--clips", "temporal", "--clip_labels", "clip:9:128,moment:5:128,frame:1:256"]
+BOTH_LABELS = ["--sga_granularities", "clip,moment,frame,macro,meso,micro", "--sga_timestep_shift"]
+BOTH_LABELS += ["clip:0.3,frame:-0.3,macro:0.5,micro:-0.5"]
+
+
+@pytest.mark.parametrize(("cut", "train"), [([], []), (TEMPORAL, BOTH_LABELS)], ids=["spatial", "temporal"])
+def test_the_readme_s_commands_lead_from_a_folder_of_clips_and_photos_to_a_wan_adapter(
+    server_of, tuner, world_of, tmp_path, cut, train
+):
+    """With the preset it names, on a model, an autoencoder and texts of random numbers; smaller and shorter.
+
+    Of temporal slices each group has a clip, a moment and a frame, an image, in one step.
+    """
+    (block,) = re.findall(r"```bash\n(python -m sga_kohya.hsd FOLDER .*?)```", README, re.S)
+    commands, world, folder = commands_in(block), world_of(tuner, "wan"), tmp_path / "folder"
+    assert len(commands) == 4
+    commands[0] += cut
+    commands[3] += train
+    write_folder(folder)
+    mine = {"dit": str(world / "wan.safetensors"), "output_dir": str(tmp_path / "models"), "max_train_epochs": 1}
+    mine |= {"vae": str(world / "wan_vae.safetensors"), "sample_prompts": None}
+    places = {
+        **{"FOLDER": folder, "OUT": tmp_path / "out", "768": 256, "384": 128, "41": 9},
+        **{"wan_2.1_vae.safetensors": world / "wan_vae.safetensors"},
+        "my.toml": preset("wan_lora", tmp_path / "my.toml", **mine),
+    }
+    output = do(server_of(tuner), tmp_path, commands, places, "wan")
+    plan = output.partition("SGA tuple plan")[2].partition("\n\n")[0]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "sga_manifest.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["file"]]
+    by_k = Counter(Counter(row["group"] for row in kept).values())
+    told = [f"{by_k[k]} with K={k}" for k in sorted(by_k, reverse=True)]
+    assert f"{by_k.total()}: {', '.join(told)}" in plan
+    moving = {row["granularity"] for row in kept if (row.get("frames") or 1) > 1}
+    assert moving == ({"clip", "moment"} if cut else {"macro", "meso"}) and {"macro", "meso"} <= {
+        row["granularity"] for row in kept if row["source"].endswith(".png")
+    }
+    most: dict[str, int] = {}
+    for row in kept:
+        width, height = row["size"]
+        tokens = width // 16 * (height // 16) * (1 + ((row.get("frames") or 1) - 1) // 4)
+        most[row["granularity"]] = max(most.get(row["granularity"], 0), tokens)
+    assert told_tokens(plan) == most
+    said = said_by(tmp_path / "models" / "wan_lora.safetensors")
+    assert said["ss_sga_groups_by_k"] == ",".join(f"{k}:{by_k[k]}" for k in sorted(by_k, reverse=True))
+
+
+def write_folder(folder: Path) -> None:
+    """Two clips and two photos, each with its caption."""
+    folder.mkdir()
+    for number, size in enumerate([(384, 256), (256, 384)]):
+        write_clip(folder / f"clip{number}.mp4", size, frames=24)
+        picture(10 + number, size).resize((3 * size[0] // 2, 3 * size[1] // 2)).save(folder / f"photo{number}.png")
+        for name in ("clip", "photo"):
+            (folder / f"{name}{number}.txt").write_text(f"a {name}")
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,8 @@ def test_the_real_caching_and_training_take_clips_as_hsd_writes_them_frame_by_fr
     levels = tuple(LevelConfig(name, 256, tau_up=4.0, min_detail=0) for name in ("macro", "meso", "micro"))
     labels = parse_labels(["long:17:128", "short:9:192", "still:1:256"])
     settings = {"near_duplicates": -1, "min_size": 64, "detector": "red", "clip_frames": 17, "clip_resolution": 192}
-    cut(photos, out, HsdConfig(levels, clips="both", clip_labels=labels, **settings))
+    with clips.known():
+        cut(photos, out, HsdConfig(levels, clips="both", clip_labels=labels, **settings))
     answer = tmp_path / "answer.json"
     dataset = out / "dataset_musubi.toml"
     server_of(tuner).do(tmp_path, [{"check": "clips", "out": answer, "dataset": dataset, "architecture": "wan"}])

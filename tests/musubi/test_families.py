@@ -1,10 +1,11 @@
-"""Wan and Z-Image on the real musubi-tuner: 5-D latents, clips, two models, a full fine-tune."""
+"""On the real musubi-tuner: off is stock; Wan and Z-Image with 5-D latents, clips, two models, a full fine-tune."""
 
 import pytest
 
 from .conftest import GROUPS
-from .test_flux_2 import DELTA_0, MEMBERS, clipped, close, eq_6, of, recorded, same, steps, weights
+from .test_flux_2 import MEMBERS, clipped, close, eq_6, of, recorded, same, steps, weights
 
+DELTA_0 = "macro:0,meso:0,micro:0"
 STACKS = {
     "wan": {"stack": "wan"},
     "wan with two models": {"stack": "wan", "dit_high_noise": "wan_high.safetensors", "timestep_boundary": 700},
@@ -16,17 +17,22 @@ STACKS = {
         "network_dim": 4,
     },
 }
+FLUX_2 = {
+    "flux_2": {"timestep_sampling": "flux2_shift"},
+    "flux_2 in mode sigma": {"timestep_sampling": "sigma"},
+    "flux_2 in bf16": {"mixed_precision": "bf16"},
+}
 
 
 @pytest.fixture
 def settings(world_of, tuner, request) -> dict:
-    found = dict(STACKS[request.param])
+    found = dict({**STACKS, **FLUX_2}[request.param])
     if "dit_high_noise" in found:
         found["dit_high_noise"] = world_of(tuner, "wan") / found["dit_high_noise"]
     return found
 
 
-@pytest.mark.parametrize("settings", STACKS, indirect=True)
+@pytest.mark.parametrize("settings", [*STACKS, *FLUX_2], indirect=True)
 def test_switched_off_and_without_effect_equal_stock_bit_for_bit(run, tmp_path, settings):
     common = {"max_train_epochs": 1, **settings}
     run(

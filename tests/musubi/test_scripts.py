@@ -8,7 +8,8 @@ from sga_kohya.hosts.musubi.families import SCRIPTS
 
 from .conftest import GROUPS, SIZES
 from .stacks import CLIP_SIZE, RUNS, STACKS
-from .test_flux_2 import DELTA_0, MEMBERS, clipped, eq_6, of, recorded, same, steps, weights
+from .test_families import DELTA_0
+from .test_flux_2 import MEMBERS, clipped, eq_6, of, recorded, same, steps, weights
 
 # test_flux_2 and test_families do more with the others.
 SMOKE = [script for script, run in RUNS.items() if run["stack"] not in ("flux_2", "wan", "z_image")]

@@ -5,7 +5,7 @@
 
 SRC: the folder to import musubi_tuner from. Its imports take longer than a run, therefore the forks and the jobs. A job
 is one of
-    {"write": FOLDER, "stack": NAME, "groups", "sizes"}                              a tiny model and its dataset
+    {"write": FOLDER, "stack": NAME, "groups", "sizes", "clips"}                     a tiny model and its dataset
     {"door": "stock" | "sga", "script", "stack", "args": {…}, "record", "status"}    a run
     {"command": ["python", "-m" MODULE | SCRIPT, …], "stack": NAME}                  what one would type in its folder
     {"check": NAME, "out": FILE, …}                                                  a function of checks.py
@@ -57,7 +57,7 @@ def do(jobs: list[dict[str, Any]], source: Path) -> None:
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
 
-    from tests.musubi.stacks import STACKS
+    from tests.musubi.stacks import STACKS, Clips
 
     stock = Accelerator.__init__, AcceleratedOptimizer.step
     for job in jobs:
@@ -71,7 +71,8 @@ def do(jobs: list[dict[str, Any]], source: Path) -> None:
             os.chdir(source.parent)
             command(job["command"])
         elif "write" in job:
-            stack.write(Path(job["write"]), job["groups"], [tuple(size) for size in job["sizes"]])
+            clips = {level: Clips(**sizes) for level, sizes in job.get("clips", {}).items()}
+            stack.write(Path(job["write"]), job["groups"], [tuple(size) for size in job["sizes"]], clips)
         else:
             Accelerator.__init__, AcceleratedOptimizer.step = stock
             run(job, source)

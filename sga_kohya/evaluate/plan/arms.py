@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.errors import SgaError
+from sga_kohya.evaluate.trainers import TRAINERS, Trainer, trainer_of
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.toml_file import merge_sections, parse_toml, read_toml
-from sga_kohya.words import RAW_TOML
 
 
 @dataclass(frozen=True)
 class Arm:
-    """label: in reports. data: the dataset TOML of H-SD's folder. tuples, modulation: sga_tuples, sga_modulation."""
+    """label: in reports. tuples, modulation: sga_tuples, sga_modulation. raw: whether it trains on whole photos."""
 
     label: str
     tuples: bool
     modulation: bool
-    data: str = "dataset.toml"
+    raw: bool = False
+
+    def data(self, trainer: Trainer) -> str:
+        """The description of its data in H-SD's folder."""
+        return trainer.raw if self.raw else trainer.slices
 
     @property
     def switches(self) -> dict[str, bool]:
@@ -32,7 +36,7 @@ class Arm:
 
 
 ARMS = {
-    "raw": Arm("Raw photos", False, False, RAW_TOML),
+    "raw": Arm("Raw photos", False, False, raw=True),
     "hsd": Arm("H-SD alone", False, False),
     "without_tuples": Arm("w/o Tuple-wise Opt.", False, True),
     "without_modulation": Arm("w/o Scale-Adaptive Mod.", True, False),
@@ -44,22 +48,17 @@ IN_EPOCHS = ("max_train_epochs", "save_every_n_epochs", "sample_every_n_epochs")
 """What an arm with fewer pictures an epoch has more of, so that all arms see the same number of pictures."""
 ENDLESS = 10_000
 """Epochs, where hours decide."""
-_NEVER = ("train_data_dir", "in_json", "dataset_class", "reg_data_dir", "resume")
-"""What would train every arm on the same data, or from the same state."""
 
 
 def problems(base: Path, settings: Mapping[str, Any], timed: bool = False) -> Iterator[str]:
     """Why a TOML cannot be the base of arms, a sentence each, with the remedy. timed: the arms end by hours."""
-    if "dit" in settings:
-        yield (
-            f"{base} is for musubi-tuner, and images are made by sd-scripts: train the arms of its presets (NAME_raw, "
-            "NAME_hsd, …), make the images with its own scripts, and name them as `images` of a plan's variants"
-        )
-    elif "pretrained_model_name_or_path" not in settings:
-        yield f"{base} is no training TOML: it has no pretrained_model_name_or_path"
+    trainer = trainer_of(settings)
+    if trainer.model not in settings:
+        models = " and no ".join(one.model for one in TRAINERS)
+        yield f"{base} is no training TOML: it has no {models}"
     if settings.get("sga") is False:
         yield f"{base}: sga = false switches every arm off: remove it"
-    for key in _NEVER:
+    for key in trainer.same:
         if settings.get(key):
             yield f"{base}: {key} would be the same for every arm: remove it"
     scheduler = str(settings.get("lr_scheduler") or "constant")
@@ -90,10 +89,11 @@ def arm_toml(
     last of which it ends. Raises SgaError where the data are not there, or a key of the base cannot be replaced.
     """
     settings = merge_sections(parse_toml(text, str(base)))
-    data = slices / arm.data
-    keys = {**names, "dataset_config": str(data), "save_model_as": "safetensors", **arm.switches}
-    if arm.data == RAW_TOML:
-        more = pictures_an_epoch(slices / "dataset.toml") / max(pictures_an_epoch(data), 1)
+    trainer = trainer_of(settings)
+    data = slices / arm.data(trainer)
+    keys = {**names, "dataset_config": str(data), **trainer.fixed, **arm.switches}
+    if arm.raw:
+        more = pictures_an_epoch(slices / trainer.slices, trainer) / max(pictures_an_epoch(data, trainer), 1)
         keys |= {key: max(1, round(settings[key] * more)) for key in IN_EPOCHS if isinstance(settings.get(key), int)}
     if hours:
         saved = ",".join(f"{number:g}" for number in sorted(hours))
@@ -101,15 +101,11 @@ def arm_toml(
     return with_keys(text, settings, keys, base)
 
 
-def pictures_an_epoch(dataset: Path) -> int:
+def pictures_an_epoch(dataset: Path, trainer: Trainer) -> int:
     """How many an epoch shows, repeats counted. Raises SgaError where there is no such file."""
     if not dataset.is_file():
         raise SgaError(f"{dataset} does not exist: make it by `python -m sga_kohya.hsd PHOTOS {dataset.parent}`")
-    folders = (
-        (Path(subset["image_dir"]), int(subset.get("num_repeats", 1)))
-        for entry in read_toml(dataset).get("datasets", [])
-        for subset in entry.get("subsets", [])
-    )
+    folders = trainer.folders(read_toml(dataset))
     return sum(repeats * sum(map(is_picture, folder.glob("*"))) for folder, repeats in folders)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.arms import ARMS
+from sga_kohya.evaluate.trainers import SD_SCRIPTS, Trainer
 from sga_kohya.hosts.sampling import Sampling
 from sga_kohya.kit.pictures import is_picture
 
@@ -53,7 +54,7 @@ class Training:
 
     base, text, settings: the TOML, as it is written and as it is read. door: such as flux_train_network. arms: names of
     ARMS. launch: the words in front of the door's. budgets: multiples of N1 at which all are compared; where there are
-    none, each is compared at its end.
+    none, each is compared at its end. trainer: whose door that is.
     """
 
     base: Path
@@ -63,6 +64,7 @@ class Training:
     arms: tuple[str, ...]
     launch: tuple[str, ...]
     budgets: tuple[float, ...] = ()
+    trainer: Trainer = SD_SCRIPTS
 
 
 @dataclass(frozen=True)

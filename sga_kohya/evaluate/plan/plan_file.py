@@ -11,8 +11,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan import arms
 from sga_kohya.evaluate.plan.arms import ARMS
 from sga_kohya.evaluate.plan.plan import ROLES, Dataset, Human, Judge, Metrics, Plan, Training, Variant, pictures
+from sga_kohya.evaluate.trainers import trainer_of
 from sga_kohya.hosts.sampling import Sampling
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS, guess_script
 from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text
 from sga_kohya.kit.toml_file import read_toml
@@ -82,13 +82,10 @@ def _with_arms(plan: Plan, table: Fields, folder: Path) -> Plan:
     plan = replace(plan, train=train)
     made = [variant for arm in train.arms for variant in _variants_of(plan, train, arm)]
     sampling, given = plan.sampling, table.values.get("generate", {})
-    if train.settings.get("network_module"):
-        # The training script samples with every network as it was trained, LyCORIS included.
-        by_trainer: dict[str, Any] = {
-            "script": f"{train.door}.py",
-            "config": str(plan.arm_toml("{dataset}", "{variant}")),
-        }
-        sampling = replace(sampling, **{key: value for key, value in by_trainer.items() if key not in given})
+    script = train.trainer.draws(train.door, train.settings)
+    if script:
+        own: dict[str, Any] = {"script": script, "config": str(plan.arm_toml("{dataset}", "{variant}"))}
+        sampling = replace(sampling, **{key: value for key, value in own.items() if key not in given})
     elif "script" not in given:
         table.complain("[generate]", f"script is missing: {train.base} is a full fine-tune, which cannot sample itself")
     return replace(plan, variants=(*made, *plan.variants), sampling=sampling)
@@ -130,19 +127,20 @@ def _training(table: Fields, folder: Path, datasets: Sequence[Dataset]) -> Train
     base = folder / os.path.expanduser(named)
     try:
         toml_text, settings = arms.read_base(base)
-        door = door or guess_script(settings).removesuffix(".py")
+        trainer = trainer_of(settings)
+        door = door or trainer.guess(settings)
         table.problems += arms.problems(base, settings, timed=bool(budgets))
         for dataset in datasets:
-            for data in sorted({ARMS[arm].data for arm in chosen}):
-                if not arms.pictures_an_epoch(dataset.slices / data):
+            for data in sorted({ARMS[arm].data(trainer) for arm in chosen}):
+                if not arms.pictures_an_epoch(dataset.slices / data, trainer):
                     raise SgaError(f"{dataset.slices / data}: it has no pictures, so an arm would train on nothing")
             arms.arm_toml(base, toml_text, ARMS[chosen[0]], {"output_dir": "", "output_name": ""}, dataset.slices)
     except (SgaError, OSError) as error:
         table.complain("base", f"= {named!r}: {error}")
         return None
-    if f"{door}.py" not in SCRIPTS:
-        table.complain("door", f"= {door!r}: write one of {', '.join(name.removesuffix('.py') for name in SCRIPTS)}")
-    return Training(base, toml_text, settings, door, chosen, launch, budgets)
+    if door not in trainer.doors():
+        table.complain("door", f"= {door!r}: write one of {', '.join(trainer.doors())}")
+    return Training(base, toml_text, settings, door, chosen, launch, budgets, trainer)
 
 
 def _dataset(table: Fields, folder: Path, trains: bool = False) -> Dataset:

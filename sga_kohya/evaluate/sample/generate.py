@@ -1,6 +1,6 @@
-"""Make what is missing of the plan's images by running sd-scripts, a process for each variant and dataset.
+"""Make what is missing of the plan's images by a trainer's own scripts, a process for each variant and dataset.
 
-Every image appears under its final name whole, with the size and the pixels sd-scripts gave it but without its
+Every image appears under its final name whole, with the size and the pixels that they gave it but without its
 metadata. Images of other settings or other weights than now asked for are made anew.
 """
 
@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,17 +20,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.evaluate.plan.plan import Cell, Dataset, Plan, Variant
 from sga_kohya.evaluate.process import Process
 from sga_kohya.evaluate.sample.images import folder_of, missing_images, weights_of
-from sga_kohya.hosts.sampling import Sampling
-from sga_kohya.hosts.sd_scripts.samplers import (
-    Job,
-    arguments_of,
-    find_script,
-    finished,
-    line_of,
-    read_training,
-    refuse_prompt,
-    refuse_weights,
-)
+from sga_kohya.evaluate.trainers import Program, drawing_with, script_named
+from sga_kohya.hosts.sampling import INTERACTIVE, Job, Sampling, line_of
 from sga_kohya.kit.files import write_whole
 
 SETTINGS = "settings.json"
@@ -50,7 +40,7 @@ class Task:
 def generate(plan: Plan, checkout: Path, command: Sequence[str] | None = None, only: str = "") -> int:
     """Sample every image of the plan that is not there. Returns how many were made.
 
-    checkout: of sd-scripts. command: what runs its script, by default this Python with the script's path.
+    checkout: the folder of the trainer's scripts. command: what runs one of them, by default this Python.
     only: the name of one variant. Raises SgaError before the first process starts for whatever files alone show.
     """
     if only and only not in plan.variant_names:
@@ -75,14 +65,17 @@ def sampling_of(plan: Plan, variant: Variant, dataset: Dataset) -> Sampling:
 
 
 def check(sampling: Sampling, dataset: Dataset, weights: Path | None, checkout: Path | None) -> None:
-    if find_script(sampling.script).protocol == "trainer":
-        read_training(sampling)
+    """Raises SgaError for what files alone show. checkout: None where something else runs the script."""
+    trainer = drawing_with(sampling.script)
+    trainer.sampler.check(sampling)
     if checkout and not (checkout / sampling.script).is_file():
-        raise SgaError(f"{checkout} has no {sampling.script}: use another script or a newer version of sd-scripts")
+        raise SgaError(f"{checkout} has no {sampling.script}: use another script or a newer version of {trainer.name}")
+    refused = script_named(sampling.script).refused
     for prompt in dataset.prompts:
-        refuse_prompt(sampling, prompt)
+        if refused in prompt or "\n" in prompt:
+            raise SgaError(f"prompt {prompt!r}: {sampling.script} would take {refused!r} for an option; reword it")
     if weights is not None:
-        refuse_weights(sampling, weights)
+        trainer.sampler.refuse_weights(sampling, weights)
 
 
 def _sample_all(plan: Plan, task: Task, checkout: Path, command: Sequence[str] | None) -> int:
@@ -93,7 +86,9 @@ def _sample_all(plan: Plan, task: Task, checkout: Path, command: Sequence[str] |
     cells = missing_images(plan, task.variant, task.dataset)
     if not cells:
         return 0
-    said = _run_script(task, folder, cells, command or [sys.executable, str(checkout / task.sampling.script)])
+    script = task.sampling.script
+    program = drawing_with(script).program(checkout, script) if command is None else Program(command)
+    said = _run_script(task, folder, cells, program)
     if left := missing_images(plan, task.variant, task.dataset):
         raise SgaError(
             f"{task.sampling.script} made {len(cells) - len(left)} of {len(cells)} images of {task.variant.name} for "
@@ -118,15 +113,16 @@ def _clear_other_settings(folder: Path, task: Task) -> None:
     write_whole(folder / SETTINGS, settings)
 
 
-def _run_script(task: Task, folder: Path, cells: Sequence[Cell], command: Sequence[str]) -> str:
+def _run_script(task: Task, folder: Path, cells: Sequence[Cell], program: Program) -> str:
     """Move each image to its place in the folder as it comes. Returns the end of what the script said."""
     jobs = [Job(number, task.dataset.prompts[cell.prompt], cell.seed) for number, cell in enumerate(cells)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".sampling-") as name:
         work = Path(name)
         (work / "images").mkdir()
-        words = arguments_of(task.sampling, task.variant.arguments, task.weights, jobs, work)
+        sampler = drawing_with(task.sampling.script).sampler
+        words = sampler.arguments_of(task.sampling, task.variant.arguments, task.weights, jobs, work)
         bar = tqdm(total=len(jobs), desc=f"{task.dataset.name} {task.variant.name}", unit="image")
-        with bar, Process([*command, *words]) as process:
+        with bar, Process([*program.words, *words], program.environment) as process:
             for job, path in _images(process, task.sampling, jobs, work):
                 move(path, folder / cells[job.number].file)
                 bar.update()
@@ -135,14 +131,14 @@ def _run_script(task: Task, folder: Path, cells: Sequence[Cell], command: Sequen
 
 def _images(process: Process, sampling: Sampling, jobs: Sequence[Job], work: Path) -> Iterator[tuple[Job, Path]]:
     """Each job with its image, as they come; fewer than asked for when the script fails. Whoever takes one moves it."""
-    script = find_script(sampling.script)
-    if script.protocol == "interactive":
+    script, finished = script_named(sampling.script), drawing_with(sampling.script).sampler.finished
+    if script.protocol == INTERACTIVE:
         # One at a time: the scripts name images by the second, and two of one second are one file.
         waiting = process.wait_for("Enter prompt")
         for job in jobs:
             if not waiting:
                 return
-            process.say(line_of(sampling, job))
+            process.say(line_of(script, sampling, job))
             waiting = process.wait_for("Enter prompt")
             for path in (work / "images").glob("*.png"):
                 yield job, path

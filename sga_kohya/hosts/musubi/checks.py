@@ -3,6 +3,8 @@
 `problems` finds all of it; the door stops at the first, `python -m sga_kohya.doctor` shows every one.
 """
 
+import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from sga_kohya.hosts.checks import (
     static_graph_advice,
     tuple_problems,
 )
-from sga_kohya.hosts.musubi.families import HOST, SCRIPTS, trains_adapter
+from sga_kohya.hosts.musubi.families import HOST, SCRIPTS, trains_adapter, with_videos
 from sga_kohya.hosts.prompts import prompt_problems
 from sga_kohya.kit.toml_file import read_toml
 from sga_kohya.words import LINEAR
@@ -28,6 +30,7 @@ MODELS = ("dit", "dit_high_noise", "network_weights", "base_weights")
 """Options that name files which training loads."""
 _BREAKS_TUPLES = {"fused_backward_pass": STEPS_INSIDE_BACKWARD}
 _ATTENTION = ("sdpa", "flash_attn", "flash3", "xformers", "sage_attn")  # with the last it says by itself what is wrong
+_VIDEOS = ("video_directory", "video_jsonl_file")
 _WRITTEN_BY = "`python -m sga_kohya.hsd PHOTOS OUT` writes OUT/dataset_musubi.toml"
 
 
@@ -48,6 +51,7 @@ def problems(script: str, options: Mapping[str, Any], config: SgaConfig) -> Iter
     yield from fp8_problems(options)
     yield from prompt_problems(options, HOST)
     yield from data_problems(options)
+    yield from _video_problems(script, options)
     if "sga_show_timesteps" not in options:
         yield from _model_problems(script, options)
     yield from resume_problems(options)
@@ -70,22 +74,50 @@ def data_problems(options: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(name, str):
         yield f"no --dataset_config: name {HOST}'s dataset TOML; {_WRITTEN_BY}"
         return
-    path, what = Path(name).expanduser(), f"--dataset_config {name}"
-    if path.suffix.lower() == ".json":
-        if not path.is_file():
-            yield f"{what}: {path.absolute()} does not exist; correct the path"
-        return
+    what = f"--dataset_config {name}"
     try:
-        datasets = read_toml(path, what, HOST).get("datasets")
+        datasets = _datasets(name, what)
     except SgaError as error:
         yield str(error)
         return
-    if not isinstance(datasets, list) or not datasets:
+    if not datasets:
         yield f"{what}: it has no [[datasets]]; {_WRITTEN_BY}"
     elif any("subsets" in dataset for dataset in datasets):
         yield (
             f"{what}: this is a dataset TOML of sd-scripts, and {HOST}'s has other keys; {_WRITTEN_BY} beside the other"
         )
+
+
+def _datasets(name: str, what: str) -> list[Mapping[str, Any]]:
+    """The tables of a --dataset_config, TOML or JSON. Raises SgaError where it cannot be read."""
+    path = Path(name).expanduser()
+    read = _read_json if path.suffix.lower() == ".json" else read_toml
+    datasets = read(path, what, HOST).get("datasets")
+    return [one for one in datasets if isinstance(one, dict)] if isinstance(datasets, list) else []
+
+
+def _read_json(path: Path, what: str, host: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise SgaError(f"{what}: {path.absolute()} does not exist; correct the path")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SgaError(f"{what}: {host} cannot read it as JSON ({error}); correct it") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _video_problems(script: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Clips for a family of images, on which the host ends with `Unsupported architecture`."""
+    name, family = str(options.get("dataset_config")), SCRIPTS[script]
+    if family.videos:
+        return
+    with contextlib.suppress(SgaError):  # said by data_problems
+        found = (one[key] for one in _datasets(name, name) for key in _VIDEOS if key in one)
+        for place in found:
+            yield (
+                f"--dataset_config {name}: {place} holds clips, and {family.name} trains on images alone: leave that "
+                f"dataset out, or train with one of {with_videos()}"
+            )
 
 
 def _model_problems(script: str, options: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,8 @@ loaded by the host's own batch manager: a sub-batch is written where it looks fo
 import functools
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,24 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier, Identity
 from sga_kohya.hosts.dataset import HostDataset, StockOrder
+from sga_kohya.hosts.musubi.families import Family
+from sga_kohya.hosts.musubi.sources import excerpts, out_of_step, sources_of
 from sga_kohya.hosts.seam import Seam
-from sga_kohya.kit.pictures import is_picture
+from sga_kohya.kit.safetensors_file import tensor_shapes
+from sga_kohya.training.dataset import Measure
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.contents import Contents, sample_of
+from sga_kohya.tuples.groups import Cell
 from sga_kohya.tuples.step import Slice, SubBatch
 from sga_kohya.words import ATTRIBUTE
 
 Items = dict[str, tuple[Any, Any, int]]
-"""Key -> (bucket, the host's item, repeats)."""
-Source = tuple[Path, dict[str, Any]]
-"""A file, and its row where a JSONL file names it."""
+"""Key -> (bucket, the host's item, repeats). A bucket begins with width, height and frames in pixels."""
+_LATENTS = re.compile(r"latents_(?:(\d+)x)?(\d+)x(\d+)_")
+"""What a cache calls the latents that train: frames, where the family has them, height, width."""
 
 
-def _replace(original: Callable, session: Session) -> Callable:
+def _replace(original: Callable, session: Session, family: Family) -> Callable:
     @functools.wraps(original)
     def generate_dataset_group_by_blueprint(dataset_group_blueprint: Any, *args: Any, **kwargs: Any) -> Any:
         group = original(dataset_group_blueprint, *args, **kwargs)
@@ -41,7 +46,7 @@ def _replace(original: Callable, session: Session) -> Callable:
                 "no training items: cache latents and text first, by the family's *_cache_latents.py and "
                 "*_cache_text_encoder_outputs.py with this dataset_config"
             )
-        dataset = (TunerDataset if session.config.tuples else StockOrderDataset)(group, session.config)
+        dataset = (TunerDataset if session.config.tuples else StockOrderDataset)(group, session.config, family)
         session.has_data(dataset)
         return dataset
 
@@ -51,8 +56,8 @@ def _replace(original: Callable, session: Session) -> Callable:
 class TunerDataset(HostDataset):
     """A host's DatasetGroup whose items have a granularity and a group."""
 
-    def __init__(self, group: Any, config: SgaConfig):
-        self.group = group
+    def __init__(self, group: Any, config: SgaConfig, family: Family):
+        self.group, self.family = group, family
         self.items = [_items(dataset) for dataset in group.datasets]
         identifier = Identifier(config.granularities, config.manifest)
         self.identities = _identify(group.datasets, self.items, identifier)
@@ -91,9 +96,38 @@ class TunerDataset(HostDataset):
         manager.timestep_pool = [drawn] if drawn else None
         return manager[0]
 
-    def warnings(self) -> Iterator[str]:
+    def _known(self) -> Iterator[tuple[Any, list[Any]]]:
+        """Each of the host's datasets with its items."""
         for dataset, items in zip(self.group.datasets, self.items, strict=True):
-            yield from _out_of_step(dataset, items)
+            yield dataset, [item for _, item, _ in items.values()]
+
+    def notes(self) -> Iterator[str]:
+        return excerpts(self._known()) if self.planned else iter(())
+
+    def warnings(self) -> Iterator[str]:
+        for dataset, items in self._known():
+            yield from out_of_step(dataset, items, self.labels)
+
+    def measure(self, cell: Cell) -> Measure | None:
+        return self._measures.get((cell.dataset, cell.bucket))
+
+    @functools.cached_property
+    def _measures(self) -> dict[tuple[int, Hashable], Measure]:
+        """By dataset and bucket, of which one cache each tells.
+
+        By the shape in its header: FramePack trains on sections of a clip, which are as long as its window.
+        """
+        first = {
+            (number, bucket): item for number, items in enumerate(self.items) for bucket, item, _ in items.values()
+        }
+        return {cell: measure for cell, item in first.items() if (measure := self._measured(cell[1], item))}
+
+    def _measured(self, bucket: tuple, item: Any) -> Measure | None:
+        for name in tensor_shapes(Path(_key(item))):
+            if found := _LATENTS.match(name):
+                frames, height, width = (int(side or 1) for side in found.groups())
+                return Measure(bucket[0], bucket[1], bucket[2], self.family.tokens(frames, height, width))
+        return None
 
     def contents(self) -> Contents:
         return self._contents
@@ -127,8 +161,20 @@ def _items(dataset: Any) -> Items:
     for bucket, items in dataset.batch_manager.buckets.items():
         for item in items:
             repeats = found[_key(item)][2] if _key(item) in found else 0
-            found[_key(item)] = (bucket, item, repeats + 1)
+            found[_key(item)] = (_bucket(bucket, item), item, repeats + 1)
     return dict(sorted(found.items()))
+
+
+def _bucket(bucket: tuple[Any, ...], item: Any) -> tuple[Any, ...]:
+    """Width, height, frames, and for images what else must agree for the host to stack them.
+
+    A clip was cached at the size in its file's name. The bucket that the host finds for it in training may be another
+    one, because enable_bucket and bucket_no_upscale count in training alone; an image's own third number is none of
+    frames.
+    """
+    if item.frame_count is not None:
+        return (*item.original_size, item.frame_count)
+    return (*bucket[:2], 1, *bucket[2:])
 
 
 def _key(item: Any) -> str:
@@ -138,66 +184,24 @@ def _key(item: Any) -> str:
 def _identify(datasets: Sequence[Any], items: Sequence[Items], identifier: Identifier) -> list[dict[str, Identity]]:
     """For each dataset, the identity of each item. A JSONL row may say its granularity and its group itself.
 
-    Of all datasets at once: each level is one here, and which files of a name are siblings is seen beside the others.
+    Of all datasets at once: each level is one here, and which files of a name are siblings is seen beside the others. A
+    row's group is that of the files with this stem, so that clips of a JSONL file and images of a folder may share one.
     """
     places = [
         (number, key, source)
         for number, (dataset, known) in enumerate(zip(datasets, items, strict=True))
-        for key, source in _sources_of(dataset, known)
+        for key, source in sources_of(dataset, {key: item for key, (_, item, _) in known.items()})
     ]
     identities = identifier.identify((path, {ATTRIBUTE: row.get(ATTRIBUTE)}) for _, _, (path, row) in places)
     found: list[dict[str, Identity]] = [{} for _ in datasets]
     for (number, key, (_, row)), identity in zip(places, identities, strict=True):
-        group = f"row::{row['group']}" if "group" in row else identity.group
-        found[number][key] = Identity(identity.granularity, group)
+        found[number][key] = _named_by(row, identity)
     return found
 
 
-def _sources_of(dataset: Any, items: Items) -> Iterator[tuple[str, Source]]:
-    """(key, what it was made of) of each item; a file that is gone is thought of in the dataset's folder."""
-    rows = dict(_sources(dataset))
-    folder = Path(_folder_of(dataset) or ".")
-    for key, (_, item, _) in items.items():
-        yield key, rows.get(item.item_key) or (folder / item.item_key, {})
-
-
-def _out_of_step(dataset: Any, items: Items) -> Iterator[str]:
-    """Where caches and images differ: the host trains on the caches that it finds, and says nothing."""
-    folder = _folder_of(dataset)
-    named = {stem for stem, _ in _sources(dataset)}
-    cached = {item.item_key for _, item, _ in items.values()}
-    missing, gone = sorted(named - cached), sorted(cached - named)
-    where = folder or "the JSONL file"
-    if missing:
-        yield (
-            f"{len(missing)} files of {where} have no caches and do not train, such as {missing[0]}: run the cache "
-            "scripts for latents and for text"
-        )
-    if gone:
-        yield (
-            f"{len(gone)} caches in {dataset.cache_directory} train, such as of {gone[0]}, whose file is not in "
-            f"{where} or has no caption: run the cache script for latents, without --keep_cache"
-        )
-    pictures = {path.stem for path in Path(folder).iterdir() if is_picture(path)} if folder else set()
-    silent = sorted(pictures - named - cached)
-    if silent and getattr(dataset, "image_directory", None):
-        yield f"{len(silent)} images of {folder} have no caption file and do not train, such as {silent[0]}"
-
-
-def _folder_of(dataset: Any) -> str | None:
-    """Of its images or videos; None where a JSONL file names them."""
-    return getattr(dataset, "image_directory", None) or getattr(dataset, "video_directory", None)
-
-
-def _sources(dataset: Any) -> Iterator[tuple[str, Source]]:
-    """(stem, (file, JSONL row)) of what the dataset was made of, as far as it is still there."""
-    source = dataset.datasource
-    for row in getattr(source, "data", None) or []:
-        path = Path(row.get("image_path") or row["video_path"])
-        yield path.stem, (path, row)
-    for name in ("image_paths", "video_paths"):
-        for file in getattr(source, name, None) or []:
-            yield Path(file).stem, (Path(file), {})
+def _named_by(row: Mapping[str, Any], identity: Identity) -> Identity:
+    named = "group" in row and identity.granularity is not None
+    return Identity(identity.granularity, str(row["group"])) if named else identity
 
 
 def _stratified(total: int, parts: int, seed: str) -> list[float]:
@@ -208,9 +212,10 @@ def _stratified(total: int, parts: int, seed: str) -> list[float]:
     return levels[:total]
 
 
-SEAM = Seam(
-    "dataset",
-    "musubi_tuner.dataset.config_utils.generate_dataset_group_by_blueprint",
-    ("dataset_group_blueprint", "training", "num_timestep_buckets", "shared_epoch"),
-    _replace,
-)
+def seam(family: Family) -> Seam:
+    return Seam(
+        "dataset",
+        "musubi_tuner.dataset.config_utils.generate_dataset_group_by_blueprint",
+        ("dataset_group_blueprint", "training", "num_timestep_buckets", "shared_epoch"),
+        functools.partial(_replace, family=family),
+    )

@@ -22,6 +22,6 @@ def install_for(
     if config.active:
         family = SCRIPTS[script]
         overrides = [noise.OVERRIDES[family.trainer]] if family.trainer else []
-        seams += [dataset.SEAM, *begin(family), noise.BASE, *overrides, *saved.SEAMS]
+        seams += [dataset.seam(family), *begin(family), noise.BASE, *overrides, *saved.SEAMS]
         expected |= {"dataset", "accelerator"}
     return install(seams, Session(config, frozenset(expected)), tuner.package)

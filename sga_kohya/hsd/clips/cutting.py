@@ -213,7 +213,7 @@ def clip_row(row: Row, start: float, frames: int, fps: float) -> Row:
     if file and row.size and frames > 1:
         stem = Path(file).stem
         file = f"{row.granularity}_{row.size[0]}x{row.size[1]}x{frames}/{stem}.{MOVIE}"
-    return ClipRow(**{**row.__dict__, "file": file}, frames=frames, fps=fps, start=round(start, 3))
+    return ClipRow(**{**row.__dict__, "file": file}, frames=frames, fps=float(fps), start=round(start, 3))
 
 
 def _with_parents(rows: Sequence[Row]) -> list[Row]:

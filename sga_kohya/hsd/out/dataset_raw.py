@@ -41,10 +41,9 @@ from sga_kohya.kit.journal import read_rows as read_journal
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.sealed import sealed, set_edited_aside
 from sga_kohya.kit.text import read_text
-from sga_kohya.words import RAW_TOML
+from sga_kohya.words import RAW_MUSUBI_TOML, RAW_TOML
 
 RAW = "photos_raw"
-RAW_MUSUBI_TOML = "dataset_musubi_raw.toml"
 AT_ONCE = 4
 """Photos for each thread that are begun and not yet written."""
 _JOURNAL = "sga_raw.jsonl"

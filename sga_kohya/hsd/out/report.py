@@ -3,7 +3,7 @@
 Many photos are in further files, `report_pages/2.html` and so on, which a browser can hold one at a time.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
@@ -36,7 +36,8 @@ def write_report(
 ) -> None:
     """From the manifest in `out`, a row at a time. preview_of: photos there are, where only some were taken."""
     preview = preview_of is not None
-    count = tally.photos + (film.photos if film else 0)
+    film = film or ClipTally([])
+    count = tally.photos + film.photos
     files = 1 if preview else max(1, -(-count // PER_FILE))
     photos = (list(rows) for _, rows in groupby(read_rows(out), key=lambda row: row.source))
     for number in range(1, files + 1):
@@ -72,7 +73,7 @@ def _page(
     out: Path,
     config: HsdConfig,
     tally: Tally,
-    film: ClipTally | None,
+    film: ClipTally,
     preview_of: int | None,
     number: int,
     files: int,
@@ -80,8 +81,7 @@ def _page(
 ) -> Iterator[str]:
     """One file, in pieces. photos: the rows of each that stands in it."""
     preview = preview_of is not None
-    levels = list({**tally.levels, **(film.levels if film else {})})
-    count = tally.photos + (film.photos if film else 0)
+    levels, count = list({**tally.levels, **film.levels}), tally.photos + film.photos
     up = "../" if number > 1 else ""
     first, last = PER_FILE * (number - 1) + 1, min(PER_FILE * number, count)
     return stream(
@@ -94,19 +94,19 @@ def _page(
         part=f"{first:,} to {last:,} of {count:,}",
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
-        numbers=[*_numbers(tally), *(_numbers(film, "clips") if film else ())],
-        group_sizes=sorted(tally.group_sizes | (film.group_sizes if film else Counter())),
+        numbers=[*_numbers(tally), *(_numbers(film, "clips") if film.photos else ())],
+        group_sizes=sorted(tally.group_sizes | film.group_sizes),
         group_bars=_bars((f"K = {k}", count, 0, f"{count:,}") for k, count in sorted(tally.group_sizes.items())),
         level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in tally.levels.items()),
         sizes=[(name, _sizes(level)) for name, level in tally.levels.items()],
-        clip_bars=_bars(_of_clips(film)) if film else [],
-        clip_sizes=[(name, _sizes(level)) for name, level in film.levels.items()] if film else [],
-        discarded=any(tally.reasons.values()) or bool(film and any(film.reasons.values())),
+        clip_bars=_bars(_of_clips(film)),
+        clip_sizes=[(name, _sizes(level)) for name, level in film.levels.items()],
+        discarded=any((tally.reasons + film.reasons).values()),
         levels=levels,
         guessed=[(safe(words), count) for words, count in tally.guessed.most_common(MOST_GUESSES)],
         guessed_more=len(tally.guessed) - MOST_GUESSES,
-        notes=(tally.notes + (film.notes if film else Counter())).most_common(),
-        examples={**(film.examples if film else {}), **tally.examples},
+        notes=(tally.notes + film.notes).most_common(),
+        examples={**film.examples, **tally.examples},
         data=_data(out, levels, list(tally.levels), film, photos, links=not preview),
     )
 
@@ -166,7 +166,7 @@ def _data(
     out: Path,
     levels: list[str],
     of_photos: Collection[str],
-    film: ClipTally | None,
+    film: ClipTally,
     photos: Iterable[Sequence[Row]],
     links: bool,
 ) -> Iterator[Markup]:
@@ -180,7 +180,7 @@ def _data(
                 why = safe((row.reason or "").partition(":")[2].strip())
                 discards[row.kind].append([safe(row.source), levels.index(row.granularity), why])
         if any(row.file for row in rows):
-            own = film.levels if film and rows[0].moving else of_photos
+            own = film.levels if rows[0].moving else of_photos
             yield comma + as_json(photo_view(rows, levels, out, own))
             comma = Markup(",\n")
     yield Markup('], "discards": %s}') % as_json(discards)
