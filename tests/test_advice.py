@@ -251,6 +251,23 @@ def test_every_problem_is_found_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["algo=locon"], True),
+        (["algo=lokr", "bypass_mode=False"], True),
+        (["algo=lokr", "bypass_mode = True"], False),
+        (["bypass_mode=True", "dora_wd=True"], True),  # which would train no DoRA, in silence
+    ],
+)
+def test_lycoris_needs_its_bypass_over_weights_of_8_bits(arguments, refused):
+    options = {"network_module": "lycoris.kohya", "network_args": arguments}
+    for name in ("fp8_base", "fp8_base_unet"):
+        assert sum("excludes LyCORIS" in text for text in problems({**options, name: True}, SgaConfig())) == refused
+    other = {"network_module": "networks.lora_flux", "fp8_base": True, "network_args": arguments[:1]}
+    assert not [text for given in (options, other) for text in problems(given, SgaConfig()) if "fp8_base" in text]
+
+
+@pytest.mark.parametrize(
     ("loop", "name"),
     [
         ("edm2_loss_weighting = 1\nwith sync():\n    accelerator.backward(loss)", "67372a/sd-scripts or a fork of it"),

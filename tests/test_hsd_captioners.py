@@ -229,20 +229,21 @@ def test_a_registered_captioner_reads_its_options_and_a_slice_without_words_is_c
             run(photos, tmp_path / "out", replace(config, captioner="mute", captioner_options={"volume": "off"}))
         loud = replace(config, captioner="mute", captioner_options={"volume": "high"})
         result = run(photos, tmp_path / "out", loud)
+        told = list(warnings(result, loud))
     finally:
         del CAPTIONERS["mute"]
     found = captions(tmp_path / "out")
     assert found["1_macro/a.txt"] == "zoe, smiling face, hand, garden, loud\n"
     assert found["1_micro/a.txt"] == "zoe\n"
     assert found["1_micro/c.txt"] == "face\n", "what the detector took it for is better than the whole scene"
-    assert "3 photos, the captioner has no words for a slice: a.png, b.png, c.png" in list(warnings(result, loud))
+    assert "3 photos, the captioner has no words for a slice: a.png, b.png, c.png" in told
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("blip", "captioner 'blip': use one of inherit, vlm, wd, or package.module:function"),
-        ("no such:thing", "captioner 'no such:thing': use one of"),
+        ("blip", "captioner 'blip': known are inherit, vlm, wd; or package.module:function for one of your own"),
+        ("no such:thing", "captioner 'no such:thing': known are"),
         ("no_such_module:thing", "captioner no_such_module:thing: ModuleNotFoundError: No module named"),
         (f"{__name__}:missing", "has no attribute 'missing'; name a function as package.module:function"),
         (f"{__name__}:LEVELS", "it is no function but"),

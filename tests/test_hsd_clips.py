@@ -366,12 +366,15 @@ def test_settings_of_clips_stand_in_a_file_and_come_back_from_the_one_that_a_run
 def test_labels_in_time_without_a_delta_of_their_own_are_refused_by_training_and_the_run_says_what_to_give(
     folder, tmp_path, capsys
 ):
-    with pytest.raises(SgaError, match="write it for yours: long:0,still:0"):
+    with pytest.raises(SgaError, match="nobody has measured.*--sga_timestep_shift long:0,still:0"):
         SgaConfig(granularities=("long", "still"))
     clips.write(folder / "a.mp4")
     labels = ["--clips", "temporal", "--clip_labels", "long:17:128,still:1:128"]
     assert main([str(folder), str(tmp_path / "out"), *labels]) == 0
-    assert "--sga_granularities long,still --sga_timestep_shift long:0,still:0" in capsys.readouterr().out
+    assert "--sga_granularities long,still --sga_timestep_shift long:0,still:0\n" in capsys.readouterr().out
+    Image.fromarray(clips.picture(1, (640, 400))).save(folder / "p.png")
+    assert main([str(folder), str(tmp_path / "out"), *labels, "--resolution", "256"]) == 0
+    assert "--sga_timestep_shift long:0,still:0,macro:0.5" in capsys.readouterr().out
 
 
 def test_memory_does_not_grow_with_a_clip_s_length(folder, tmp_path):

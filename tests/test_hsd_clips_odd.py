@@ -289,7 +289,7 @@ def test_lengths_are_halves_and_windows_even():
 
 
 def test_every_size_of_a_clip_is_one_that_musubi_tuner_s_buckets_have():
-    """Its shortest side is half the root of the area, in steps of 16; a longer one is resized, whatever it is told."""
+    """Its shortest side is half the root of the area, in 16s; what is longer is resized, whatever it is told."""
     for resolution in (128, 256, 512, 1024):
         sizes = clip_sizes(resolution, 64)
         assert len(sizes) > 3

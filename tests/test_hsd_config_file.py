@@ -148,7 +148,7 @@ def test_every_problem_is_named_at_once(tmp_path):
         "tau_up 0.5 of level meso",
         "iou = {'meso': 0.5}: write \"COARSER/FINER\" = NUMBER",
         'overrides."x": batch_size is unknown: it is set once',
-        "overrides.\"x\": detector 'magic': use one of",
+        "overrides.\"x\": detector 'magic': known are",
     ):
         assert part in str(caught.value), part
     assert "\n" not in str(caught.value)

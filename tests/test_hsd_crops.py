@@ -239,7 +239,7 @@ def test_a_level_may_have_detectors_of_its_own(two):
     (region,) = decompose([("a.png", noise(1000, 800))], make_detector(config, Path()), config)[0]
     assert [(crop.level, crop.detector) for crop in kept(region)[1:]] == [("meso", "first"), ("micro", "second")]
     assert {level for level, _ in first.asked} == {"meso"} and {level for level, _ in second.asked} == {"micro"}
-    with pytest.raises(SgaError, match="detector 'third': use one of .*first.*, or several, separated by commas"):
+    with pytest.raises(SgaError, match="detector 'third': known are .*first.*; or package.module:function for"):
         HsdConfig((MACRO, replace(MESO, detector="third,first")))
 
 
@@ -326,31 +326,6 @@ def test_a_photo_of_people_is_cut_without_cutting_a_face():
     (region,) = decompose([("a.png", photo)], make_detector(config, Path()), config)[0]
     assert levels_kept(region) == ["macro", "meso", "micro"]
     assert all(face.inside(crop.box) for crop in kept(region))
-
-
-def test_without_opencv_s_cascades_it_goes_by_what_stands_out_and_says_so(monkeypatch, capsys):
-    data = pytest.importorskip("skimage.data")
-    monkeypatch.setattr("sga_kohya.hsd.detectors.heuristic.faces.Faces.available", staticmethod(lambda: False))
-    found = make_detector(HsdConfig(), Path()).detect([view(data.astronaut())], "micro")[0]
-    assert found and 0.65 <= found[0].score < 0.99
-    assert "faces are not looked for, as OpenCV" in capsys.readouterr().err
-
-
-def test_what_has_no_eyes_is_no_face():
-    faces = pytest.importorskip("sga_kohya.hsd.detectors.heuristic.faces")
-    data = pytest.importorskip("skimage.data")
-    if not faces.Faces.available():
-        pytest.skip("this OpenCV has no cascades")
-    photo = data.astronaut()
-    model = faces.Faces()
-    (head,) = model.heads(photo, photo).sure
-    assert Box(180, 75, 268, 175).inside(head)
-    eyeless = photo.copy()
-    eyeless[head.y0 : (head.y0 + head.y1) // 2] = cv2.GaussianBlur(photo, (0, 0), 12)[
-        head.y0 : (head.y0 + head.y1) // 2
-    ]
-    found = model.heads(photo, eyeless)
-    assert found.sure == [] and head in found.likely, "it is at least not cut"
 
 
 class Heads:

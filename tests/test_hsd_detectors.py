@@ -1,8 +1,10 @@
 """The detectors of sga_kohya.hsd on tiny models made on the spot, loaded by the libraries' own loaders, offline."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,9 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, LevelConfig, View
-from sga_kohya.hsd.detect import BUILT_IN, Detector
+from sga_kohya.hsd.detect import DETECTORS, Detector
 from sga_kohya.hsd.detectors.letterbox import Letterbox, to_detection
-from sga_kohya.hsd.kits import make_detector
+from sga_kohya.hsd.kits import make_detector, settings_digest
 
 SIZES = ((640, 480), (300, 500), (111, 77), (1000, 90))
 
@@ -330,7 +332,85 @@ def test_levels_of_one_s_own_names_take_the_defaults_of_their_rank(tmp_path):
     assert found == {"scene": "person", "part": "person", "detail": "face"}
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_every_detector_refuses_an_option_that_it_does_not_have(name):
     with pytest.raises(SgaError, match=f"detector {name}: .*colour is unknown"):
         detector(name, colour="red")
+
+
+# --- one's own function ----------------------------------------------------------------------------------------------
+
+OWN = """
+from sga_kohya.hsd import Box, Detection
+
+def found(view, level):
+    where = Box(0, 0, view.size[0] // 2, view.size[1] // 2)
+    yield Detection(where, 0.2, level, "worse")
+    yield Detection(where, 0.9, level, f"{level} of {view.source}")
+
+def outside(view, level):
+    return [Detection(Box(0, 0, view.size[0] + 1, 5), 0.5, level)]
+
+def boxes(view, level):
+    return [Box(0, 0, 5, 5)]
+
+def broken(view, level):
+    raise LookupError("no such level")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "my_detectors.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_detectors", raising=False)
+    yield tmp_path / "my_detectors.py"
+    sys.modules.pop("my_detectors", None)
+
+
+def test_one_s_own_function_is_a_detector_and_may_stand_in_a_chain(mine):
+    view = whole(noise(64, 48), "a/b.jpg")
+    (found,) = detector("my_detectors:found").detect([view], "micro")
+    assert [(each.label, each.score) for each in found] == [("micro of a/b.jpg", 0.9), ("worse", 0.2)], "best first"
+    chain = detector("my_detectors:found,heuristic", **{"heuristic.threshold": 0})
+    assert chain.detect([view], "meso")[0][0].found_by == "my_detectors:found"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("outside", r"my_detectors:outside fails at a/b.jpg: Detection.*: give Detections with boxes inside the view"),
+        ("boxes", r"my_detectors:boxes fails at a/b.jpg: Box.*: give Detections"),
+        ("broken", "my_detectors:broken fails at a/b.jpg: LookupError: no such level"),
+    ],
+)
+def test_what_one_s_own_function_gives_is_looked_at(mine, name, told):
+    with pytest.raises(SgaError, match=told):
+        detector(f"my_detectors:{name}").detect([whole(noise(64, 48), "a/b.jpg")], "micro")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("yollo", {}, "detector 'yollo': did you mean yolo?; or package.module:function for one of your own"),
+        ("my_detectors:nothing", {}, "has no attribute 'nothing'; name a function as package.module:function"),
+        ("my_detectors:OWN.x", {}, "detector my_detectors:OWN.x: AttributeError"),
+        ("my_detectors:found", {"labels": "face"}, "detector my_detectors:found: labels is unknown"),
+    ],
+)
+def test_a_detector_that_is_not_there_is_refused_with_what_was_meant(mine, name, options, told):
+    with pytest.raises(SgaError, match=re.escape(told)):
+        detector(name, **options)
+
+
+def test_an_edited_function_is_another_setting(mine):
+    config = HsdConfig(detector="my_detectors:found")
+    before = settings_digest(config)
+    assert settings_digest(config) == before
+    mine.write_text(OWN + "\n")
+    assert settings_digest(config) != before
+    levels = tuple(replace(level, detector="my_detectors:found") for level in HsdConfig().levels)
+    apart = settings_digest(HsdConfig(levels))
+    mine.write_text(OWN)
+    assert settings_digest(HsdConfig(levels)) != apart, "of a level's own, too"

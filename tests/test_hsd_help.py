@@ -6,8 +6,8 @@ import pytest
 
 from sga_kohya.hsd import HsdConfig
 from sga_kohya.hsd import __main__ as hsd
-from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
-from sga_kohya.hsd.detect import BUILT_IN
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS
+from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.photos.images import FORMATS
 from sga_kohya.hsd.settings.config import MODES
 from sga_kohya.hsd.settings.layers import preset_names
@@ -42,7 +42,7 @@ def test_help_tells_the_default_of_every_option_that_may_be_left_out(name):
     [
         ("hsd", "--mode", MODES),
         ("hsd", "--format", FORMATS),
-        ("hsd", "--detector", BUILT_IN),
+        ("hsd", "--detector", DETECTORS),
         ("hsd", "--captioner", CAPTIONERS),
         ("hsd", "--preset", preset_names()),
         ("partition", "--by", partition.CRITERIA),

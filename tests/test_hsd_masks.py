@@ -177,7 +177,7 @@ def test_a_mask_that_changes_is_cut_again_and_no_other(photos, folder, tmp_path)
     assert run(photos, out, config(masks=str(folder))).tally.reused == 1
     after = snapshot(out)
     changed = {name for name in after if after[name] != before[name] and name.endswith("png")}
-    assert changed <= {"masks_1_macro/clear.png", "masks_1_micro/clear.png"} and "masks_1_macro/clear.png" in changed
+    assert changed - {"masks_1_micro/clear.png"} == {"masks_1_macro/clear.png", "masks_photos_raw/clear.png"}
 
 
 def test_masks_are_ours_until_edited_and_go_when_they_are_wanted_no_more(photos, folder, tmp_path):
@@ -206,6 +206,62 @@ def test_what_a_detector_draws_becomes_the_photos_mask(photos, painter, tmp_path
     assert (masks["masks_1_macro/sub-clear.png"] == 255).all()
     told = list(warnings(result, config()))
     assert "1 photo, the detector drew no mask, all of it counts: sub/clear.png" in told
+
+
+def raw_subset(out: Path) -> dict:
+    return toml.loads((out / "dataset_raw.toml").read_text())["datasets"][0]["subsets"][0]
+
+
+def test_the_photos_own_copies_have_their_transparency_where_slices_have(photos, tmp_path):
+    out, flat = tmp_path / "out", tmp_path / "flat"
+    run(photos, out, config(masks="alpha"))
+    run(photos, flat, config())
+    copies, without = files(out, "photos_raw/*.png"), files(flat, "photos_raw/*.png")
+    assert raw_subset(out)["alpha_mask"] is True and not {"alpha_mask", "conditioning_data_dir"} & set(raw_subset(flat))
+    assert not list(out.glob("masks_*"))
+    for name, place in (("clear", PLACE), ("sub-clear", Box(0, 0, 350, 512)), ("whole", Box(0, 0, *SIZE))):
+        copy, plain = (found[f"photos_raw/{name}.png"] for found in (copies, without))
+        assert (copy[..., :3] == plain).all() and plain.shape[2] == 3
+        assert_masks(copy[..., 3], np.asarray(alpha_of(place).resize(copy.shape[1::-1], Image.Resampling.BOX)))
+
+
+def test_the_photos_own_copies_have_a_mask_of_their_size_beside_them(photos, folder, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out, config(masks=str(folder)))
+    copies, masks = files(out, "photos_raw/*.png"), files(out, "masks_photos_raw/*.png")
+    assert {f"masks_{name}" for name in copies} == set(masks), "sd-scripts wants one for each"
+    assert raw_subset(out)["conditioning_data_dir"] == str(out / "masks_photos_raw")
+    assert "no masked loss" in (out / "dataset_musubi_raw.toml").read_text()
+    for name, place in (("clear", PLACE), ("sub-clear", Box(0, 0, 350, 512)), ("whole", Box(0, 0, *SIZE))):
+        mask = masks[f"masks_photos_raw/{name}.png"]
+        assert mask.shape == copies[f"photos_raw/{name}.png"].shape[:2]
+        assert_masks(mask, np.asarray(alpha_of(place).resize(mask.shape[::-1], Image.Resampling.BOX)))
+    mine = out / "masks_photos_raw" / "clear.png"
+    alpha_of(Box(0, 0, 9, 9), mask.shape[::-1]).save(mine)
+    edited = mine.read_bytes()
+    run(photos, out, config(masks=str(folder), duplicate_overlap=0.5))
+    assert mine.read_bytes() == edited, "a mask that was edited stays"
+    result = run(photos, out, config())
+    assert result.swept.left == ["masks_photos_raw/clear.png"] and "conditioning_data_dir" not in raw_subset(out)
+    assert [path.name for path in out.glob("masks_*/*")] == ["clear.png"]
+
+
+def test_what_a_detector_draws_is_the_mask_of_the_photos_copy_and_changes_nothing_else_of_it(photos, painter, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out, config(masks="detector", detector="painter"))
+    mask = files(out, "masks_photos_raw/*.png")["masks_photos_raw/clear.png"] / 255
+    assert (
+        mask[:, : mask.shape[1] // 2].mean() < 0.01 and abs(mask[:, mask.shape[1] // 2 :].mean() - 0.2 * np.pi) < 0.03
+    )
+    cache = out / "photos_raw" / "clear_0256x0192_flux.npz"
+    cache.write_bytes(b"latents")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*photos_raw/*.*") if path.suffix != ".jsonl"}
+    run(photos, out, config(masks="detector", detector="painter", duplicate_overlap=0.5))
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "cache and pictures: nothing is written anew"
+    (out / "masks_photos_raw" / "clear.png").unlink()
+    run(photos, out, config(masks="detector", detector="painter", duplicate_overlap=0.5))
+    assert (files(out, "masks_photos_raw/*.png")["masks_photos_raw/clear.png"] / 255 == mask).all()
+    assert not cache.exists(), "it was made with another mask"
 
 
 def test_what_is_drawn_in_parts_of_a_photo_is_put_together_where_it_was_seen():

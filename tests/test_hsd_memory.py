@@ -12,7 +12,6 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.memory import MOST, Memory, parse_size, shown_size, usual_size
-from sga_kohya.hsd.out import dataset_raw
 from sga_kohya.hsd.out.summary import summarise
 from sga_kohya.hsd.photos.images import OTHER_BYTES, PLAIN_BYTES, decode_image, read_header
 
@@ -63,7 +62,6 @@ class Flight:
 def flight(monkeypatch) -> Flight:
     counted = Flight()
     monkeypatch.setattr(pipeline_module, "decode_image", counted.decode)
-    monkeypatch.setattr(dataset_raw, "decode_image", counted.decode)
     return counted
 
 

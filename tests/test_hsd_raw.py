@@ -9,8 +9,7 @@ import toml
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd import HsdConfig, LevelConfig, run
-from sga_kohya.hsd.out import dataset_raw
+from sga_kohya.hsd import HsdConfig, LevelConfig, pipeline, run
 from sga_kohya.hsd.out.dataset_raw import largest
 from sga_kohya.hsd.out.summary import summarise
 
@@ -86,17 +85,29 @@ def test_a_second_run_touches_only_what_changed_and_takes_away_its_caches(photos
 
 
 def test_a_copy_is_made_of_the_pixels_that_are_cut_and_one_made_later_is_the_same(photos, tmp_path, monkeypatch):
-    again: list[bytes] = []
-    decode = dataset_raw.decode_image
-    monkeypatch.setattr(dataset_raw, "decode_image", lambda data: again.append(data) or decode(data))
+    decoded: list[bytes] = []
+    decode = pipeline.decode_image
+    monkeypatch.setattr(pipeline, "decode_image", lambda data: decoded.append(data) or decode(data))
     out = tmp_path / "out"
     run(photos, out, CONFIG)
-    assert not again
+    assert len(decoded) == len(set(decoded)) == 4
     before = {path: path.read_bytes() for path in (out / "photos_raw").glob("*.png")}
     for path in before:
         path.unlink()
+    slices = {path: path.stat().st_mtime_ns for path in out.glob("1_*/*")}
     run(photos, out, CONFIG)
-    assert len(again) == 3 and {path: path.read_bytes() for path in before} == before
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.stat().st_mtime_ns for path in slices} == slices
+
+
+def test_a_copy_that_was_edited_stays_when_its_photo_changes_and_is_not_tried_again(photos, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out, CONFIG)
+    picture(8, (200, 100)).save(out / "photos_raw" / "small.png")
+    picture(9, (400, 300)).save(photos / "small.png")
+    run(photos, out, CONFIG)
+    assert pictures(out)["small"].size == (200, 100)
+    assert run(photos, out, CONFIG).tally.reused == 4
 
 
 def test_a_run_that_gives_nothing_leaves_no_folder_of_copies(tmp_path):

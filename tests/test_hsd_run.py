@@ -294,7 +294,7 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
         (["{photos}", "{photos}-\udce9"], "the name is not UTF-8"),
         (["{photos}", "{out}", "--resolution", "1000"], "resolution 1000 of level macro: use a multiple of 64"),
         (["{photos}", "{out}", "--levels", "macro,micro:big"], "'big' is no resolution"),
-        (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': use one of boxes"),
+        (["{photos}", "{out}", "--detector", "magic"], "detector 'magic': known are boxes"),
         (["{photos}", "{out}", "--iou", "meso-micro"], "such as meso/micro=0.7"),
         (["{photos}", "{out}", "--caption", "zo\udce9"], "caption 'zo\\udce9': not UTF-8"),
         (["{photos}", "{out}", "--workers", "0"], "--workers 0: use 1 or more"),

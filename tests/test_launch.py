@@ -81,7 +81,11 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
         (["--blockwise_fused_optimizers"], "excludes tuples"),
         (["--skip_until_initial_step"], "break tuple steps apart"),
         (["--fp8_base", "--network_args", "algo=lora", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
-        (["--fp8_base_unet", "--network_args", "dora_wd=True"], "fp8_base excludes LyCORIS DoRA"),
+        (["--fp8_base_unet", "--network_args", "dora_wd=yes"], "fp8_base excludes LyCORIS DoRA"),
+        (
+            ["--fp8_base", "--network_module=lycoris.kohya", "--network_args", "algo=loha", "dora_wd=False"],
+            "fp8_base excludes LyCORIS without bypass_mode",
+        ),
         (["--sd_scripts=/nowhere"], "--sd_scripts /nowhere: this is no sd-scripts checkout"),
     ],
 )

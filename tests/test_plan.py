@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.training import plan_report
-from sga_kohya.training.dataset import RunDataset
+from sga_kohya.training.dataset import Measure, RunDataset
 from sga_kohya.tuples import packing
 from sga_kohya.tuples.cursor import Cursor
 from sga_kohya.tuples.groups import Cell, form_groups, granularities
@@ -338,7 +338,7 @@ def test_loss_weights_and_reduction_reach_the_sub_batches():
     assert {part.granularities[0]: part.weight for part in step} == {"macro": 2.0, "micro": 1.0}
 
 
-def plan_lines(levels):
+def plan_lines(levels, **measures):
     """What the printed plan says of the steps of eight groups of those granularities, one a step."""
     slices = [(Slice(0, f"{n}/{level}", level, "square"), str(n)) for n in range(8) for level in levels]
     planner = Planner(form_groups(slices), [1], weight)
@@ -349,6 +349,9 @@ def plan_lines(levels):
         def __len__(self):
             return len(planner)
 
+        def measure(self, cell):
+            return measures.get(cell.granularity)
+
     Dataset.planner = planner
     return list(plan_report._steps(Dataset()))
 
@@ -358,6 +361,15 @@ def test_the_plan_says_that_tuples_take_fewer_and_larger_steps_and_what_that_mea
     assert "without tuples the same passes are 24 steps" in plan_lines(LEVELS)[1]
     assert "Try up to 1.7 times the rate" in plan_lines(LEVELS)[1]
     assert len(plan_lines(LEVELS[:1])) == 1
+
+
+def test_the_plan_tells_the_tokens_of_each_granularity_s_largest_sub_batch_and_which_is_the_most():
+    lines = plan_lines(LEVELS, micro=Measure(1280, 1280, 1, 6_400), macro=Measure(960, 544, 81, 42_840))[2:]
+    assert lines == [
+        "  tokens    macro           42,840 in a sub-batch of 1: 960 x 544, 81 frames"
+        "   the most, so it decides the memory",
+        "            micro            6,400 in a sub-batch of 1: 1280 x 1280",
+    ]
 
 
 def test_a_saved_state_names_the_version_of_its_plan():

@@ -64,10 +64,18 @@ def _processes() -> int:
 
 
 def fp8_problems(options: Mapping[str, Any]) -> Iterator[str]:
-    if _wants_dora(options) and any(options.get(name) not in SWITCHED_OFF for name in ("fp8_base", "fp8_base_unet")):
+    """LyCORIS (to 4.1.3 at least) adds to the base weight itself unless it is told to bypass it."""
+    if all(options.get(name) in SWITCHED_OFF for name in ("fp8_base", "fp8_base_unet")):
+        return
+    if _wants_dora(options):
         yield (
             "fp8_base excludes LyCORIS DoRA (dora_wd=True): DoRA needs the norm of the base weight, and torch has no "
             "such kernel for Float8. Leave out one of the two"
+        )
+    elif str(options.get("network_module") or "").startswith("lycoris") and not _asks(options, "bypass_mode"):
+        yield (
+            "fp8_base excludes LyCORIS without bypass_mode: it adds to the base weight, and torch has no such kernel "
+            'for Float8. Add "bypass_mode=True" to network_args, or leave out fp8_base'
         )
 
 
@@ -77,7 +85,7 @@ def dora_advice(options: Mapping[str, Any]) -> Iterator[str]:
     Where dora_scale has one entry per output, ComfyUI divides by the norm of W alone: ComfyUI pull request 15458 (open
     in August 2026) and LyCORIS issue 216.
     """
-    if _wants_dora(options) and _network_args(options).get("wd_on_output", "true") in ("true", "1"):
+    if _wants_dora(options) and _asks(options, "wd_on_output", "true"):
         yield (
             "ComfyUI applies DoRA of the output axis (LyCORIS' default) differently: images made there differ from the "
             'samples made in training. If you use ComfyUI, add "wd_on_output=False" to network_args'
@@ -86,7 +94,12 @@ def dora_advice(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _wants_dora(options: Mapping[str, Any]) -> bool:
     """Whether LyCORIS is asked for weight decomposition."""
-    return _network_args(options).get("dora_wd") in ("true", "1")
+    return _asks(options, "dora_wd")
+
+
+def _asks(options: Mapping[str, Any], name: str, usual: str = "false") -> bool:
+    """Whether network_args say so, as LyCORIS reads it: everything but "false" does."""
+    return _network_args(options).get(name, usual) != "false"
 
 
 def _network_args(options: Mapping[str, Any]) -> dict[str, str]:

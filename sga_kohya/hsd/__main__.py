@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.captioners.captioner import BUILT_IN as CAPTIONERS
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS
 from sga_kohya.hsd.clips.labels import MODES as MODES_OF_CLIPS
 from sga_kohya.hsd.clips.labels import SHOT, parse_labels
 from sga_kohya.hsd.detect import DETECTORS
@@ -142,7 +142,8 @@ def _add_cutting(add: Callable[..., object]) -> None:
 
 
 def _add_detecting(add: Callable[..., object]) -> None:
-    names = "by name; of several, A,B, the next is asked where one finds nothing " + _default(DEFAULTS.detector)
+    names = "by name, or your own function as package.module:function; of several, A,B, the next is asked where one "
+    names += "finds nothing " + _default(DEFAULTS.detector)
     add("--detector", metavar=_one_of(sorted(DETECTORS)), help=names)
     add(
         "--detector_arg",
@@ -169,7 +170,11 @@ def _add_reading(add: Callable[..., object]) -> None:
         + _default("words of their folder, such as 'sks dog' of '10_sks dog', or of their name"),
     )
     own = ", or your own function as package.module:function "
-    add("--captioner", metavar=_one_of(CAPTIONERS), help="what puts slices into words" + own + _default("inherit"))
+    add(
+        "--captioner",
+        metavar=_one_of(sorted(CAPTIONERS)),
+        help="what puts slices into words" + own + _default("inherit"),
+    )
     add(
         "--captioner_arg",
         action="append",

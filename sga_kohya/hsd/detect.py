@@ -1,18 +1,14 @@
-"""What a detector is, and the registry by which one's own plugs in."""
+"""What a detector is, and those there are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Box, Size
-from sga_kohya.hsd.detectors.options import Options
-
-BUILT_IN = ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "boxes")
-"""A module of sga_kohya.hsd.detectors each, with '_' for '-', imported only when it is used."""
+from sga_kohya.hsd.registry import Registry, called
 
 
 @dataclass(frozen=True)
@@ -70,24 +66,28 @@ class Detector(Protocol):
         ...
 
 
-DetectorFactory = Callable[[Options, Path], Detector]
-"""Called once per run with what the user wants of it and PHOTOS, before any photo is read. Reads its options and calls
-their `finish`, so that a misspelt one is not passed over in silence. Raises SgaError."""
+class FunctionDetector:
+    """One's own function of a View and a level's name to the Detections there, in any order."""
+
+    def __init__(self, name: str, function: Callable[[View, str], Iterable[Detection]]) -> None:
+        self.name, self._function = name, function
+
+    def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
+        return [self._found(view, level) for view in views]
+
+    def _found(self, view: View, level: str) -> list[Detection]:
+        who = f"detector {self.name} fails at {view.source}"
+        found = list(called(who, lambda: list(self._function(view, level))))
+        for detection in found:
+            if not (isinstance(detection, Detection) and detection.box.inside(Box.whole(view.size))):
+                raise SgaError(f"{who}: {detection!r:.120}: give Detections with boxes inside the view, {view.size}")
+        return sorted(found, key=lambda detection: -detection.score)
 
 
-def _built_in(name: str) -> DetectorFactory:
-    def create(options: Options, photos: Path) -> Detector:
-        detector: Detector = import_module(f"sga_kohya.hsd.detectors.{name.replace('-', '_')}").create(options, photos)
-        return detector
-
-    return create
-
-
-DETECTORS: dict[str, DetectorFactory] = {name: _built_in(name) for name in BUILT_IN}
-
-
-def register_detector(name: str, factory: DetectorFactory) -> None:
-    """Makes `detector=name` valid. Raises ValueError when name is taken."""
-    if name in DETECTORS:
-        raise ValueError(f"detector {name!r} is already registered: choose another name")
-    DETECTORS[name] = factory
+DETECTORS: Registry[Detector] = Registry(
+    "detector",
+    "sga_kohya.hsd.detectors",
+    ("heuristic", "yolo", "onnx", "rtdetr", "grounding-dino", "vlm", "boxes"),
+    FunctionDetector,
+)
+register_detector = DETECTORS.register

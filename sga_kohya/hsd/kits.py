@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.captioners.captioner import Captioner, source_of
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS, Captioner
 from sga_kohya.hsd.captioners.captioning import Captioning, make_captioning
 from sga_kohya.hsd.detect import DETECTORS, Detector
 from sga_kohya.hsd.detectors.chain import Chain
@@ -76,7 +76,7 @@ def make_detector(config: HsdConfig, photos: Path) -> Detector:
         levels = [level for level, own in sought.items() if name in own]
         options = Options(name, given[name], list(config.detectors), levels, config.device, "detector", masks, smallest)
         if levels or given[name]:
-            made[name] = DETECTORS[name](options, photos)
+            made[name] = DETECTORS.make(name, options, photos)
             if masks and not getattr(made[name], "draws_masks", False):
                 raise SgaError(
                     f"masks detector: detector {name} draws none with these options: use onnx or yolo with a "
@@ -94,7 +94,8 @@ def _smallest(config: HsdConfig) -> dict[str, int]:
 
 
 def settings_digest(config: HsdConfig) -> str:
-    """A file that a setting names counts with its size and time, a folder with those of all files in it."""
+    """A file that a setting names counts with its size and time, one's own function's too, a folder with those of all
+    files in it."""
     options = _what(config.detector_options)
     layer = {key: value for key, value in to_layer(config).items() if key not in ELSEWHERE}
     layer["detector"] = {"name": config.detector, **options}
@@ -102,7 +103,9 @@ def settings_digest(config: HsdConfig) -> str:
         name: {key: value for key, value in table.items() if key != "caption_prefix"}
         for name, table in layer["level"].items()
     }
-    return digest(_json([layer, _states([str(config.upscale_model or ""), options])]).encode())
+    names = dict.fromkeys(name for names in config.detectors.values() for name in names)
+    own = [source for name in names if (source := DETECTORS.source(name))]
+    return digest(_json([layer, _states([str(config.upscale_model or ""), options, own])]).encode())
 
 
 def captions_digest(config: HsdConfig) -> str:
@@ -110,7 +113,7 @@ def captions_digest(config: HsdConfig) -> str:
     options = _what(config.captioner_options)
     prefixes = {level.name: level.caption_prefix for level in config.levels}
     settings = [CAPTION_FORMAT, config.captioner, options, config.drop_tags, prefixes]
-    return digest(_json([settings, _states([source_of(config.captioner) or "", options])]).encode())
+    return digest(_json([settings, _states([CAPTIONERS.source(config.captioner) or "", options])]).encode())
 
 
 def _states(settings: object) -> list[list[tuple[str, int, int]]]:

@@ -181,7 +181,8 @@ class Pipeline:
         rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
         if any(UNANSWERED in row.notes for row in rows):
             return []
-        return rows if all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows) else []
+        whole = all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows)
+        return rows if whole and (self.raw is None or self.raw.holds(rows)) else []
 
     def plan(self, batch: Sequence[Photo]) -> list[Work]:
         """Says what to save of each photo of a batch; the only stage that touches detectors.

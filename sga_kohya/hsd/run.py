@@ -25,7 +25,8 @@ from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import RAW, RawFolder, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import FOLDERS as RAW_FOLDERS
+from sga_kohya.hsd.out.dataset_raw import RawFolder, RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
@@ -197,7 +198,7 @@ def finish(job: Job, pipeline: Pipeline, plan: Plan) -> Result:
     raw = None
     if pipeline.raw:
         with closing(pipeline.raw):
-            raw = write_raw(job.photos, pipeline.raw, job.workers, job.room, job.progress)
+            raw = write_raw(job.photos, pipeline.raw)
     write_report(out, config, tally, None if job.only is None else len(job.sources), film)
     remember_photos(out, job.photos)
     unmatched = sorted(config.overrides.keys() - {config.override_of(source) for source in job.sources})
@@ -404,6 +405,6 @@ def check_folders(photos: Path, out: Path, config: HsdConfig) -> None:
     except UnicodeEncodeError:
         raise SgaError(f"OUT {str(out)!a}: the name is not UTF-8, which dataset.toml has to be: rename it") from None
     folders = [level.folder for level in config.levels]
-    names = [*folders, *map(mask_folder, folders), RAW, STRIPS, PAGES, PREVIEW]
+    names = [*folders, *map(mask_folder, folders), *RAW_FOLDERS, STRIPS, PAGES, PREVIEW]
     if out == photos or any(photos.is_relative_to(out / name) for name in names):
         raise SgaError(f"OUT {out} would write among the photos in {photos}: choose another OUT")

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -10,15 +11,15 @@ from sga_kohya.hsd.captioners.captioning import FAILED, NOTES, Captioned
 from sga_kohya.hsd.cut.crop import Crop
 from sga_kohya.hsd.cut.decompose import render
 from sga_kohya.hsd.masks.slices import slice_mask
-from sga_kohya.hsd.masks.sources import ALPHA, Masks
+from sga_kohya.hsd.masks.sources import Masks
 from sga_kohya.hsd.out.dataset_raw import RawFolder
 from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
+from sga_kohya.hsd.out.pictures import picture_files
 from sga_kohya.hsd.out.strips import strip, tile, view
-from sga_kohya.hsd.photos.images import decode_slice, encode_image
+from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo
-from sga_kohya.hsd.photos.png import encode_png
 from sga_kohya.hsd.review.decisions import Decisions, Place
 
 
@@ -61,22 +62,13 @@ class Saver:
         # One after the other: a slice is encoded and looked at while its pixels are at hand, and then gone.
         for file, crop in kept.items():
             picture = render(pixels, crop, photo.kit.upscaler.enlarge)
-            files |= self._files(photo, file, crop, picture)
+            files |= picture_files(file, picture, partial(slice_mask, photo.mask, crop), photo.kit.config)
             tiles[file] = tile(picture)
         rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         if self.raw:
-            self.raw.copy(photo.root, photo.sha256, pixels)
+            self.raw.copy(rows[0], pixels, photo.mask)
         shown = self.folder.write_pictures(_shown(photo, rows, pixels, tiles))
         return [_shown_in(row, shown) if row.file else row for row in rows]
-
-    def _files(self, photo: Photo, file: str, crop: Crop, picture: np.ndarray) -> dict[str, bytes]:
-        """What is written of a crop beside its caption, by file. picture: (H, W, 3) RGB uint8."""
-        files = {}
-        if self.masks.beside:
-            files[mask_file(file)] = encode_png(slice_mask(photo.mask, crop)[..., None])
-        elif self.masks.kind == ALPHA:  # of all photos alike: ai-toolkit asks every slice for its transparency
-            picture = np.dstack([picture, slice_mask(photo.mask, crop)])
-        return files | {file: encode_image(picture, photo.kit.config.format)}
 
     def captioned(
         self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]

@@ -327,7 +327,8 @@ def report(name: str, batch: int, said: Sequence[Mapping[str, Any]]) -> Iterator
         ratio = student([fact["seconds"] / other["seconds"] for fact, other in zip(facts, stock, strict=True)])
         seconds = median(fact["seconds"] for fact in facts)
         yield f"  {arm:<7} {seconds:>8.4f} s a pass, {ratio} of stock; {memory(facts, stock)}"
-    yield f"  {len(rounds)} rounds of {facts[0]['passes']} passes{'' if len(rounds) > 1 else ': no interval of one'}"
+    many = "rounds" if len(rounds) > 1 else "round, so no interval,"
+    yield f"  {len(rounds)} {many} of {facts[0]['passes']} passes"
 
 
 def memory(facts: Sequence[Mapping[str, Any]], stock: Sequence[Mapping[str, Any]]) -> str:

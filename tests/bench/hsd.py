@@ -1,7 +1,7 @@
 """Photos per second of the H-SD pipeline beside the least that its codecs take, and its peak memory.
 
     python tests/bench/hsd.py [--photos 48] [--rounds 5] [--detector stub] [--memory 100 1000] [--large 36 100]
-    python tests/bench/hsd.py --against CHECKOUT --memory --large    # and beside another commit of this repository
+    python tests/bench/hsd.py --against CHECKOUT --memory --large    # beside another commit of this repository
 
 Photos of 1800x1200 pixels, a detector that answers at once, five slices each of at most one megapixel: the whole photo,
 two parts that are scaled down, two that are cut as they are; and the photo's own copy for the raw arm. Beside it, by
@@ -12,9 +12,11 @@ turns, and with two threads as well:
 - Pillow: what a script of twenty lines does. Open, crop, Lanczos, save; no copy of the photo, no manifest, no report.
 
 Photos/s are those of the best round, by the clock and "alone": what two cores would do without anything else on them, 2
-over the processor time of a photo. "ours to it" is H-SD's time over the other's in the same round, the middle one and
-the least and the most. Memory is the peak resident size of a process of its own; for --large, of ten photos of so many
-megapixels each, with the usual bound on those in flight and with 1 GB.
+over the processor time of a photo. "the first to it" is H-SD's time over the other's in the same round: the middle one,
+the least and the most. With --against these are three runs in processes of their own: "no copies", of this checkout
+without the photos' own copies, which it may be that the other does not make; "there", of the other; and "here", whole.
+Memory is the peak resident size of a process of its own; for --large, of ten photos of so many megapixels each, with
+the usual bound on those in flight and with 1 GB.
 """
 
 import argparse
@@ -214,24 +216,30 @@ def rounds(args: argparse.Namespace, photos: Path, scratch: Path, extension: str
         took["limit"] = timed(limit, photos, pictures, extension)
         took["Pillow"] = timed(bare_pillow, photos, other, slices, extension)
         took["rerun"] = timed(run, photos, out, settings, WORKERS)
-        if args.against:
-            here = str(Path(__file__).parents[2])
-            arms = (("against", args.against, True), ("here", here, True), ("no copies", here, False))
-            for name, checkout, copies in arms:
-                place = other.with_name(f"{other.name}-{name}")
-                took[name] = elsewhere(checkout, photos, place, extension, args.detector, copies)
+        yield took
+
+
+def commits(args: argparse.Namespace, photos: Path, scratch: Path, extension: str) -> Iterator[dict[str, Seconds]]:
+    """Likewise, of this checkout and of the other."""
+    here = str(Path(__file__).parents[2])
+    arms = {"no copies": (here, False), "there": (args.against, True), "here": (here, True)}
+    for number in range(args.rounds):
+        took = {}
+        for name, (checkout, copies) in arms.items():
+            out = scratch / f"{name}-{extension}-{number}"
+            took[name] = elsewhere(checkout, photos, out, extension, args.detector, copies)
         yield took
 
 
 def speed(args: argparse.Namespace, photos: Path, scratch: Path) -> None:
     for extension in ("png", "jpg"):
-        took = list(rounds(args, photos, scratch, extension))
-        print(f"{extension}, {args.detector}{'photos/s':>14}{'alone':>8}   ours to it by the clock, of the processor")
+        took = list((commits if args.against else rounds)(args, photos, scratch, extension))
+        print(f"{f'{extension}, {args.detector}':<16}photos/s   alone   the first to it by the clock, of the processor")
+        first = next(iter(took[0]))
         for name in took[0]:
             clock, used = (min(round_[name][i] for round_ in took) for i in (0, 1))
-            ours = {"against": "here", "no copies": "no copies"}.get(name, "H-SD")
-            ratios = "" if name in ("H-SD", "rerun", "here") else "".join(_ratio(took, ours, name, i) for i in (0, 1))
-            print(f"{name:<14}{args.photos / clock:>12.1f}{2 * args.photos / used:>8.1f}{ratios}", flush=True)
+            ratios = "" if name in (first, "rerun") else "".join(_ratio(took, first, name, i) for i in (0, 1))
+            print(f"{name:<14}{args.photos / clock:>10.1f}{2 * args.photos / used:>8.1f}{ratios}", flush=True)
 
 
 def _ratio(took: Sequence[dict[str, Seconds]], ours: str, name: str, kind: int) -> str:

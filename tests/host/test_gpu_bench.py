@@ -12,7 +12,7 @@ def test_the_benchmark_for_cards_runs_every_arm_on_the_real_script_and_prints_a_
     lines = list(report("cpu", batch, said))
     assert "1 of 19 double and 2 of 38 single blocks" in lines[0]
     assert [line.split()[0] for line in lines[1:-1]] == list(ARMS)
-    assert "1.000 [?] of stock" in lines[1] and lines[-1].endswith("no interval of one")
+    assert "1.000 [?] of stock" in lines[1] and lines[-1] == "  1 round, so no interval, of 6 passes"
 
 
 def facts(arm, number, seconds, peak):

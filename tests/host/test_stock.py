@@ -85,6 +85,17 @@ def test_stock_dora_trains(run_host, tiny_models, dataset, tmp_path):
         assert file.metadata()["ss_network_module"] == "lycoris.kohya"
 
 
+@pytest.mark.parametrize(("bypass", "trains"), [(False, False), (True, True)])
+def test_stock_lycoris_over_weights_of_8_bits_dies_unless_it_bypasses_them(
+    run_host, tiny_models, dataset, tmp_path, bypass, trains
+):
+    """What hosts.checks.fp8_problems refuses beforehand, and its remedy."""
+    network = {"fp8_base": True, "network_args": ["algo=lora", "preset=attn-mlp", f"bypass_mode={bypass}"]}
+    args = dora_args(tiny_models, dataset, tmp_path, max_train_steps=1, mixed_precision="bf16", **network)
+    run = run_host("flux_train_network.py", "stock", args, check=False)
+    assert (run.returncode == 0) == trains == ("Float8" not in run.output), run.output[-3000:]
+
+
 def test_stock_lora_on_other_versions(run_host, tiny_models, other_checkout, tmp_path):
     dataset = write_plain_dataset(tmp_path / "data", count=4)
     args = lora_args(tiny_models, dataset, tmp_path, max_train_steps=2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sga_kohya.hsd.captioners.captioner import INHERIT, Captioner, Slice, find_captioner
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT, Captioner, Slice
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.detect import Detection
 from sga_kohya.hsd.detectors.options import Options
@@ -75,7 +75,7 @@ def make_captioning(config: HsdConfig, captioner: Captioner | None, photos: Path
     usual = {level: whole if config.captioner == INHERIT or level == levels[0] else KEEPS[1] for level in levels}
     keep = options.per_level("keep", values.one_of(KEEPS), usual.__getitem__)
     trigger = options.read("trigger", values.text, "")
-    return Captioning(config, captioner or find_captioner(config.captioner)(options, photos), keep, trigger)
+    return Captioning(config, captioner or CAPTIONERS.make(config.captioner, options, photos), keep, trigger)
 
 
 def _evidence(rows: Sequence[Row]) -> Iterator[tuple[Row, CaptionEvidence]]:

@@ -6,6 +6,7 @@ from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import NONE
 from sga_kohya.hsd.out.manifest import MANIFEST
+from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.text import counted
 from sga_kohya.words import DEFAULT_SHIFTS
@@ -52,14 +53,15 @@ def warnings(film: ClipTally | None, config: HsdConfig) -> Iterator[str]:
         yield f"masks {config.masks}: of photos only, as no trainer of clips reads them: all of each clip counts"
 
 
-def training(film: ClipTally | None) -> Iterator[str]:
+def training(film: ClipTally | None, photos: Tally) -> Iterator[str]:
     """What the training settings have to say of labels that the trainer does not know by itself."""
-    names = [name for name, level in film.levels.items() if level.kept] if film else []
+    tallies = (film, photos) if film else ()
+    names = list(dict.fromkeys(name for tally in tallies for name, level in tally.levels.items() if level.kept))
     unknown = [name for name in names if name not in DEFAULT_SHIFTS]
     if unknown:
-        zeros = ",".join(f"{name}:0" for name in names)
+        shifts = ",".join(f"{name}:{DEFAULT_SHIFTS.get(name, 0):g}" for name in names)
         yield f"for {', '.join(unknown)} {TELL}choose one each, 0 for none, in your.toml or as"
-        yield f"  --sga_granularities {','.join(names)} --sga_timestep_shift {zeros}"
+        yield f"  --sga_granularities {','.join(names)} --sga_timestep_shift {shifts}"
 
 
 def _examples(film: ClipTally, kind: str, count: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sga_kohya.hsd.cut.decompose import Crop, Region
 from sga_kohya.hsd.detect import Detection, Detector, View
-from sga_kohya.hsd.masks.sources import COUNTS, resized
+from sga_kohya.hsd.masks.sources import COUNTS, counted
 
 LEAST = 0.01
 """Share of a slice that has to count: a loss of nothing would be a step of nothing."""
@@ -59,9 +59,7 @@ def slice_mask(mask: np.ndarray | None, crop: Crop) -> np.ndarray:
     """(H, W) uint8 of a kept crop's size; white of a photo that counts wholly."""
     if crop.size is None:
         raise ValueError(f"no mask of a discarded crop ({crop.reason})")
-    if mask is None:
-        return np.full(crop.size[::-1], COUNTS, np.uint8)
-    return resized(_part(mask, crop), crop.size)
+    return counted(None if mask is None else _part(mask, crop), crop.size)
 
 
 def _part(mask: np.ndarray, crop: Crop) -> np.ndarray:

@@ -136,6 +136,11 @@ def read_mask(file: Path, size: Size) -> np.ndarray:
     return resized(mask, size)
 
 
+def counted(mask: np.ndarray | None, size: Size) -> np.ndarray:
+    """(H, W) uint8 of (width, height); white where all of it counts."""
+    return np.full(size[::-1], COUNTS, np.uint8) if mask is None else resized(mask, size)
+
+
 def resized(mask: np.ndarray, size: Size) -> np.ndarray:
     """(H, W) uint8 to (width, height): averaged where it shrinks, linear where it grows, never beyond its values."""
     height, width = mask.shape

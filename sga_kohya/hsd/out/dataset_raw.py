@@ -2,7 +2,7 @@
 
 Of each photo that gave slices a copy lies in OUT/photos_raw as a trainer sees it: upright, in sRGB, no larger than the
 resolution's area, with the caption of its coarsest slice. So a trainer's caches stay away from the photos, and those of
-formats and orientations that no trainer reads are in the comparison as well.
+formats and orientations that no trainer reads are in the comparison as well. It has its photo's mask where slices have.
 """
 
 import json
@@ -11,28 +11,27 @@ import os
 import shutil
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, islice, takewhile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.cut.sizes import BUCKET_STEPS
-from sga_kohya.hsd.memory import Memory
+from sga_kohya.hsd.masks.sources import ALPHA, NONE, are_beside, counted
 from sga_kohya.hsd.out.exports import caches_by_stem
 from sga_kohya.hsd.out.exports.export import HEADER, quoted
-from sga_kohya.hsd.out.exports.musubi import CACHE
+from sga_kohya.hsd.out.exports.musubi import CACHE, NO_MASKS
+from sga_kohya.hsd.out.exports.sd_scripts import mask_lines
 from sga_kohya.hsd.out.ledger import digest, is_plain, read_rows
-from sga_kohya.hsd.out.manifest import Row, caption_file
+from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file, mask_folder
+from sga_kohya.hsd.out.pictures import picture_files
 from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
-from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image, read_header
 from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256, write_whole
@@ -44,8 +43,8 @@ from sga_kohya.kit.text import read_text
 from sga_kohya.words import RAW_MUSUBI_TOML, RAW_TOML
 
 RAW = "photos_raw"
-AT_ONCE = 4
-"""Photos for each thread that are begun and not yet written."""
+FOLDERS = (RAW, mask_folder(RAW))
+"""Of the copies, and of their masks where those lie beside them."""
 _JOURNAL = "sga_raw.jsonl"
 """A line before each file is written, {"file", "sha256"}, for an image with what it was made "from"."""
 _SHARES = "sga_raw.*.jsonl"
@@ -54,7 +53,8 @@ _SHARES = "sga_raw.*.jsonl"
 
 @dataclass(frozen=True)
 class RawPhoto:
-    """A photo that is in the comparison. file: of its copy, below OUT. made_from: digest of what decides its pixels."""
+    """A photo that is in the comparison. file: of its copy, below OUT. made_from: digest of what decides its pixels and
+    its mask."""
 
     source: str
     file: str
@@ -77,29 +77,23 @@ class RawResult:
     aside: list[Path]
 
 
-def write_raw(photos: Path, folder: "RawFolder", workers: int, memory: Memory, progress: bool = False) -> RawResult:
-    """Bring OUT/photos_raw and its two TOMLs up to the manifest in OUT. photos: absolute.
+def write_raw(photos: Path, folder: "RawFolder") -> RawResult:
+    """Bring captions and the two TOMLs up to the manifest in OUT, whose photos' copies are there. photos: absolute.
 
-    Most copies are there already, made as their photos were cut. What is as it should be stays untouched, with the
-    trainers' caches of it; what no photo stands for any more goes, unless someone has edited it.
+    What is as it should be stays untouched, with the trainers' caches of it; what no photo stands for any more goes,
+    unless someone has edited it.
     """
     out, config = folder.out, folder.config
-    wanted, missing = list(_wanted(photos, out, config)), set()
-    todo = [photo for photo in wanted if not folder.holds_image(photo.file, photo.made_from)]
-    made = _pictures(photos, todo, config, workers, memory)
-    for photo, data in tqdm(made, total=len(todo), unit="raw photo", disable=not (progress and todo)):
-        if data is None:
-            missing.add(photo.source)
-        else:
-            folder.write(photo.file, data, photo.made_from)
-    for photo in wanted:
-        if photo.source not in missing and not folder.holds_caption(photo):
-            folder.write(caption_file(photo.file), photo.caption.encode())
-    kept = [photo for photo in wanted if photo.source not in missing]
+    wanted = list(_wanted(photos, out, config))
+    kept = [photo for photo in wanted if folder.holds_image(photo.file, photo.made_from)]
+    for photo in kept:
+        if not folder.holds_caption(photo):
+            folder.write({caption_file(photo.file): photo.caption.encode()})
+    missing = sorted({photo.source for photo in wanted} - {photo.source for photo in kept})
     removed, left = folder.sweep(kept)
     texts = {RAW_TOML: _dataset, RAW_MUSUBI_TOML: _musubi}
     aside = [_write(out / name, text(config, out) if kept else None) for name, text in texts.items()]
-    return RawResult(len(kept), sorted(missing), folder.foreign(), removed, left, [place for place in aside if place])
+    return RawResult(len(kept), missing, folder.foreign(), removed, left, [place for place in aside if place])
 
 
 def largest(size: Size, resolution: int) -> Size:
@@ -113,14 +107,15 @@ def _wanted(photos: Path, out: Path, config: HsdConfig) -> Iterator[RawPhoto]:
     for source, members in groupby(read_rows(out), key=lambda row: row.source):
         rows = [row for row in members if row.file and not row.moving]
         if rows:
-            caption = _caption(photos, out, config, rows)
-            yield RawPhoto(source, *_copy_of(rows[0].root, rows[0].source_sha256, config), f"{caption}\n")
+            yield RawPhoto(source, *_copy_of(rows[0], config), f"{_caption(photos, out, config, rows)}\n")
 
 
-def _copy_of(root: str, sha256: str | None, config: HsdConfig) -> tuple[str, str]:
-    """A copy's file, and the digest of what decides its pixels. root, sha256: of the photo."""
-    inputs = [sha256, config.resolution, config.format]
-    return f"{RAW}/{root}.{config.format}", digest(json.dumps(inputs).encode())
+def _copy_of(row: Row, config: HsdConfig) -> tuple[str, str]:
+    """A copy's file, and the digest of what decides its pixels and its mask. row: of its photo."""
+    inputs = [row.source_sha256, config.resolution, config.format]
+    if config.masks != NONE:
+        inputs.append(row.inputs)
+    return f"{RAW}/{row.root}.{config.format}", digest(json.dumps(inputs).encode())
 
 
 def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str:
@@ -135,38 +130,6 @@ def _caption(photos: Path, out: Path, config: HsdConfig, rows: list[Row]) -> str
     with suppress(OSError, SgaError):
         return read_text(out / caption_file(str(first.file))).strip() or NOTHING_KNOWN
     return NOTHING_KNOWN
-
-
-def _pictures(
-    photos: Path, todo: Sequence[RawPhoto], config: HsdConfig, workers: int, memory: Memory
-) -> Iterator[tuple[RawPhoto, bytes | None]]:
-    """Each with its copy's bytes, in order; a few in memory at a time."""
-
-    def made(photo: RawPhoto) -> bytes | None:
-        path = photos / photo.source
-        memory.take(photo.source, read_header(path).memory)
-        try:
-            return _picture(path, config)
-        finally:
-            memory.hold(photo.source, 0)
-
-    with ThreadPoolExecutor(workers, thread_name_prefix="raw") as pool:
-        for begin in range(0, len(todo), AT_ONCE * workers):
-            some = todo[begin : begin + AT_ONCE * workers]
-            yield from zip(some, pool.map(made, some), strict=True)
-
-
-def _picture(path: Path, config: HsdConfig) -> bytes | None:
-    """The copy's bytes, None where the photo cannot be read now."""
-    try:
-        pixels, _ = decode_image(path.read_bytes())
-    except (OSError, UnreadableImage):
-        return None
-    return _encoded(pixels, config)
-
-
-def _encoded(pixels: np.ndarray, config: HsdConfig) -> bytes:
-    return encode_image(resize(pixels, largest((pixels.shape[1], pixels.shape[0]), config.resolution)), config.format)
 
 
 def collect_copies(out: Path) -> None:
@@ -191,7 +154,7 @@ class RawFolder:
         rows, _ = read_journal(self.path / _JOURNAL)
         self.written: dict[str, dict[str, str]] = {}
         for row in rows:
-            if is_plain(str(row.get("file"))) and str(row["file"]).startswith(f"{RAW}/"):
+            if is_plain(str(row.get("file"))) and str(row["file"]).split("/")[0] in FOLDERS:
                 self.written[row["file"]] = row
         self._caches = sorted(path.name for path in self.path.glob("*.npz"))
         self._other_caches = caches_by_stem(out)
@@ -205,17 +168,28 @@ class RawFolder:
         if "_journal" in self.__dict__:
             self._journal.close()
 
-    def copy(self, root: str, sha256: str | None, pixels: np.ndarray) -> None:
-        """Of a photo that gives slices, while its pixels are there, (H, W, 3) RGB uint8. For several threads."""
-        file, made_from = _copy_of(root, sha256, self.config)
+    def copy(self, row: Row, pixels: np.ndarray, mask: np.ndarray | None) -> None:
+        """Of a photo that gives slices, while its pixels are there. For several threads.
+
+        row: one of the photo's. pixels: (H, W, 3) RGB uint8. mask: (H, W) uint8, None where all of it counts.
+        """
+        file, made_from = _copy_of(row, self.config)
         if not self.holds_image(file, made_from):
-            data = _encoded(pixels, self.config)
+            size = largest((pixels.shape[1], pixels.shape[0]), self.config.resolution)
+            made = picture_files(file, resize(pixels, size), partial(counted, mask, size), self.config)
             with self._lock:
-                self.write(file, data, made_from)
+                self.write(made, made_from)
+
+    def holds(self, rows: Sequence[Row]) -> bool:
+        """Whether the copy of a photo is there that these rows are of, if it gives slices."""
+        return not any(row.file for row in rows) or self.holds_image(*_copy_of(rows[0], self.config))
 
     def holds_image(self, file: str, made_from: str) -> bool:
-        """Whether it is there from the same photo, or someone has edited it since."""
-        return self.written.get(file, {}).get("from") == made_from and (self.out / file).is_file()
+        """Whether it is there from the same photo, with its mask, or someone has edited it since."""
+        files = [file, mask_file(file)] if are_beside(self.config.masks) else [file]
+        if not all((self.out / name).is_file() for name in files):
+            return False
+        return self.written.get(file, {}).get("from") == made_from or self._is_anothers(file)
 
     def holds_caption(self, photo: RawPhoto) -> bool:
         """Whether it says the same, or someone has edited it since."""
@@ -227,15 +201,24 @@ class RawFolder:
         path = self.out / file
         return path.is_file() and sha256(path) != self.written.get(file, {}).get("sha256")
 
-    def write(self, file: str, data: bytes, made_from: str = "") -> None:
-        """One of a photo's two files, unless someone has edited it. made_from: of the image."""
-        if self._is_anothers(file):
-            return
-        self._purge_caches(file)
-        row = {"file": file, "sha256": digest(data), **({"from": made_from} if made_from else {})}
-        self._journal.append(row)
-        write_whole(self.out / file, data)
-        self.written[file] = row
+    def write(self, contents: Mapping[str, bytes], made_from: str = "") -> None:
+        """Files of one photo, unless someone has edited them. made_from: where its image is among them.
+
+        What is there already stays, with the trainers' caches of it.
+        """
+        ours = {file: data for file, data in contents.items() if not self._is_anothers(file)}
+        known = {file: digest(data) for file, data in ours.items()}
+        there = {file: self.written.get(file, {}).get("sha256") for file in ours if (self.out / file).is_file()}
+        if there != known:
+            for file in ours:
+                self._purge_caches(file)
+        for file, data in ours.items():
+            row = {"file": file, "sha256": known[file], **({"from": made_from} if made_from else {})}
+            self._journal.append(row)
+            if there.get(file) != known[file]:
+                (self.out / file).parent.mkdir(exist_ok=True)
+                write_whole(self.out / file, data)
+            self.written[file] = row
 
     def _is_anothers(self, file: str) -> bool:
         return file in self.written and self.edited(file)
@@ -245,7 +228,8 @@ class RawFolder:
 
         The journal then says the same whatever the order of the work was.
         """
-        wanted = {file for photo in kept for file in (photo.file, caption_file(photo.file))}
+        beside = (caption_file, mask_file) if are_beside(self.config.masks) else (caption_file,)
+        wanted = {file for photo in kept for file in (photo.file, *(of(photo.file) for of in beside))}
         stale = [file for file in sorted(self.written.keys() - wanted) if (self.out / file).is_file()]
         left = [file for file in stale if self.edited(file)]
         for file in stale:
@@ -257,8 +241,9 @@ class RawFolder:
             write_whole(self.path / _JOURNAL, "".join(f"{line}\n" for line in lines))
         else:
             (self.path / _JOURNAL).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty
-                self.path.rmdir()
+        for name in FOLDERS:
+            with suppress(OSError):  # not empty, or not there
+                (self.out / name).rmdir()
         return len(stale) - len(left), left
 
     def foreign(self) -> list[str]:
@@ -306,7 +291,7 @@ image_dir = {quoted(out / RAW)}
 num_repeats = 1
 caption_extension = ".txt"
 flip_aug = true
-""",
+{mask_lines(config.masks == ALPHA, out / mask_folder(RAW) if are_beside(config.masks) else None)}""",
     )
 
 
@@ -315,7 +300,7 @@ def _musubi(config: HsdConfig, out: Path) -> str:
         HEADER,
         f"""
 # The photos that the slices of dataset_musubi.toml come from. musubi-tuner has no flips.
-[general]
+{NO_MASKS if config.masks != NONE else ""}[general]
 resolution = [{config.resolution}, {config.resolution}]
 enable_bucket = true
 bucket_no_upscale = true

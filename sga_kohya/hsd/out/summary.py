@@ -62,7 +62,7 @@ def next_command(result: Result, config: HsdConfig) -> str:
             lines.append(f"  gets {export.gets}; loses {export.loses}")
         if moving and not export.use_clips:
             lines.append(f"  its file names images alone: {moving} slices that are clips are passed over")
-    return "\n".join([*lines, *clips.training(film)])
+    return "\n".join([*lines, *clips.training(film, result.tally)])
 
 
 def warnings(result: Result, config: HsdConfig) -> Iterator[str]:

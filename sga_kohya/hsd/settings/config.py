@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT, is_captioner
+from sga_kohya.hsd.captioners.captioner import CAPTIONERS, INHERIT
 from sga_kohya.hsd.clips.labels import DEFAULT_LABELS, SPATIAL, TEMPORAL, Label, frames_problems, parse_labels
 from sga_kohya.hsd.clips.labels import MODES as MODES_OF_CLIPS
 from sga_kohya.hsd.clips.labels import problems as label_problems
@@ -244,11 +244,9 @@ class HsdConfig:
         if self.mode not in MODES:
             yield f"mode {self.mode!r}: use one of {', '.join(MODES)}"
         named = (*(self.detector_names or ("",)), *(name for names in self.detectors.values() for name in names))
-        for name in dict.fromkeys(name for name in named if name not in DETECTORS):
-            yield f"detector {name!r}: use one of {', '.join(sorted(DETECTORS))}, or several, separated by commas"
-        if not is_captioner(self.captioner):
-            known = ", ".join(sorted(CAPTIONERS))
-            yield f"captioner {self.captioner!r}: use one of {known}, or package.module:function for one of your own"
+        yield from (DETECTORS.refusal(name) for name in dict.fromkeys(named) if not DETECTORS.knows(name))
+        if not CAPTIONERS.knows(self.captioner):
+            yield CAPTIONERS.refusal(self.captioner)
         if self.format not in FORMATS:
             yield f"format {self.format!r}: use one of {', '.join(FORMATS)}"
         if not is_masks(self.masks):

@@ -87,7 +87,7 @@ KEYS: dict[str, Reader[Any]] = {
 OVERRIDE_KEYS = {name: kind for name, kind in KEYS.items() if name not in ("extends", "overrides", *RUN_WIDE)}
 NAMED = ("detector", "captioner")
 """Keys that name one of several, which has options of its own: in a table with its name, or in NAME_options."""
-PATH_OPTIONS = ("annotations", "classes", "model", "tags")
+PATH_OPTIONS = ("annotations", "classes", "face_model", "model", "tags")
 """Options of those that may name a file or folder."""
 
 

@@ -4,19 +4,18 @@ It knows no classes and needs no weights. It is a default to start from, not a s
 slices are marked "heuristic" in the manifest so that they can be told apart later.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-import cv2
 import numpy as np
 
 from sga_kohya.hsd.cut.geometry import Box
 from sga_kohya.hsd.cut.nesting import widened
 from sga_kohya.hsd.detect import Detection, View
-from sga_kohya.hsd.detectors.heuristic.faces import Faces, Heads
+from sga_kohya.hsd.detectors.heuristic.faces import face_finder
+from sga_kohya.hsd.detectors.heuristic.heads import FaceFinder, Heads
 from sga_kohya.hsd.detectors.heuristic.maps import Maps, make_maps
 from sga_kohya.hsd.detectors.heuristic.windows import (
     Bounds,
@@ -30,7 +29,7 @@ from sga_kohya.hsd.detectors.heuristic.windows import (
 )
 from sga_kohya.hsd.detectors.options import Options
 from sga_kohya.hsd.photos.scaling import fitted, shrink
-from sga_kohya.kit.values import number
+from sga_kohya.kit.values import file, number
 
 WORKING_SIDE = 320
 """Long side of the copy that is looked at; its maps have half of that: subjects, not grain."""
@@ -47,7 +46,6 @@ MOST, MOST_DETAIL = 0.75, 0.65
 """Share of the view, and for finer levels of the window around, that one may cover by having its edges moved: no two
 levels should show the same."""
 CANDIDATES = 8
-REMEDY = 'pip install "opencv-python<5", or a --detector that knows people'
 SUBJECT = {"floor": 45, "area": 0.9, "cut": 0.6, "heads": 3.0}
 DETAIL = {"floor": 56, "area": 0.55, "cut": 0.8, "above": 1.2}
 """floor: percentile of the map that counts as nothing. area, cut: costs. heads: how much a likely head adds to the
@@ -100,15 +98,16 @@ class HeuristicDetector:
         levels: Sequence[str],
         smallest: Mapping[str, int] | None = None,
         thresholds: Mapping[str, float] | None = None,
+        faces: FaceFinder | None = None,
     ) -> None:
         """levels: coarse to fine. smallest: sides in pixels below which a level's windows are of no use.
 
-        thresholds: by level, the least score of a window.
+        thresholds: by level, the least score of a window. faces: None does not look for any.
         """
         self._rank = {level: rank for rank, level in enumerate(levels)}
         self._smallest = _with_room([dict(smallest or {}).get(level, 0) for level in levels])
         self._thresholds = dict(thresholds or {})
-        self._faces = Faces() if Faces.available() else None
+        self._faces = faces
         self._looks: WeakKeyDictionary[View, Look] = WeakKeyDictionary()
 
     def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
@@ -130,8 +129,11 @@ class HeuristicDetector:
         found = self._faces.heads(picture, view.pixels) if self._faces else Heads()
         height, width = maps.subject.shape
         zoom = view.size[0] / width, view.size[1] / height
-        heads, likely = ([_on_map(box, zoom) for box in boxes] for boxes in (found.sure, found.likely))
-        return Look(maps, heads, likely, found.sure, zoom)
+        # One that fills the view is what the view shows: no window holds it, and all of them cut it.
+        room = MOST * view.size[0] * view.size[1]
+        sure, likely = ([head for head in heads if head.area <= room] for heads in (found.sure, found.likely))
+        heads, maybe = ([_on_map(head, zoom) for head in boxes] for boxes in (sure, likely))
+        return Look(maps, heads, maybe, sure, zoom)
 
     def _found(self, view: View, look: Look, level: str) -> list[Detection]:
         if look.maps.subject.max() <= 0:
@@ -272,10 +274,6 @@ def _scaled(window: Bounds, zoom: tuple[float, float], size: tuple[int, int]) ->
 def create(options: Options, photos: Path) -> HeuristicDetector:
     # A whole subject is always worth a slice; of its parts there may be none that stands out.
     thresholds = options.per_level("threshold", number(0, 1), lambda level: LEAST * (options.levels.index(level) > 1))
+    model = options.read("face_model", file(".onnx"))
     options.finish()
-    if not Faces.available():
-        print(
-            f"heuristic: faces are not looked for, as OpenCV {cv2.__version__} has no cascades: {REMEDY}",
-            file=sys.stderr,
-        )
-    return HeuristicDetector(options.levels, options.smallest, thresholds)
+    return HeuristicDetector(options.levels, options.smallest, thresholds, face_finder(model))

@@ -15,6 +15,7 @@ from sga_kohya.kit.sealed import sealed
 
 CACHE = "cache_musubi"
 """Folder of the caches, with one of each level's folder in it."""
+NO_MASKS = "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each picture counts.\n"
 CLIPS_COMMENT = """\
 # Clips: a data set for each size and length, which is that of its files, frame by frame: source_fps would drop some.
 # Models of images alone refuse them: for those, cut with --clips off.
@@ -62,8 +63,7 @@ caption_extension = ".txt"
 
 
 def _masks(dataset: Dataset) -> str:
-    masked = any(level.alpha or level.masks for level in dataset.levels)
-    return "# musubi-tuner (v0.2.15 to v0.3.4) has no masked loss: all of each slice counts.\n" if masked else ""
+    return NO_MASKS if any(level.alpha or level.masks for level in dataset.levels) else ""
 
 
 def _level(level: Level, out: Path) -> str:

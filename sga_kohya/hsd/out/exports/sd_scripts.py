@@ -48,15 +48,15 @@ def _subset(level: Level) -> str:
 image_dir = {quoted(level.folder)}
 num_repeats = {level.repeats}
 caption_extension = ".txt"
-{_masks(level)}"""
+{mask_lines(level.alpha, level.masks)}"""
 
 
-def _masks(level: Level) -> str:
-    """Masks in the slices as a DreamBooth dataset takes them, those beside as a ControlNet dataset does."""
+def mask_lines(inside: bool, beside: Path | None) -> str:
+    """Masks inside the pictures as a DreamBooth dataset takes them, those beside as a ControlNet dataset does."""
     told = "# What is black in a mask, or transparent, does not count with masked_loss in the training settings.\n"
-    if level.masks:
-        return f"{told}conditioning_data_dir = {quoted(level.masks)}\n"
-    return f"{told}alpha_mask = true\n" if level.alpha else ""
+    if beside:
+        return f"{told}conditioning_data_dir = {quoted(beside)}\n"
+    return f"{told}alpha_mask = true\n" if inside else ""
 
 
 def _absent(level: Level) -> str:
