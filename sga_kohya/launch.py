@@ -56,7 +56,8 @@ def _no_script(argv: Sequence[str]) -> str:
     """Why none of these words is a script that can be run."""
     script = next((Path(word).name for word in argv if word.endswith(".py") and not word.startswith("-")), None)
     if script is None:
-        return f"name the script to run, one of {', '.join(SCRIPTS)}; got {' '.join(argv)!r}"
+        given = f"; got {' '.join(argv)!r}" if argv else ""
+        return f"name the script to run, one of {', '.join(SCRIPTS)}{given}"
     close = closest(script, SCRIPTS, cutoff=0.9)
     hint = f" Did you mean {close}?" if close else ""
     return f"there is no door for {script}: SGA has no seams into it.{hint} Doors are {', '.join(SCRIPTS)}"

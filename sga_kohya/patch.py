@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
-from sga_kohya.kit.cli import FOUND, OK, run_command
+from sga_kohya.kit.cli import FOUND, OK, Parser, run_command
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.shipped import shipped
 
@@ -59,8 +59,8 @@ def _check_ours(file: Path, text: str) -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.patch",
+    parser = Parser(
+        prog="python -m sga_kohya.patch",
         description="Let tools that run sd-scripts by path train with SGA.",
     )
     parser.add_argument("folder", metavar="DIR", help="the tool's checkout of sd-scripts")

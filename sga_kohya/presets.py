@@ -4,10 +4,11 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-from sga_kohya.kit.cli import run_command, shell_word
+from sga_kohya.kit.cli import Parser, run_command, shell_word
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.hints import closest
 from sga_kohya.kit.shipped import shipped
@@ -62,19 +63,25 @@ def door(path: Path) -> str | None:
 def copy(name: str, folder: Path, force: bool = False) -> Path:
     """Copy a preset into a folder, which is made where there is none; whole or not at all.
 
-    The sample prompts that it names come along, unless such a file is there. Raises SgaError when its own file exists
-    there and force is not given.
+    The sample prompts that it names come along, unless such a file is there, and are named in full: trainers seek them
+    from where they are started. Raises SgaError when its own file exists there and force is not given.
     """
     source = find_preset(name)
     target = folder / source.name
     if target.exists() and not force:
         raise SgaError(f"{target} exists: name another folder, or overwrite it with --force")
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(target, source.read_bytes())
-    for prompts in _PROMPTS.findall(source.read_text(encoding="utf-8")):
-        if source.suffix == ".toml" and not (folder / prompts).exists():
-            write_whole(folder / prompts, find_preset(prompts).read_bytes())
+    text = source.read_text(encoding="utf-8")
+    write_whole(target, _PROMPTS.sub(partial(_beside, folder), text) if source.suffix == ".toml" else text)
     return target
+
+
+def _beside(folder: Path, line: re.Match[str]) -> str:
+    """The line that names sample prompts, with those of the folder."""
+    prompts = folder.resolve() / line[1]
+    if not prompts.exists():
+        write_whole(prompts, find_preset(line[1]).read_bytes())
+    return f"sample_prompts = {toml_string(str(prompts))}"
 
 
 def _next_step(target: Path) -> str:
@@ -91,22 +98,23 @@ def _next_step(target: Path) -> str:
         return f"fill in its folders, and name it in your preset: dataset_config = {toml_string(str(target))}"
     caches = ", run the two commands at its top that cache" if module.startswith(_MUSUBI) else ""
     return (
-        f"fill in the paths in {target} (sample_prompts too){caches}, then\n  python -m sga_kohya.doctor {path}\n"
+        f"fill in the paths in {target}{caches}, then\n  python -m sga_kohya.doctor {path}\n"
         f"  accelerate launch -m {module} --config_file {path}"
     )
 
 
 def _list() -> None:
     files = preset_files()
-    width = max(map(len, files))
-    for name, path in files.items():
-        if path.suffix == ".toml":
-            print(f"  {name:<{width - len('.json')}}  {title(path)}")
+    shown = {name: path for name, path in files.items() if path.suffix == ".toml"}
+    width = max(map(len, shown))
+    for name, path in shown.items():
+        print(f"  {name:<{width}}  {title(path)}")
     print("\nEach preset of sd-scripts but those for a card is there as NAME.json too, for the kohya_ss GUI.")
+    print("Take one: python -m sga_kohya.presets copy NAME DIR")
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sga_kohya.presets", description="Complete settings to start from.")
+    parser = Parser(prog="python -m sga_kohya.presets", description="Complete settings to start from.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what there is")
     show = commands.add_parser("show", help="print one")

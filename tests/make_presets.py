@@ -306,6 +306,10 @@ def _sd_scripts() -> dict[Path, str]:
     return texts | {PRESETS / "gui" / f"{name}.json": _gui(toml.loads(text)) for name, text in configs.items()}
 
 
+_NO_DORA = "# Rank and alpha of Table 3, without DoRA.\n"
+"""In the place of what the base says of its adapter, where that is another."""
+
+
 def _variant(name: str, base: str, title: str, changes: Changes, folder: Path = PRESETS) -> str:
     lines = (folder / f"{base}.toml").read_text().replace(base, name).split("\n")
     lines[0] = f"# {title}"
@@ -316,7 +320,10 @@ def _variant(name: str, base: str, title: str, changes: Changes, folder: Path = 
             lines[place] = f"# {base}.toml: {key} = {was}" if value is None else f"{key} = {json.dumps(value)}"
             lines[place] += f"  # {base}.toml: {was}" if value is not None else ""
     (place,) = (i for i, line in enumerate(lines) if line.startswith("# SGA; these"))
-    return "\n".join([*lines[:place], *added, *[""] * bool(added), *lines[place:]])
+    text = "\n".join([*lines[:place], *added, *[""] * bool(added), *lines[place:]])
+    if "dora_wd=True" in (changes.get("network_args", "dora_wd=True") or ""):
+        return text
+    return re.sub(r"^# Table 3: DoRA,.*?(?=^network_module)", _NO_DORA, text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _places(lines: list[str], key: str) -> list[int]:

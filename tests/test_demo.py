@@ -5,8 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from sga_kohya.demo.report import CLAIMS
 
 from . import demo_picture
 from .evaluate_browser import chromium
@@ -22,6 +25,7 @@ def report(tmp_path_factory):
     command = [sys.executable, "-m", "sga_kohya.demo", "--quick", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"requires torchvision|cannot be saved", done.stderr), "what the toy has not is no news"
     return out / "report.html", done.stdout
 
 
@@ -68,10 +72,23 @@ def test_headless_chromium_opens_it_without_complaint(report, tmp_path):
     assert done.stdout.count("<svg") >= 6
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_of_it_is_wider_than_the_window(report, tmp_path, width):
+    with chromium(tmp_path) as page:
+        page.size(width, 800)
+        page.open(report[0].as_uri())
+        assert page.run("document.documentElement.scrollWidth") <= width
+
+
 def test_the_readmes_picture_is_of_the_page_as_it_is(report, tmp_path):
     with chromium(tmp_path) as page:
         page.open(report[0].as_uri())
         assert demo_picture.layout(page) == demo_picture.taken_of(), f"take it anew: {demo_picture.__doc__}"
+
+
+def test_its_verdicts_on_the_claims_are_the_readme_s():
+    block = (Path(__file__).parents[1] / "README.md").read_text("utf-8").split("<!-- evidence:")[1].split("<!--")[0]
+    assert dict(re.findall(r"^\| \d\. (.+?) \| \*\*(.+?)\*\* \|$", block, re.MULTILINE)) == CLAIMS
 
 
 def test_refuses_a_folder_with_other_things(tmp_path):

@@ -218,7 +218,7 @@ def test_the_command_line(tmp_path, capsys):
     assert "CONFIG.toml" in capsys.readouterr().out
     assert main([str(tmp_path / "nothing.toml")]) == 1
     out = capsys.readouterr().out
-    assert "nothing.toml does not exist" in out and out.endswith("1 errors, 0 warnings\n")
+    assert "nothing.toml does not exist" in out and out.endswith("1 error, 0 warnings\n")
     assert subprocess.run([sys.executable, "-m", "sga_kohya.doctor"], capture_output=True).returncode == 2
 
 

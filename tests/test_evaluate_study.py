@@ -484,4 +484,4 @@ def test_time_left_counts_every_stage_by_what_its_kind_has_taken(monkeypatch):
         assert overview.left(0.25) == 150 + 200 + 2 * 10
     with overview.stage("sample", "full"):
         assert overview.left(0.0) == 10 + 50 + 10
-    assert duration(3 * 3600 + 90) == "3 h 02 min" and duration(90) == "2 min"
+    assert duration(3 * 3600 + 90) == "3 h 02 min" and duration(90) == "2 min" and duration(20.4) == "20 s"

@@ -449,7 +449,7 @@ def test_a_slice_without_an_answer_inherits_is_named_and_asked_for_again_alone(p
     assert "'1_micro/a.png': no usable reply in 2 attempts: it says nothing" in capsys.readouterr().err
     assert captions(out)["1_micro/a.txt"] == "zoe, smiling face, garden\n"
     assert captions(out)["1_micro/b.txt"] == "Words.\n"
-    assert "1 photos, the captioner gave no answer, the next run asks again: a.png" in list(warnings(result, vlm()))
+    assert "1 photo, the captioner gave no answer, the next run asks again: a.png" in list(warnings(result, vlm()))
     count, before = len(server.requests), pictures(out)
     server.script = lambda number, body: "A face."
     result = run(photos, out, vlm(attempts=2))

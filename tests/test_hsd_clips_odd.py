@@ -114,7 +114,7 @@ def test_a_clip_of_fewer_frames_a_second_repeats_some_and_it_is_said(folder, tmp
     clips.write(folder / "a.mp4", 20, fps=8)
     result = run(folder, tmp_path / "out", CONFIG)
     assert slices(tmp_path / "out")["macro"]["frames"] == 17
-    assert "warning: 1 clips, fewer frames a second than the slices: some are repeated: a.mp4" in summarise(
+    assert "warning: 1 clip, fewer frames a second than the slices: some are repeated: a.mp4" in summarise(
         result, CONFIG
     )
 
@@ -238,7 +238,7 @@ def test_a_cut_inside_a_fixed_box_is_said_and_neither_motion_nor_a_flash_is_one(
     result = run(folder, tmp_path / "out", CONFIG)
     notes = {row["source"]: row["notes"] for row in manifest(tmp_path / "out")}
     assert notes == {"cut.mp4": [CUT_INSIDE], "motion.mp4": [], "flash.mp4": []}
-    assert f"1 clips, {CUT_INSIDE}: cut.mp4" in summarise(result, CONFIG)
+    assert f"1 clip, {CUT_INSIDE}: cut.mp4" in summarise(result, CONFIG)
 
 
 def test_slices_stay_within_a_shot_where_that_is_asked(folder, tmp_path):

@@ -41,7 +41,7 @@ def test_a_filter_of_one_s_own_is_one_function_and_one_entry(photos, tmp_path, m
         assert (result.tally.used, result.tally.lost, result.tally.levels["macro"].dropped) == (6, {"dark": 1}, 0)
         report = summarise(result, CONFIG)
         assert "photos   7 found, 6 used, 1 skipped" in report and "1 dark" in report
-        assert "1 photos were skipped, dark: night.png (" in report
+        assert "1 photo was skipped, dark: night.png (" in report
         (discard,) = data_of(out / "report.html")["discards"]["dark"]
         assert discard[0] == "night.png"
         decoded.clear()

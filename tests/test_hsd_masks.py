@@ -1,6 +1,9 @@
 """sga_kohya.hsd: what of a photo counts is cut with it, and said to the trainers."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,7 @@ from sga_kohya.hsd.masks.sources import UnreadableMask, read_mask
 from sga_kohya.hsd.out.summary import warnings
 from tests.test_hsd_resume import picture
 from tests.test_hsd_run import rows_of, snapshot
+from tests.trainers import TRAINERS
 
 LEVELS = (LevelConfig("macro", 256, tau_up=1.0), LevelConfig("micro", 256))
 SIZE = 700, 512
@@ -147,7 +151,7 @@ def test_a_folder_of_masks_is_cut_with_the_photos(photos, folder, tmp_path):
     out = tmp_path / "out"
     alpha_of().save(folder / "stranger.png")
     result = run(photos, out, config(masks=str(folder)))
-    assert "1 masks are of no photo, or of one that has another mask: stranger.png" in list(warnings(result, config()))
+    assert "1 mask is of no photo, or of one that has another mask: stranger.png" in list(warnings(result, config()))
     slices, masks = files(out, "1_*/*.png"), files(out, "masks_1_*/*.png")
     assert {f"masks_{name}" for name in slices} == set(masks), "sd-scripts wants one for each"
     for row in filter(lambda row: row["file"], rows_of(out)):
@@ -160,7 +164,7 @@ def test_a_folder_of_masks_is_cut_with_the_photos(photos, folder, tmp_path):
         str(out / f"masks_1_{level.name}") for level in LEVELS
     ]
     assert "no masked loss" in (out / "dataset_musubi.toml").read_text()
-    assert "1 photos, no mask, all of it counts: whole.png" in list(warnings(result, config()))
+    assert "1 photo, no mask, all of it counts: whole.png" in list(warnings(result, config()))
 
 
 def test_a_mask_that_changes_is_cut_again_and_no_other(photos, folder, tmp_path):
@@ -185,7 +189,7 @@ def test_masks_are_ours_until_edited_and_go_when_they_are_wanted_no_more(photos,
     other.write_bytes(b"not ours")
     result = run(photos, out, config(masks=str(folder), duplicate_overlap=0.5))
     assert mine.read_bytes() == edited and result.edited == ["masks_1_macro/clear.png"] and not result.foreign
-    assert any("1 masks were edited here and stay as they are" in told for told in warnings(result, config()))
+    assert any("1 mask was edited here and stays that way" in told for told in warnings(result, config()))
     result = run(photos, out, config())
     assert result.swept.left == ["masks_1_macro/clear.png"]
     assert {path.name for path in out.glob("masks_*/*")} == {"clear.png", "other.png"}
@@ -201,7 +205,7 @@ def test_what_a_detector_draws_becomes_the_photos_mask(photos, painter, tmp_path
     assert abs(masks["masks_1_micro/clear.png"].mean() / 255 - share) < 0.1
     assert (masks["masks_1_macro/sub-clear.png"] == 255).all()
     told = list(warnings(result, config()))
-    assert "1 photos, the detector drew no mask, all of it counts: sub/clear.png" in told
+    assert "1 photo, the detector drew no mask, all of it counts: sub/clear.png" in told
 
 
 def raw_subset(out: Path) -> dict:
@@ -332,7 +336,7 @@ def test_masks_of_a_file_lie_beside_it_and_the_training_command_asks_for_the_los
 
 
 def test_trainers_that_know_masks_are_told_where_they_are(photos, folder, tmp_path):
-    export = ("ai-toolkit", "diffusion-pipe")
+    export = ("ai-toolkit", "diffusion-pipe", "simpletuner")
     beside, inside = tmp_path / "beside", tmp_path / "inside"
     run(photos, beside, config(masks=str(folder), export=export))
     run(photos, inside, config(masks="alpha", export=export))
@@ -341,6 +345,47 @@ def test_trainers_that_know_masks_are_told_where_they_are(photos, folder, tmp_pa
     assert f'          mask_path: "{micro}"\n' in (beside / "ai_toolkit.yaml").read_text()
     assert (inside / "ai_toolkit.yaml").read_text().count("          alpha_mask: true\n") == 2
     assert "all of each slice counts" in (inside / "dataset_diffusion_pipe.toml").read_text()
+    assert "conditioning" not in (inside / "multidatabackend.json").read_text()
+
+
+def test_simpletuner_finds_the_mask_of_each_slice_by_its_own_code(photos, folder, tmp_path):
+    root, out = TRAINERS / "SimpleTuner", tmp_path / "out"
+    if not root.is_dir():
+        pytest.skip(f"no copy of SimpleTuner at {root}")
+    run(photos, out, config(masks=str(folder), export=("simpletuner",)))
+    slices = sorted(str(path) for level in LEVELS for path in (out / f"1_{level.name}").glob("*.png"))
+    command = [sys.executable, str(Path(__file__).parent / "trainers.py"), "simpletuner-masks"]
+    command += [str(out / "multidatabackend.json"), json.dumps(slices)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))
+    assert json.loads(line.removeprefix("FOUND ")) == [path.replace("/1_", "/masks_1_") for path in slices]
+
+
+def test_what_a_trainer_does_without_the_masks_is_said(photos, folder, tmp_path, capsys):
+    words = [str(photos), str(tmp_path / "out"), "--resolution", "256", "--levels", "macro,micro"]
+    words += ["--export", "onetrainer,simpletuner", "--masks", str(folder), "--format", "webp"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "seeks them as STEM-masklabel.png among the slices, so all of each slice counts" in said
+    assert "none from transparency or for other formats" in said
+    assert "conditioning" not in (tmp_path / "out" / "multidatabackend.json").read_text(), "not found by it"
+    assert main([*words[:-4], "--no-drop_tags"]) == 0
+    assert "masklabel" not in capsys.readouterr().out
+
+
+def test_simpletuners_index_of_masks_goes_with_the_slices(photos, folder, tmp_path):
+    out, wanted = tmp_path / "out", config(masks=str(folder), export=("simpletuner",))
+    run(photos, out, wanted)
+    index = out / "masks_1_macro" / "aspect_ratio_bucket_indices_sga-macro-masks.json"
+    index.write_text("{}")
+    (out / "cache_simpletuner" / "1_macro").mkdir(parents=True)
+    (out / "cache_simpletuner" / "1_macro" / "latent.pt").touch()
+    run(photos, out, wanted)
+    assert index.exists(), "nothing changed"
+    picture(9, *SIZE).save(photos / "whole.png")
+    run(photos, out, wanted)
+    assert not index.exists()
 
 
 def test_masks_below_photos_are_no_photos_and_what_was_made_is_no_mask(photos, folder, tmp_path):

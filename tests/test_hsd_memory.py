@@ -11,7 +11,7 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd import pipeline as pipeline_module
-from sga_kohya.hsd.memory import Memory, parse_size, shown_size
+from sga_kohya.hsd.memory import MOST, Memory, parse_size, shown_size, usual_size
 from sga_kohya.hsd.out.summary import summarise
 from sga_kohya.hsd.photos.images import OTHER_BYTES, PLAIN_BYTES, decode_image, read_header
 
@@ -142,3 +142,43 @@ def test_a_size_is_read_as_it_is_shown(text, size):
 def test_what_is_no_size_is_named_with_the_remedy(text):
     with pytest.raises(SgaError, match="--memory .* such as 2GB"):
         parse_size(text)
+
+
+def container(root: Path, lines: str, limits: dict[str, str]) -> Path:
+    """A root whose process is in these control groups. limits: content by file below /sys/fs/cgroup."""
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "self" / "cgroup").write_text(lines)
+    for name, limit in limits.items():
+        path = root / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{limit}\n")
+    return root
+
+
+OLD = "memory.limit_in_bytes"
+
+
+@pytest.mark.parametrize(
+    ("lines", "limits", "size"),
+    [
+        ("0::/\n", {"memory.max": "2000000000"}, 5 * 10**8),
+        ("0::/\n", {"memory.max": "max"}, MOST),
+        ("0::/\n", {f"memory/{OLD}": "1200000000"}, MOST),  # a file of version 1 is none of 2
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "4000000000"}, 10**9),
+        ("0::/a/b\n", {"a/b/memory.max": "800000000", "a/memory.max": "4000000000"}, 2 * 10**8),
+        ("0::/not/mounted\n", {"memory.max": "2000000000"}, 5 * 10**8),
+        ("3:cpu,cpuacct:/a\n7:memory:/docker/b:c\n", {f"memory/{OLD}": "1200000000"}, 3 * 10**8),
+        ("7:hugetlb,memory:/a\n0::/\n", {f"memory/a/{OLD}": "1200000000"}, 3 * 10**8),
+        ("7:memory:/a\n", {f"memory/a/{OLD}": "9223372036854771712"}, MOST),  # no bound, as version 1 spells it
+        ("7:memory_new:/a\n", {f"memory/a/{OLD}": "1200000000"}, MOST),
+    ],
+)
+def test_in_a_container_its_own_bound_counts_and_not_the_machine_s(tmp_path, monkeypatch, lines, limits, size):
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 25 * 10**6}.__getitem__)
+    assert usual_size(root=tmp_path / "no such place") == MOST, "100 GB of a machine"
+    assert usual_size(root=container(tmp_path, lines, limits)) == size
+
+
+def test_where_a_machine_does_not_say_what_it_has_a_fixed_bound_is_taken(monkeypatch):
+    monkeypatch.delattr("os.sysconf")
+    assert shown_size(usual_size()) == "2GB" and shown_size(usual_size(2)) == "1GB"

@@ -92,7 +92,7 @@ def test_a_slice_edited_by_hand_is_not_overwritten_and_is_said(photos, tmp_path,
     for tau in ("2", "3"):
         assert main([*arguments, "--tau_up", tau]) == 0
         assert edited.read_bytes() == mine
-        assert "1 slices were edited here and stay as they are, such as 1_macro/p0.png" in capsys.readouterr().out
+        assert "1 slice was edited here and stays that way, such as 1_macro/p0.png" in capsys.readouterr().out
         assert (out / "1_macro" / "p2.png").stat().st_size, "an empty file is nobody's work"
     assert main([*arguments, "--tau_up", "3"]) == 0 and "6 were finished before" in capsys.readouterr().out
 

@@ -167,14 +167,14 @@ def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):
     assert "were edited" not in capsys.readouterr().out
     for caption in ("one", "two", "three"):
         assert main([*arguments, "--caption", caption]) == 0
-        assert "1 captions were edited here and stay as they are, such as 1_micro/p0.txt" in capsys.readouterr().out
+        assert "1 caption was edited here and stays that way, such as 1_micro/p0.txt" in capsys.readouterr().out
         assert (edited.read_text(), other.read_text()) == ("my own words\n", f"{caption}\n")
     (photos / "p0.png").unlink()
     made = list(out.rglob("p0[.+]*"))
     main([*arguments, "--caption", "three"])
     said = capsys.readouterr().out
-    assert "1 files are made no more, but stay because they were changed here: 1_micro/p0.txt" in said
-    assert f"removed  {len(made) - 1} files that were made before and are made no more" in said
+    assert "1 file is made no more, but stays because of changes made here: 1_micro/p0.txt" in said
+    assert f"removed  {len(made) - 1} files made before and made no more" in said
     assert edited.read_text() == "my own words\n" and not other.exists() and not edited.with_suffix(".png").exists()
 
 
@@ -365,7 +365,7 @@ def test_what_cannot_be_opened_now_keeps_its_slices(photos, tmp_path, capsys):
     capsys.readouterr()
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "1 photos could not be opened now, what earlier runs made of them stays: p0.png" in said
+    assert "1 photo could not be opened now, what earlier runs made stays: p0.png" in said
     assert slices(out) == before
 
 
@@ -386,7 +386,7 @@ def test_a_folder_that_cannot_be_read_now_keeps_its_slices(photos, tmp_path, cap
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "folder sub of PHOTOS cannot be read (Permission denied): nothing that came from it was touched" in said
-    assert "3 photos could not be opened now, what earlier runs made of them stays: sub/p1.png, sub/p3.png" in said
+    assert "3 photos could not be opened now, what earlier runs made stays: sub/p1.png, sub/p3.png" in said
     assert slices(out) == before
     # Also where its levels have gone from the settings, and where a new photo would take a name of theirs.
     picture(40).save(photos / "p1.jpg")

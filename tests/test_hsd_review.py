@@ -369,10 +369,10 @@ def test_decisions_that_cannot_be_obeyed_are_said(photos, out, capsys):
     assert main([*command, levels]) == 0
     said = capsys.readouterr().out
     assert "review   2 decisions obeyed: 1 rejected, 1 captions" in said
-    assert "1 photos that were decided about in the review are not here, or were changed: coffee.png" in said
-    assert f"2 lines of {out / DECISIONS} are no decisions and are passed over" in said
+    assert "1 photo of the review is not here, or changed since it was decided: coffee.png" in said
+    assert f"2 lines of {out / DECISIONS} passed over, which tell no decision" in said
     assert main([*command, levels.removesuffix(",micro:256")]) == 0
-    assert "1 decisions of the review are about levels that this run does not have: micro" in capsys.readouterr().out
+    assert "1 decision of the review is about levels that this run does not have: micro" in capsys.readouterr().out
 
 
 def test_a_preview_obeys_and_keeps_nothing_of_it(photos, out):

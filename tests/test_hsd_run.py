@@ -279,8 +279,8 @@ def test_the_command_line_reports(photos, tmp_path, capsys):
     report = capsys.readouterr().out
     assert "12 found, 9 used, 3 skipped" in report
     assert "2 photos were skipped, unreadable: broken.jpg (" in report
-    assert "1 photos were skipped, too small: tiny.png (100x90 takes" in report
-    assert "1 photos, transparency laid on white: clear.png" in report
+    assert "1 photo was skipped, too small: tiny.png (100x90 takes" in report
+    assert "1 photo, transparency laid on white: clear.png" in report
     assert "meso slices are below half of resolution 1024: more than 1x upscale would only blur" in report
     assert f"--dataset_config {tmp_path / 'out' / 'dataset.toml'}" in report
 
@@ -370,7 +370,7 @@ def test_photos_that_train_on_words_of_a_name_are_counted_with_the_words(tmp_pat
 def test_several_lines_are_kept_and_said(tmp_path, capsys):
     photos = captioned(tmp_path / "photos", {"two": b"zoe, garden\r\n\r\nA woman in a garden.\r\n", "one": b"zoe"})
     assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
-    assert "1 photos, caption of several lines: sd-scripts reads the first" in capsys.readouterr().out
+    assert "1 photo, caption of several lines: sd-scripts reads the first" in capsys.readouterr().out
     written = (tmp_path / "out" / "1_macro" / "two.txt").read_bytes()
     assert written == b"zoe, garden\nA woman in a garden.\n"
 
@@ -388,7 +388,7 @@ def test_a_file_s_name_cannot_forge_a_line_of_the_report(tmp_path, capsys):
     assert "a\\nphotos   9 found\\x1b[2K\\u202egnp.png" in printed
     (tmp_path / "out" / "1_macro" / "mine\nwarning: \x1b[1m.png").touch()
     assert main([str(photos), str(tmp_path / "out"), "--resolution", "512", "--near_duplicates", "-1"]) == 0
-    assert "1_macro/mine\\nwarning: \\x1b[1m.png: move them away" in capsys.readouterr().out
+    assert "1_macro/mine\\nwarning: \\x1b[1m.png: move such away" in capsys.readouterr().out
     assert main([str(photos), str(photos / evil / "b.png")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -442,11 +442,11 @@ def test_every_suffix_that_pillow_reads_is_read_and_the_rest_is_named(photos, tm
     said = capsys.readouterr().out
     assert "6 found, 6 used, 0 skipped" in said
     for words in (
-        "warning: 2 raw files are not read: a.CR2, sub/b.nef; export them as JPEG or TIFF",
-        "warning: 1 clips are passed over, as clips = off says: c.mp4",
-        "warning: 1 files are no pictures that can be read (.xcf): d.xcf",
-        "warning: 1 files are no pictures that can be read (no suffix): e",
-        "warning: 1 folders are links and not followed: linked; give them as PHOTOS",
+        "warning: 2 raw files are not read: a.CR2, sub/b.nef; export such as JPEG or TIFF",
+        "warning: 1 clip is passed over, as clips = off says: c.mp4",
+        "warning: 1 file is no picture that can be read (.xcf): d.xcf",
+        "warning: 1 file is no picture that can be read (no suffix): e",
+        "warning: 1 folder is a link and not followed: linked; give such as PHOTOS",
     ):
         assert words in said
     assert said.count("warning: ") == 5
@@ -473,7 +473,7 @@ def test_a_strip_is_used_whole_and_what_squares_leave_unused_is_said(tmp_path, c
     assert sum(row["box"][3] - row["box"][1] for row in rows) > 0.9 * 4500
     assert main([*plain, str(tmp_path / "squares"), "--resolution", "256", "--min_size", "256"]) == 0
     said = capsys.readouterr().out
-    assert "photos are too long for any size, so much of them is unused: " in said
+    assert "photos are too long for any size, which leaves much unused: " in said
     assert "wide.png (900x480, 53% used)" in said
     assert "--mode split makes several regions of a photo" in said
     assert "every slice of macro, meso, micro is cut to a square" in said

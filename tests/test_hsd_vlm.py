@@ -277,9 +277,7 @@ def test_a_run_counts_and_names_photos_without_an_answer_and_the_next_run_asks_f
     config = HsdConfig(detector="vlm", detector_options=options)
     first = run(photos, tmp_path / "out", config)
     assert first.tally.notes[UNANSWERED] == 1 and first.tally.used == 3
-    assert any(
-        "1 photos, the detector gave no answer, the next run asks again: b" in w for w in warnings(first, config)
-    )
+    assert any("1 photo, the detector gave no answer, the next run asks again: b" in w for w in warnings(first, config))
     assert not any(line.startswith("warning: forged") for line in capsys.readouterr().err.splitlines())
     assert len(server.requests) == 4
     second = run(photos, tmp_path / "out", config)

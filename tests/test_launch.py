@@ -200,7 +200,9 @@ def test_a_gui_s_choice_of_devices_is_not_lost_in_silence(checkout, data, flags)
 
 
 def test_the_generic_door_wants_a_script_it_knows():
-    assert "name the script to run, one of flux_train_network.py, flux_train.py" in error("launch", "--seed", "1")
+    told = error("launch", "--seed", "1")
+    assert "name the script to run, one of flux_train_network.py, flux_train.py" in told and "; got '--seed 1'" in told
+    assert "got" not in error("launch")
 
 
 def test_a_script_without_a_door_is_told_so():
@@ -244,6 +246,13 @@ def test_a_word_that_is_no_command_is_answered_in_one_line_on_stderr(word, answe
     result = console(word)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert result.stderr.startswith(f"sga-kohya: error: there is no command {word!r}: {answer}")
+
+
+@pytest.mark.parametrize("name", ["hsd", "presets", "patch", "partition", "evaluate"])
+def test_the_usage_is_what_one_can_type_and_errors_begin_alike(name):
+    result = console(name)
+    assert result.returncode == 2 and result.stderr.startswith(f"usage: python -m sga_kohya.{name} ")
+    assert result.stderr.strip().splitlines()[-1].startswith(f"sga_kohya.{name}: error: ")
 
 
 def test_the_list_of_commands_is_that_of_what_can_be_run():

@@ -38,6 +38,12 @@ def test_it_writes_what_git_would_and_takes_it_out_again(checkout, file, capsys)
     assert main([str(checkout), "--undo"]) == 0 and file.read_bytes() == b""
 
 
+def test_a_folder_beside_the_checkout_is_told_where_it_is_and_no_option_that_there_is_not(checkout, capsys):
+    assert main([str(checkout / "library")]) == 2
+    said = capsys.readouterr().err
+    assert f"did you mean {checkout}?" in said and "--sd_scripts" not in said
+
+
 def test_twice_is_once_both_ways_and_check_tells(checkout, file, capsys):
     assert main([str(checkout), "--check"]) == 1
     for _ in range(2):

@@ -5,6 +5,8 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,13 @@ import toml
 
 from sga_kohya import SgaConfig, SgaError
 from sga_kohya.evaluate.plan.arms import ARMS
+from sga_kohya.hosts.memory import load_of
 from sga_kohya.hosts.musubi.families import SCRIPTS as MUSUBI_SCRIPTS
+from sga_kohya.kit.toml_file import toml_string
 from sga_kohya.launch import SCRIPTS
 from sga_kohya.options import read_options
 from sga_kohya.presets import copy, door, find_preset, main, preset_files, title
+from sga_kohya.training.memory import MODELS, Load, total
 
 from . import make_presets
 from .make_presets import (
@@ -77,6 +82,20 @@ def test_a_preset_for_a_card_is_its_base_with_less_and_shows_its_memory(name):
     assert options(name).get("blocks_to_swap", 0) == load.swapped
 
 
+@pytest.mark.parametrize("name", sorted(CARD_PRESETS))
+def test_the_doctor_says_of_a_card_s_settings_what_its_comments_say(name):
+    """From the file alone, by the way that a host's settings go."""
+    (cards, card), found, text = CARD_PRESETS[name], options(name), find_preset(name).read_text()
+    batch, side = (int(re.search(rf"--{word} (\d+)", text)[1]) for word in ("batch_size", "resolution"))
+    encoders = find_preset(name).parent == PRESETS and not found.get("cache_text_encoder_outputs")
+    load = load_of(Namespace(**found), {}, Load(batch, side, encoders=encoders))
+    memory = total(MODELS[cards.model], replace(load, trained=cards.trained))
+    (told,) = re.findall(r"#   together +([\d.]+) GB, an estimate", text)
+    assert float(told) == pytest.approx(memory, abs=0.051) and memory <= card - SPARE
+    lines = re.findall(r"^#   [a-zA-Z ]+? +(-?[\d.]+) GB  ", text, re.MULTILINE)
+    assert len(lines) >= 4 and sum(map(float, lines)) == pytest.approx(memory, abs=0.3), "the parts make the sum"
+
+
 def test_every_family_has_a_preset_for_each_card():
     bases = {cards.base for cards in (*CARDS.values(), *MUSUBI_CARDS.values())}
     assert bases == {*make_presets.BASES, *make_presets.MUSUBI_BASES}
@@ -116,6 +135,7 @@ def test_a_preset_is_complete_for_sga_and_names_its_door(name):
     assert f"{module.removeprefix('sga_kohya.')}.py" in SCRIPTS
     text = find_preset(name).read_text()
     assert f"--config_file {name}.toml" in text and f"sga_kohya.doctor {name}.toml" in text
+    assert "wd_on_output" not in text or "dora_wd=True" in options(name)["network_args"], "advice for another adapter"
     config = SgaConfig.from_options(read_options(["--config_file", str(find_preset(name))]))
     assert config.enabled == (not name.endswith(STOCK))
     assert config.tuples == ("without_tuples" not in name) and config.modulation == ("without_modulation" not in name)
@@ -190,8 +210,9 @@ def test_the_gui_knows_every_field_of_its_files():
 def test_copy_gives_the_whole_file_and_the_next_command(tmp_path, capsys):
     main(["copy", "flux_dora", str(tmp_path / "new folder")])
     target = tmp_path / "new folder" / "flux_dora.toml"
-    assert target.read_text() == find_preset("flux_dora").read_text()
     prompts = target.with_name("sample_prompts.txt")
+    shipped = find_preset("flux_dora").read_text().replace('"sample_prompts.txt"', toml_string(str(prompts)))
+    assert target.read_text() == shipped and toml.loads(shipped)["sample_prompts"] == str(prompts)
     assert sorted(target.parent.iterdir()) == [target, prompts]
     prompts.write_text("my own")
     main(["copy", "flux_dora", str(target.parent), "--force"])
@@ -223,6 +244,8 @@ def test_list_and_show(capsys):
     main(["list"])
     lines = capsys.readouterr().out
     assert all(name in lines for name in [*CONFIGS, *DATASETS, *MUSUBI_FILES]) and "Table 3 of arXiv" in lines
+    starts = {re.match(r"  \S+ +", line).end() for line in lines.split("\n\n")[0].splitlines()}
+    assert len(starts) == 1 and "presets copy NAME DIR" in lines, "one column of titles"
     main(["show", "flux_dora"])
     assert capsys.readouterr().out == find_preset("flux_dora").read_text()
     with pytest.raises(SgaError, match="no preset 'flux_dore': did you mean flux_dora?"):

@@ -568,6 +568,10 @@ class TestFindCheckout:
     def test_what_was_named_is_no_checkout(self, tmp_path, monkeypatch):
         with pytest.raises(SgaError, match="--sd_scripts .*no sd-scripts checkout"):
             find_checkout(str(tmp_path))
+        root = stub_host.write(tmp_path / "tool" / "sd-scripts")
+        for near in (root / "library", root.parent):
+            with pytest.raises(SgaError, match=rf"did you mean {root}\?"):
+                find_checkout(str(near))
         monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path))
         with pytest.raises(SgaError, match="SD_SCRIPTS_DIR .*no sd-scripts checkout"):
             find_checkout()

@@ -63,3 +63,11 @@ def test_its_metadata_say_what_it_is_and_its_page_has_no_link_that_works_in_a_cl
     targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", page)
     relative = [link for link in map("".join, targets) if not link.startswith(("https://", "#"))]
     assert not relative and "# sga_kohya" in page
+    installs = re.findall(r"pip install .*sga.*", page)
+    assert (
+        'pip install "sga-kohya[demo]" && python -m sga_kohya.demo' in installs and "pip install sga-kohya" in installs
+    )
+    assert all(re.search(r'install "?sga-kohya(\[\w+\]"?|$)', line) for line in installs), "nothing of a clone's"
+    assert "<img" not in page and not re.search(r":\n\n(?![-|`<\n]|```)", page), (
+        "nothing is announced that is not there"
+    )

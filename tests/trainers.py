@@ -75,11 +75,21 @@ def stand_in(root: Path, own: str, needless: tuple[str, ...] = ()) -> None:
     sys.meta_path.insert(0, _Finder({own}, needless))
 
 
-def simpletuner(file: Path, sizes: list) -> list[dict]:
+def _import_simpletuner() -> None:
     parts = "training logging models caching image_manipulation distillation metadata prompts utils configuration"
     stand_in(TRAINERS / "SimpleTuner", "simpletuner", tuple(f"simpletuner.helpers.{part}" for part in parts.split()))
     package = sys.modules["simpletuner"] = ModuleType("simpletuner")  # its __init__ changes the process
     package.__path__ = [str(TRAINERS / "SimpleTuner" / "simpletuner")]
+
+
+def _settings() -> SimpleNamespace:
+    args = SimpleNamespace(resolution=1024, resolution_type="pixel_area", train_batch_size=1)
+    args.controlnet, args.model_type, args.compress_disk_cache = False, "lora", False
+    return args
+
+
+def simpletuner(file: Path, sizes: list) -> list[dict]:
+    _import_simpletuner()
     from simpletuner.helpers.data_backend import config_rules, factory
     from simpletuner.helpers.multiaspect import image
 
@@ -88,8 +98,7 @@ def simpletuner(file: Path, sizes: list) -> list[dict]:
         get_resolution_by_aspect=lambda **_: None,
         set_resolution_by_aspect=lambda **_: None,
     )
-    args = SimpleNamespace(resolution=1024, resolution_type="pixel_area", train_batch_size=1)
-    args.controlnet, args.model_type, args.compress_disk_cache = False, "lora", False
+    args = _settings()
     backends = json.loads(file.read_text(encoding="utf-8"))
     assert len({backend["id"] for backend in backends}) == len(backends)
     bad = [result for result in config_rules._validate_dataloader_specific({"datasets": backends}) if not result.passed]
@@ -113,6 +122,38 @@ def _backend(factory, aspect, backend: dict, args, sizes: list) -> dict:
         "offset": config.timestep_sampling_offset,
         "area": read["resolution"],
     }
+
+
+def simpletuner_masks(file: Path, slices: list) -> list[str]:
+    """Which file it reads as the mask of each slice, by the code of its sampler."""
+    _import_simpletuner()
+    from simpletuner.helpers.data_backend import config_rules, factory
+    from simpletuner.helpers.multiaspect import sampler
+
+    backends = json.loads(file.read_text(encoding="utf-8"))
+    assert all(found.passed for found in config_rules._validate_dataloader_specific({"datasets": backends}))
+    by_id = {backend["id"]: backend for backend in backends}
+    sampler.StateTracker = SimpleNamespace(
+        get_data_backend=lambda name: {"config": {"instance_data_dir": by_id[name]["instance_data_dir"]}},
+        get_data_backend_config=lambda name: {},
+    )
+    read = []
+    for path in slices:
+        (images,) = (found for found in backends if found.get("instance_data_dir") == str(Path(path).parent))
+        backend = by_id[images["conditioning_data"]]
+        config = factory.create_backend_config(backend, vars(_settings()))
+        config.validate(vars(_settings()))
+        assert (str(config.dataset_type.value), config.conditioning_type) == ("conditioning", "mask")
+        assert backend["source_dataset_id"] == images["id"]
+        reader = SimpleNamespace(
+            id=backend["id"],
+            source_dataset_id=backend["source_dataset_id"],
+            metadata_backend=SimpleNamespace(instance_data_dir=backend["instance_data_dir"]),
+            data_backend=SimpleNamespace(read_image=lambda file: read.append(file) if Path(file).is_file() else None),
+            debug_log=lambda words: None,
+        )
+        sampler.MultiAspectSampler.get_conditioning_sample(reader, path)
+    return read
 
 
 def ai_toolkit(file: Path, sizes: list) -> list[dict]:
@@ -203,5 +244,5 @@ READERS = {
 }
 
 if __name__ == "__main__":
-    read, _ = READERS[sys.argv[1]]
+    read = simpletuner_masks if sys.argv[1] == "simpletuner-masks" else READERS[sys.argv[1]][0]
     print("FOUND", json.dumps(read(Path(sys.argv[2]), json.loads(sys.argv[3]))))

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.cli import Parser, run_command
 from sga_kohya.kit.files import LOCK, only_writer, write_whole
 
 MARK = ".sga-demo"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.demo",
+    parser = Parser(
+        prog="python -m sga_kohya.demo",
         description="Photos, slices, a small pretrained model fine-tuned with SGA and without at equal cost, and a "
         "page that shows it. CPU only; under three minutes on two cores.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -60,6 +60,8 @@ def run(out: Path, quick: bool, seed: int) -> Path:
     started = time.process_time()
     # The demo is made for any machine: never a GPU, so that its numbers do not depend on one.
     os.environ["ACCELERATE_USE_CPU"] = "true"
+    # They warn, while they are imported, of what the toy has not: torchvision, a VAE, text encoders.
+    os.environ |= {"DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
     import torch
 
     from sga_kohya.config import SgaConfig

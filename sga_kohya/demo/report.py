@@ -26,6 +26,15 @@ QUALITY = 84  # of the pictures in the page
 KINDS = ("plain dashed", "plain", "ink")
 """Classes of the three runs' lines."""
 STUDY = "examples/evidence/README.md"
+CLAIMS = {
+    "Tuples damp oscillation": "not supported",
+    "Modulation puts each granularity where it learns": "not supported",
+    "Slices amplify the signal": "not decided",
+    "Faster": "not supported",
+    "A DiT needs modulation more, a U-Net tuples": "not supported",
+    "Spherical paths are better": "not decided",
+}
+"""The paper's claims, and what that study says of them on its toys; who has a wheel has no such file."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ def page(facts: Facts) -> str:
         cosine_key=legend([(_cosine_words(run), kind) for kind, run in zip(KINDS, facts.runs, strict=True)]),
         cosine_finding=_cosine_finding(facts),
         study=STUDY,
+        claims=CLAIMS,
         finding=_finding(facts),
         samples=[_samples(facts, group) for group in facts.groups],
         table=_runs_table(facts.runs, facts.seed),

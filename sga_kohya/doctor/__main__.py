@@ -15,6 +15,7 @@ from sga_kohya.doctor.patient import Patient
 from sga_kohya.hosts.musubi.families import REFUSED, script_of_network
 from sga_kohya.hosts.musubi.families import SCRIPTS as MUSUBI_SCRIPTS
 from sga_kohya.kit.cli import CORRECT, FOUND, OK, run_command
+from sga_kohya.kit.text import counted
 from sga_kohya.options import read_options, words_of
 
 MUSUBI = "musubi"
@@ -41,7 +42,7 @@ def _run(words: list[str]) -> int:
     findings = examine(words)
     print(*findings.lines(), sep="\n")
     errors, warnings = findings.count("error"), findings.count("warning")
-    print(f"\n{errors} errors, {warnings} warnings" + ("" if errors else ": this can train"))
+    print(f"\n{counted(errors, 'error')}, {counted(warnings, 'warning')}" + ("" if errors else ": this can train"))
     return FOUND if errors else OK
 
 

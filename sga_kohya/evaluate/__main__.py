@@ -13,13 +13,13 @@ from sga_kohya.evaluate import stages
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.trainers import TRAINERS, Trainer, drawing_with
-from sga_kohya.kit.cli import run_command
+from sga_kohya.kit.cli import Parser, run_command
 from sga_kohya.kit.files import only_writer
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.evaluate",
+    parser = Parser(
+        prog="python -m sga_kohya.evaluate",
         description="Compare variants as section 4.3-4.5 of the paper does, with an interval on every number.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     def of_plan(name: str, text: str) -> argparse.ArgumentParser:
         added = command(name, text)
-        added.add_argument("plan", type=Path, metavar="PLAN", help="TOML, such as examples/evaluate/plan.toml")
+        added.add_argument(
+            "plan", type=Path, metavar="PLAN", help="TOML; `python -m sga_kohya.presets copy plan DIR` gives one"
+        )
         return added
 
     _add_study(of_plan("study", "all of it: train the arms of [train], sample, measure, judge if asked, report"))
@@ -96,7 +98,7 @@ def study(args: argparse.Namespace) -> int:
     if not args.print:
         return work.run()
     with only_writer(plan.out, stages.ELSEWHERE):
-        work.prepare()
+        work.prepare(here=False)
     for line in work.commands():
         print(line)
     return 0

@@ -50,9 +50,12 @@ class Study:
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
     """Dataset and variant to what was wrong."""
 
-    def prepare(self) -> None:
-        """Write the arms' TOMLs. Raises one SgaError with everything that files alone show to be wrong."""
-        found = list(dict.fromkeys(self._problems()))
+    def prepare(self, here: bool = True) -> None:
+        """Write the arms' TOMLs. Raises one SgaError with everything that files alone show to be wrong.
+
+        here: whether what follows the trainings is done by this environment, and not by that of a queue.
+        """
+        found = list(dict.fromkeys([*(self._missing() if here else ()), *self._problems()]))
         if found:
             listed = "".join(f"\n  - {problem}" for problem in found)
             raise SgaError(f"nothing was started: {len(found)} problem{'s' * (len(found) > 1)}:{listed}")
@@ -123,10 +126,12 @@ class Study:
         state = states.newest_whole(model.with_name(f"{model.stem}-state")) if ARMS[arm].tuples else None
         return words if state is None else [*words, "--resume", str(state)]
 
+    def _missing(self) -> Iterator[str]:
+        for module in ("transformers", "matplotlib"):
+            yield from _said(partial(stages.need, module))
+
     def _problems(self) -> Iterator[str]:
         plan = self.plan
-        for modules in (("transformers",), ("matplotlib",)):
-            yield from _said(partial(stages.need, *modules))
         training = plan.training
         yield from _said(partial(training.trainer.check, self.root, training.door))
         for dataset in plan.datasets:

@@ -22,7 +22,7 @@ from sga_kohya.hsd.settings.config import MODES, HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML, load_config
 from sga_kohya.hsd.settings.layers import NAMED, Layer, preset_names, with_absolute_paths
 from sga_kohya.hsd.team import Process
-from sga_kohya.kit.cli import INTERRUPTED, OK, run_command, show_every_character
+from sga_kohya.kit.cli import INTERRUPTED, OK, Parser, run_command, show_every_character
 from sga_kohya.kit.toml_file import parse_toml
 
 PLAIN = (
@@ -47,8 +47,8 @@ PROCESS = Process.of(os.environ)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.hsd",
+    parser = Parser(
+        prog="python -m sga_kohya.hsd",
         description="Cut photos and clips into macro, meso and micro slices, ready for sd-scripts and musubi-tuner.",
         epilog=EPILOG,
     )

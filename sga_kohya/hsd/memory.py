@@ -2,12 +2,15 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from threading import Condition
 
 from sga_kohya.errors import SgaError
 
 SHARE, MOST, UNKNOWN = 1 / 4, 4 * 10**9, 2 * 10**9
-"""Of the machine's memory that is taken unless told otherwise, in bytes at most, and where the machine does not say."""
+"""Of the machine's or container's memory that is taken unless told otherwise, in bytes at most, and where none says."""
 UNITS = {"MB": 10**6, "GB": 10**9}
 
 
@@ -42,12 +45,41 @@ class Memory:
             self._changed.notify_all()
 
 
-def usual_size(processes: int = 1) -> int:
-    """Bytes for a run that is told nothing, of each of so many processes on this machine."""
+def usual_size(processes: int = 1, root: Path = Path("/")) -> int:
+    """Bytes for a run that is told nothing, of each of so many processes on this machine.
+
+    root: of the file system that tells what a container may take.
+    """
     try:
-        return min(MOST, int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes))
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
         return UNKNOWN // processes
+    return min(MOST, int(SHARE * min([machine, *container_limits(root)]) / processes))
+
+
+def container_limits(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes that the process's control groups may take together, where they are bounded: version 2, or 1 of Linux.
+
+    A container's own are mounted as if they were the uppermost; elsewhere each of a group's parents bounds it as well.
+    """
+    for hierarchy, mount, file in _groups(root):
+        for group in (hierarchy, *hierarchy.parents):
+            with suppress(OSError, ValueError):  # "max"; a group that is named but not mounted
+                yield int((root / mount / str(group).lstrip("/") / file).read_text(encoding="utf-8"))
+
+
+def _groups(root: Path) -> Iterator[tuple[PurePosixPath, str, str]]:
+    """The process's group in each hierarchy that bounds memory, where that is mounted, and the file of the bound."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # no Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)  # ID:CONTROLLER,CONTROLLER:/GROUP, no controllers in version 2
+        if not controllers:
+            yield PurePosixPath(group), "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            yield PurePosixPath(group), "sys/fs/cgroup/memory", "memory.limit_in_bytes"
 
 
 def parse_size(text: str) -> int:

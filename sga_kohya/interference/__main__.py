@@ -17,7 +17,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.checkout import find_checkout
 from sga_kohya.hosts.sd_scripts.checks import check
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script
-from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.kit.cli import Parser, positive, run_command
 from sga_kohya.kit.files import only_writer, sha256
 from sga_kohya.kit.safetensors_file import METADATA, read_header
 from sga_kohya.options import read_options
@@ -31,8 +31,8 @@ _KEPT = ("sga_granularities", "sga_manifest", "sga_loss_weight", "sga_tuple_redu
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.interference",
+    parser = Parser(
+        prog="python -m sga_kohya.interference",
         description="Do your granularities help or hurt each other? Loads the models, the trained adapter and the "
         "dataset through sd-scripts, trains nothing, and measures Omega, kernel products (Eq. 18 and 45) and gradients "
         "over noise levels. Further arguments go to the script.",

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.text import safe
@@ -18,6 +19,14 @@ OK, FOUND, CORRECT, INTERRUPTED = 0, 1, 2, 130
 
 CORRECTABLE = (SgaError, OSError, ModuleNotFoundError)
 """What a user can correct: also a file that cannot be read or written (a full disk, a folder where a file is meant)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """prog: what one types, `python -m sga_kohya.hsd`; its errors begin as all others, without what runs it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(CORRECT, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
 
 
 def run_command(

@@ -68,9 +68,16 @@ def lines_of(text: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Hours and minutes, for people."""
+    """Hours and minutes, for people; seconds below one minute."""
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """1 photo, 2 photos; 1 photo is, 2 photos are. many: where it is not one with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def safe(name: str) -> str:

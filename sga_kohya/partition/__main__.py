@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sga_kohya.errors import SgaError
-from sga_kohya.kit.cli import run_command, shell_word
+from sga_kohya.kit.cli import Parser, run_command, shell_word
 from sga_kohya.kit.files import only_writer
 from sga_kohya.kit.text import safe
 from sga_kohya.partition import criteria, topics
@@ -25,8 +25,8 @@ Labelled = tuple[list[int | None], list[object], list[str]]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.partition",
+    parser = Parser(
+        prog="python -m sga_kohya.partition",
         description="Label the images of an existing kohya dataset, without cutting or touching them.",
     )
     add = parser.add_argument

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sga_kohya.config import SgaConfig, add_arguments
 from sga_kohya.errors import SgaError
-from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.kit.cli import Parser, positive, run_command
 from sga_kohya.kit.files import only_writer
 from sga_kohya.options import read_options
 from sga_kohya.reference.families import FAMILIES
@@ -20,8 +20,8 @@ from sga_kohya.words import LINEAR, PATH_NAMES
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.reference",
+    parser = Parser(
+        prog="python -m sga_kohya.reference",
         description="Train by Algorithm 2 of the paper on public libraries only: a small model from scratch, or a "
         "DoRA on a local diffusers folder. Works under `accelerate launch -m`. --sga=false is the plain baseline.",
         epilog=f"Pipelines that --model takes: {', '.join(FAMILIES)}.",

@@ -9,15 +9,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sga_kohya.kit.cli import positive, run_command
+from sga_kohya.kit.cli import Parser, positive, run_command
 from sga_kohya.kit.files import only_writer
 
 KINDS = ("flux", "sd3", "sd", "sdxl")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.spherical",
+    parser = Parser(
+        prog="python -m sga_kohya.spherical",
         description="Spherical flow matching (arXiv:2605.15193): probe a VAE, fit its decoder to the sphere, and "
         "compare paths from latents to noise on a small scale.",
         allow_abbrev=False,

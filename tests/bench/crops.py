@@ -7,7 +7,7 @@ landscapes say something; Debian's gcompris-qt-data, opencv-doc, lomiri-wallpape
 such, scikit-image and ultralytics a few. Faces are found by a detector that cuts nothing here: MTCNN, where it is
 installed (`pip install --no-deps facenet-pytorch`). OUT/sheet-01.jpg shows, photo by photo, its boxes (macro white,
 meso yellow, micro red), then its slices with their numbers; OUT/slices.tsv has a line for each, with room for a
-judgement: `--judged FILE` counts the first words of its last column by level.
+judgement: `--judged FILE` counts the first words of its last column by level. OUT/cut is cut anew by every run.
 """
 
 import argparse
@@ -175,6 +175,14 @@ def judged(file: Path) -> None:
         print(f"{level:<8}", ", ".join(f"{count} {word}" for word, count in words.most_common()))
 
 
+def clear(out: Path) -> None:
+    """What an earlier run left there: H-SD would not cut again what other code has cut by the same settings."""
+    if (out / "cut" / MANIFEST).is_file():
+        shutil.rmtree(out / "cut")
+    for old in (out / "slices.tsv", *out.glob("sheet-*.jpg")):
+        old.unlink(missing_ok=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="?")
@@ -185,12 +193,8 @@ def main() -> None:
         return judged(args.judged)
     config = config_from(build_parser().parse_args([str(args.photos), str(args.out / "cut"), *options]))
     levels, faces = [level.name for level in config.levels], Faces()
-    made_before = args.out / "cut"
-    if (made_before / MANIFEST).is_file():  # with another state of the code
-        shutil.rmtree(made_before)
+    clear(args.out)
     result = run(args.photos, args.out / "cut", config, workers=2)
-    for old in args.out.glob("sheet-*.jpg"):
-        old.unlink()
     sheets, found = Sheets(args.out), {level: Measures() for level in levels}
     kept = [row for row in read_rows(result.out) if row.file]
     with (args.out / "slices.tsv").open("w", encoding="utf-8", newline="") as table:

@@ -55,6 +55,7 @@ def adapters():
     yield "SDXL LoCon", network(lycoris, texts, sdxl, **full), unet_in_comfyui(SDXL, texts)
     yield "SDXL LoRA", network(lora, texts, sdxl), unet_in_comfyui(SDXL, texts)
     sd15 = original_unet.UNet2DConditionModel(64, 8, 768)
+    yield "SD 1.5 LoRA", network(lora, [clip_l()], sd15), unet_in_comfyui(SD15, [clip_l()])
     yield "SD 1.5 LoCon", network(lora, [clip_l()], sd15, conv_dim=16, conv_alpha=8), unet_in_comfyui(SD15, [clip_l()])
 
 
@@ -111,6 +112,23 @@ def left_out(names, model, config, texts):
     return missing
 
 
+def norms():
+    """How far what ComfyUI makes of a weight by a DoRA of the output axis is from dividing by the norm of W, and of W +
+    delta W, of which the second is what LyCORIS trains."""
+    from comfy.weight_adapter.base import weight_decompose
+
+    torch.set_default_device("cpu")
+    torch.manual_seed(0)
+    weight, change, scale = torch.randn(6, 4), torch.randn(6, 4), torch.rand(6, 1)
+    made = weight_decompose(
+        scale, weight.clone(), change.clone(), 1.0, 1.0, torch.float32, lambda difference: difference
+    )
+    return [
+        float((made - scale * (weight + change) / by.norm(dim=1, keepdim=True)).abs().max())
+        for by in (weight, weight + change)
+    ]
+
+
 def embeddings(folder):
     """Shapes that ComfyUI reads of files as the two textual inversion scripts write them, by text encoder."""
     from comfy.sd1_clip import load_embed
@@ -142,4 +160,4 @@ if __name__ == "__main__":
     for kind, names, there in adapters():
         found[kind] = len(names), left_out(names, *there)
     with tempfile.TemporaryDirectory() as folder:
-        print("FOUND", json.dumps([found, embeddings(Path(folder))]))
+        print("FOUND", json.dumps([found, embeddings(Path(folder)), norms()]))

@@ -22,8 +22,9 @@ def test_no_tensor_of_ours_is_unknown_to_comfyui(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))
-    adapters, embeddings = json.loads(line.removeprefix("FOUND "))
-    assert set(adapters) == {"FLUX LoRA", "FLUX DoRA", "SDXL LoCon", "SDXL LoRA", "SD 1.5 LoCon"}
+    adapters, embeddings, (by_weight, by_sum) = json.loads(line.removeprefix("FOUND "))
+    assert set(adapters) == {"FLUX LoRA", "FLUX DoRA", "SDXL LoCon", "SDXL LoRA", "SD 1.5 LoRA", "SD 1.5 LoCon"}
     for kind, (tensors, left_out) in adapters.items():
         assert tensors > 90 and left_out == [], kind
     assert embeddings == [[2, 768], [2, 768], [2, 1280]]
+    assert by_weight < 1e-5 < 0.01 < by_sum, "the README's word on DoRA"

@@ -24,7 +24,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def read_plan(path: Path) -> Plan:
     """Raises one SgaError that lists everything wrong with the plan, with a remedy each."""
     if not path.exists():
-        raise SgaError(f"{path}: there is no such plan; examples/evaluate/plan.toml is one to start from")
+        raise SgaError(
+            f"{path}: there is no such plan; `python -m sga_kohya.presets copy plan .` gives one to start from"
+        )
     values = read_toml(path)
     problems: list[str] = []
     plan = _plan(Fields(values, "", problems), path.resolve().parent)

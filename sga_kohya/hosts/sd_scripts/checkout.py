@@ -14,10 +14,8 @@ from sga_kohya.kit.files import user_path
 TESTED = "v0.10.0 to v0.11.1 and upstream dev of 2026-07-23"
 MISSING = "run `pip install -r requirements.txt` in its checkout, or install sga-kohya with its extra `host`"
 DEFAULT_FOLDER = Path("~/.cache/sga_kohya/sd-scripts")
-HOW_TO_GET = (
-    "git clone --branch v0.11.1 https://github.com/kohya-ss/sd-scripts, "
-    "then pass --sd_scripts FOLDER or set SD_SCRIPTS_DIR=FOLDER"
-)
+CLONE = "git clone --branch v0.11.1 https://github.com/kohya-ss/sd-scripts"
+HOW_TO_GET = f"{CLONE}, then pass --sd_scripts FOLDER or set SD_SCRIPTS_DIR=FOLDER"
 
 # Forks with a training loop of their own, by a word that only their train_network.py has.
 _FORKS = {
@@ -74,12 +72,20 @@ def find_checkout(named: str | None = None, option: str = "--sd_scripts") -> Che
         if folder:
             root = user_path(folder, origin)
             if not _is_checkout(root):
-                raise SgaError(f"{origin} {folder}: this is no sd-scripts checkout; get one with: {HOW_TO_GET}")
+                raise SgaError(f"{origin} {folder}: this is no sd-scripts checkout{_hint(root)}; get one with: {CLONE}")
             return _supported(root)
     for root in (Path.cwd(), DEFAULT_FOLDER.expanduser()):
         if _is_checkout(root):
             return _supported(root)
     raise SgaError(f"sd-scripts was not found (nor in {Path.cwd()} and {DEFAULT_FOLDER}); get it with: {HOW_TO_GET}")
+
+
+def _hint(root: Path) -> str:
+    """Where a checkout is near by: people name a folder inside it, or the one that holds it."""
+    root = Path(os.path.abspath(root))
+    near = (*root.parents, *(child for child in sorted(root.glob("*")) if child.is_dir()))
+    found = next(filter(_is_checkout, near), None)
+    return f" (did you mean {found}?)" if found else ""
 
 
 def _is_checkout(root: Path) -> bool:

@@ -8,6 +8,7 @@ from sga_kohya.hsd.masks.sources import NONE
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.settings.config import HsdConfig
+from sga_kohya.kit.text import counted
 from sga_kohya.words import DEFAULT_SHIFTS
 
 TELL = "the trainer has no Delta for them: "
@@ -41,9 +42,9 @@ def warnings(film: ClipTally | None, config: HsdConfig) -> Iterator[str]:
     if film is None:
         return
     for kind, count in sorted(film.lost.items()):
-        yield f"{count} clips were skipped, {kind}: {_examples(film, kind, count)}"
+        yield f"{counted(count, 'clip was', 'clips were')} skipped, {kind}: {_examples(film, kind, count)}"
     for note, count in film.notes.most_common():
-        yield f"{count} clips, {note}: {_examples(film, note, count)}"
+        yield f"{counted(count, 'clip')}, {note}: {_examples(film, note, count)}"
     count = sum(film.guessed.values())
     if count:
         words = ", ".join(f'"{words}" ({clips})' for words, clips in film.guessed.most_common(3))

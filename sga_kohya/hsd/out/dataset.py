@@ -32,13 +32,14 @@ def dataset_of(config: HsdConfig, out: Path, tally: Tally, film: ClipTally | Non
         for level in config.levels
     ]
     targets = {size for own, level in everywhere for size in level.targets(own.min_size)}
+    png = all(own.format == "png" for own in config.everywhere)
     if film is None:
-        return Dataset(out, config.batch_size, config.resolution, targets, tuple(levels))
+        return Dataset(out, config.batch_size, config.resolution, targets, tuple(levels), png=png)
     images = stills(film, out)
     targets |= {size for level in images for size in level.sizes}
     resolutions = [level.resolution for level in of_clips(config).levels] if images else []
     largest = max(config.resolution, *resolutions, 0)
-    return Dataset(out, config.batch_size, largest, targets, (*levels, *images), movies(film, config, out))
+    return Dataset(out, config.batch_size, largest, targets, (*levels, *images), movies(film, config, out), png)
 
 
 def stills(film: ClipTally, out: Path) -> list[Level]:

@@ -18,7 +18,7 @@ from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.settings.config import HsdConfig, LevelConfig
 from sga_kohya.kit.pictures import CLIPS, RAW, is_clip, is_picture
-from sga_kohya.kit.text import safe
+from sga_kohya.kit.text import counted, safe
 from sga_kohya.words import RAW_TOML
 
 MANY = 0.5
@@ -74,7 +74,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
         if note.startswith(LAID) and config.masks == ALPHA:
             continue  # and it is kept beside
         advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
-        yield f"{count} photos, {note}: {_examples(tally, note, count)}{advice}"
+        yield f"{counted(count, 'photo')}, {note}: {_examples(tally, note, count)}{advice}"
     for level in config.finer if tally.photos else ():
         yield from _level_warning(tally.levels[level.name], level, config)
         yield from _unseen(tally.levels[level.name], tally.regions, level, config)
@@ -86,7 +86,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
         )
     if tally.cropped:
         yield (
-            f"{tally.cropped} photos are too long for any size, so much of them is unused: "
+            counted(tally.cropped, "photo is", "photos are") + " too long for any size, which leaves much unused: "
             f"{_examples(tally, LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
         )
     yield from clips.warnings(result.clips, config)
@@ -95,12 +95,14 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     yield from _not_read(result.found)
     if result.stray_masks:
         strays = _some(result.stray_masks)
-        yield f"{len(result.stray_masks)} masks are of no photo, or of one that has another mask: {strays}"
+        masks = counted(len(result.stray_masks), "mask is", "masks are")
+        yield f"{masks} of no photo, or of one that has another mask: {strays}"
     foreign = [file for file in result.foreign if is_picture(Path(file)) or is_clip(Path(file))]
     if foreign:
+        images = counted(len(foreign), "image")
         yield (
-            f"{len(foreign)} images in {result.out} were not made here but would be trained too, such as {foreign[0]}: "
-            "move them away or choose another OUT"
+            f"{images} in {result.out} not made here would be trained too, such as {foreign[0]}: "
+            "move such away or choose another OUT"
         )
     for folder in result.unmatched:
         yield f'overrides."{folder}": no photo lies below that folder of PHOTOS'
@@ -114,7 +116,7 @@ def _lost(tally: Tally) -> Iterator[str]:
             UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
-        yield f"{count} photos were skipped, {kind}: {_examples(tally, kind, count)}{advice}"
+        yield f"{counted(count, 'photo was', 'photos were')} skipped, {kind}: {_examples(tally, kind, count)}{advice}"
 
 
 def _guessed(tally: Tally) -> Iterator[str]:
@@ -124,7 +126,7 @@ def _guessed(tally: Tally) -> Iterator[str]:
         more = len(tally.guessed) - len(named)
         yield (
             f"{count} of {tally.used} photos have no caption and train on words of their folder or file name: {words}"
-            + (f" and {more} other, see {REPORT}" if more else "")
+            + (f" and {more} more, see {REPORT}" if more else "")
             + ". Give --caption TEXT for all of them, or write a .txt file beside each"
         )
 
@@ -134,20 +136,23 @@ def _left_alone(result: Result) -> Iterator[str]:
     captions = [file for file in result.edited if file.endswith(".txt")]
     masks = [file for file in result.edited if file.startswith(MASKS)]
     slices = [file for file in result.edited if file not in (*captions, *masks)]
-    for kind, files in (("captions", captions), ("masks", masks), ("slices", slices)):
+    for kind, files in (("caption", captions), ("mask", masks), ("slice", slices)):
         if files:
-            yield f"{len(files)} {kind} were edited here and stay as they are, such as {files[0]}"
+            count = counted(len(files), f"{kind} was edited here and stays", f"{kind}s were edited here and stay")
+            yield f"{count} that way, such as {files[0]}"
     if result.unopened:
         yield (
-            f"{len(result.unopened)} photos could not be opened now, what earlier runs made of them stays: "
+            f"{counted(len(result.unopened), 'photo')} could not be opened now, what earlier runs made stays: "
             f"{_some(result.unopened)}"
         )
     if result.swept and result.swept.left:
         left = result.swept.left
-        yield f"{len(left)} files are made no more, but stay because they were changed here: {_some(left)}"
+        kept = counted(len(left), "file is made no more, but stays", "files are made no more, but stay")
+        yield f"{kept} because of changes made here: {_some(left)}"
     if result.raw and result.raw.missing:
         missing = result.raw.missing
-        yield f"{len(missing)} photos could not be read again and are missing in {RAW_TOML}: {_some(missing)}"
+        photos = counted(len(missing), "photo could not be read again and is", "photos could not be read again and are")
+        yield f"{photos} missing in {RAW_TOML}: {_some(missing)}"
     for place in result.swept.aside if result.swept else ():
         yield f"settings that were edited by hand are in {place} now, as a run writes its own: start from a copy"
 
@@ -156,18 +161,17 @@ def _not_obeyed(result: Result, config: HsdConfig) -> Iterator[str]:
     """Decisions of the review that this run could do nothing with."""
     decisions = result.decisions
     if decisions.absent and result.swept:  # a preview does not look at every photo
-        yield (
-            f"{len(decisions.absent)} photos that were decided about in the review are not here, or were changed: "
-            f"{_some(decisions.absent)}"
-        )
+        photos = counted(len(decisions.absent), "photo of the review is", "photos of the review are")
+        yield f"{photos} not here, or changed since it was decided: {_some(decisions.absent)}"
     settings = (*config.everywhere, *map(of_clips, config.everywhere))
     known = {"", *(level.name for own in settings for level in own.levels)}
     levels = [place.level for place in decisions.obeyed() if place.level not in known]
     if levels:
         names = ", ".join(sorted(set(levels)))
-        yield f"{len(levels)} decisions of the review are about levels that this run does not have: {names}"
+        count = counted(len(levels), "decision of the review is", "decisions of the review are")
+        yield f"{count} about levels that this run does not have: {names}"
     if decisions.unread:
-        yield f"{decisions.unread} lines of {decisions.path} are no decisions and are passed over"
+        yield f"{counted(decisions.unread, 'line')} of {decisions.path} passed over, which tell no decision"
 
 
 def _not_read(found: Found) -> Iterator[str]:
@@ -175,18 +179,22 @@ def _not_read(found: Found) -> Iterator[str]:
     for folder, why in sorted(found.unreadable.items()):
         yield f"folder {folder} of PHOTOS cannot be read ({why}): nothing that came from it was touched"
     if found.linked:
-        yield f"{len(found.linked)} folders are links and not followed: {_some(found.linked)}; give them as PHOTOS"
+        links = counted(len(found.linked), "folder is a link", "folders are links")
+        yield f"{links} and not followed: {_some(found.linked)}; give such as PHOTOS"
     if found.results:
-        yield f"{len(found.results)} folders hold results of a run and are no photos: {_some(found.results)}"
+        folders = counted(len(found.results), "folder holds", "folders hold")
+        yield f"{folders} results of a run and no photos: {_some(found.results)}"
     raw = sorted(name for suffix, names in found.others.items() if suffix in RAW for name in names)
     if raw:
-        yield f"{len(raw)} raw files are not read: {_some(raw)}; export them as JPEG or TIFF"
+        files = counted(len(raw), "raw file is", "raw files are")
+        yield f"{files} not read: {_some(raw)}; export such as JPEG or TIFF"
     clips = sorted(name for suffix, names in found.others.items() if suffix in CLIPS for name in names)
     if clips:
-        yield f"{len(clips)} clips are passed over, as clips = off says: {_some(clips)}"
+        yield f"{counted(len(clips), 'clip is', 'clips are')} passed over, as clips = off says: {_some(clips)}"
     for suffix, names in sorted(found.others.items()):
         if suffix not in RAW and suffix not in CLIPS:
-            yield f"{len(names)} files are no pictures that can be read ({suffix or 'no suffix'}): {_some(names)}"
+            files = counted(len(names), "file is no picture", "files are no pictures")
+            yield f"{files} that can be read ({suffix or 'no suffix'}): {_some(names)}"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -282,19 +290,20 @@ def _decided(decisions: Decisions) -> Iterator[str]:
 
 def _swept(result: Result) -> Iterator[str]:
     if result.swept and result.swept.removed:
-        yield f"removed  {result.swept.removed} files that were made before and are made no more"
+        yield f"removed  {counted(result.swept.removed, 'file')} made before and made no more"
 
 
 def _raw(result: Result) -> Iterator[str]:
     if result.raw and result.raw.count:
-        yield f"raw      {result.raw.count} whole photos in {RAW_TOML}, for the baseline that trains without slices"
+        photos = counted(result.raw.count, "whole photo")
+        yield f"raw      {photos} in {RAW_TOML}, for the baseline that trains without slices"
 
 
 def _memory(result: Result) -> Iterator[str]:
     memory = result.memory
     if memory.waited:
         yield (
-            f"memory   {memory.waited} photos waited until others had made room: more than --memory "
+            f"memory   {counted(memory.waited, 'photo')} waited until others had made room: more than --memory "
             f"{shown_size(memory.limit)} may be faster"
         )
 
@@ -304,6 +313,7 @@ def _drops(tally: Tally) -> Iterator[str]:
     if kinds:
         yield "dropped  " + ", ".join(f"{count} {kind}" for kind, count in kinds)
     if tally.reasons[DUPLICATE]:
-        yield f"spare    {tally.reasons[DUPLICATE]} boxes show again what a better one of their level shows"
+        boxes = counted(tally.reasons[DUPLICATE], "box shows", "boxes show")
+        yield f"spare    {boxes} again what a better one of its level shows"
     if tally.reasons[SURPLUS]:
-        yield f"spare    in {tally.reasons[SURPLUS]} regions a level has more boxes than --max_slices takes"
+        yield f"spare    in {counted(tally.reasons[SURPLUS], 'region')} a level has more boxes than --max_slices takes"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
-from sga_kohya.kit.cli import run_command, shell_word
+from sga_kohya.kit.cli import Parser, run_command, shell_word
 from sga_kohya.kit.files import only_writer
 
 REMEDY = "end it"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sga_kohya.hsd review",
+    parser = Parser(
+        prog="python -m sga_kohya.hsd review",
         description="Look over the slices of an OUT in the browser: keep, reject, move, add, caption. What is decided "
         "goes to OUT/sga_decisions.jsonl, and every later run over OUT obeys it.",
     )

@@ -56,7 +56,8 @@ class Clips:
 class Dataset:
     """out: absolute. resolution: no slice has a larger area than its square. targets: the sizes a slice may have.
 
-    levels: coarse to fine, those without slices as well. clips: likewise, of which each has one or more.
+    levels: coarse to fine, those without slices as well. clips: likewise, of which each has one or more. png:
+    whether every slice of photos is one, as masks beside them are.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class Dataset:
     targets: Collection[Size]
     levels: tuple[Level, ...]
     clips: tuple[Clips, ...] = ()
+    png: bool = True
 
     @property
     def present(self) -> tuple[Level, ...]:

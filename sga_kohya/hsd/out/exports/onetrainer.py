@@ -32,7 +32,10 @@ def _concept(level: Level) -> dict[str, object]:
 
 
 def _use(file: Path, masked: bool) -> list[str]:
-    return [f'"concept_file_name": {quoted(file)} in its configuration']
+    line = f'"concept_file_name": {quoted(file)} in its configuration'
+    # Other trainers would take these for images of their own.
+    note = "masks do not go along: it seeks them as STEM-masklabel.png among the slices, so all of each slice counts"
+    return [line, note] if masked else [line]
 
 
 ONETRAINER = Export(
