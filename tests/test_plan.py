@@ -104,6 +104,15 @@ def test_the_same_plan_in_every_worker_and_rank(made, epoch):
     assert list(copy.epoch(epoch)) == list(planner.epoch(epoch))
 
 
+def test_groups_of_several_datasets_share_steps_where_the_batch_sizes_are_equal():
+    """As H-SD writes clips: a dataset for each size."""
+    slices = [(Slice(2 * n + m, f"{n}/{m}", label, n), str(n)) for n in range(4) for m, label in enumerate("ab")]
+    lengths = [len(Planner(form_groups(slices), sizes, weight)) for sizes in ([4] * 8, [4, 2] * 4, [4, 4, 2, 2] * 2)]
+    assert lengths == [1, 1, 2]
+    unlabelled = [(Slice(n, f"{n}", None, 0), None) for n in range(4)]
+    assert len(Planner(form_groups(unlabelled), [4] * 4, weight)) == 4, "as the host batches them"
+
+
 PLAN = "from tests.test_plan import plan_digest; print(plan_digest())"
 
 

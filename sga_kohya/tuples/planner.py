@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.weights import sub_batch_weight
-from sga_kohya.tuples.groups import Cell, Groups, granularities
+from sga_kohya.tuples.groups import Cell, Groups
 from sga_kohya.tuples.packing import pack, random_order, runs
-from sga_kohya.tuples.step import Group, SubBatch, TupleStep
+from sga_kohya.tuples.step import SubBatch, TupleStep
 
 # (label, present, samples, samples_of_level) -> factor of a sub-batch's mean loss; see weights.sub_batch_weight.
 Weight = Callable[[str | None, int, int, int], float]
@@ -25,9 +25,10 @@ Weight = Callable[[str | None, int, int, int], float]
 VERSION = 3
 """Of the plans: another number where the same groups and seed give another plan, so that no state resumes into it."""
 
-# Only groups that agree in all three can share a step: granularities (one K a step), datasets (one batch size), and for
-# images without a granularity the bucket, so that they make the batches they make without us.
-_Kind = tuple[frozenset[str | None], frozenset[int], frozenset[Hashable]]
+# Only groups that agree in it can share a step: granularities (one K a step) with their datasets' batch sizes, and for
+# images without a granularity dataset and bucket, so that they make the batches they make without us.
+_Fact = tuple[str | None, int, Hashable]
+_Kind = frozenset[_Fact]
 _UNLABELLED = frozenset({None})
 
 
@@ -64,7 +65,7 @@ class Planner:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._pools = _pools(self.groups)
+        self._pools = _pools(self.groups, self.batch_sizes)
 
     def __len__(self) -> int:
         """Tuple steps of an epoch, the same every epoch: full steps and at most one partial step of each kind."""
@@ -88,8 +89,8 @@ class Planner:
     def groups_by_labels(self) -> dict[frozenset[str | None], int]:
         """How many groups have exactly these granularities."""
         counts: Counter[frozenset[str | None]] = Counter()
-        for (labels, _, _), pool in self._pools.items():
-            counts[labels] += len(pool.numbers)
+        for kind, pool in self._pools.items():
+            counts[_labels(kind)] += len(pool.numbers)
         return counts
 
     def groups_by_k(self) -> dict[int, int]:
@@ -104,8 +105,8 @@ class Planner:
         return {"ss_sga_groups_by_k": ",".join(f"{k}:{count}" for k, count in self.groups_by_k().items())}
 
     def _size(self, kind: _Kind) -> int:
-        batch_size = max(self.batch_sizes[dataset] for dataset in kind[1])
-        return batch_size if kind[0] == _UNLABELLED else self.groups_per_step or batch_size
+        batch_size = max(batch_size for _, batch_size, _ in kind)
+        return batch_size if _labels(kind) == _UNLABELLED else self.groups_per_step or batch_size
 
     def sub_batches(self, numbers: Sequence[int], rng: random.Random) -> TupleStep:
         """Split the slices of a step's groups by granularity, dataset and bucket, in random order of presentation."""
@@ -186,17 +187,18 @@ class Epoch(Sequence[TupleStep]):
         return self._planner.sub_batches(groups.tolist(), random.Random(f"{self._place}/{position}"))
 
 
-def _pools(groups: Groups) -> dict[_Kind, _Pool]:
+def _pools(groups: Groups, batch_sizes: Sequence[int]) -> dict[_Kind, _Pool]:
     """The groups of each kind, in the order of their first."""
     table = groups.table()
-    facts: dict[tuple[str | None, int, Hashable], int] = {}  # what of a cell decides the kind
-    numbers = [facts.setdefault(_decides(cell), len(facts)) for cell in groups.cells]
+    facts: dict[_Fact, int] = {}
+    numbers = [facts.setdefault(_fact(cell, batch_sizes), len(facts)) for cell in groups.cells]
     if not len(groups):
         return {}
     order, ends = runs(np.sort(np.array([*numbers, -1], np.int32)[table], axis=1))
     found: dict[_Kind, list[NDArray[np.int64]]] = {}
     for alike in np.split(order, ends[:-1]):
-        found.setdefault(_kind(groups[int(alike[0])]), []).append(alike)
+        kind = frozenset(_fact(cell, batch_sizes) for cell, _ in groups.members(int(alike[0])))
+        found.setdefault(kind, []).append(alike)
     pools = {kind: np.sort(np.concatenate(parts)).astype(np.int32) for kind, parts in found.items()}
     by_first = sorted(pools.items(), key=lambda pool: pool[1][0])
     return {kind: _Pool(members, _narrow(table[members])) for kind, members in by_first}
@@ -207,11 +209,10 @@ def _narrow(table: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.ascontiguousarray(table[:, (table >= 0).any(axis=0)])
 
 
-def _decides(cell: Cell) -> tuple[str | None, int, Hashable]:
-    return cell.granularity, cell.dataset, cell.bucket if cell.granularity is None else None
+def _fact(cell: Cell, batch_sizes: Sequence[int]) -> _Fact:
+    alone = (cell.dataset, cell.bucket) if cell.granularity is None else None
+    return cell.granularity, batch_sizes[cell.dataset], alone
 
 
-def _kind(group: Group) -> _Kind:
-    labels = granularities(group)
-    buckets = frozenset(item.bucket for item in group) if labels == _UNLABELLED else frozenset()
-    return labels, frozenset(item.dataset for item in group), buckets
+def _labels(kind: _Kind) -> frozenset[str | None]:
+    return frozenset(label for label, _, _ in kind)
