@@ -23,7 +23,7 @@ def names_no_encoding(call: ast.Call) -> bool:
     if name not in TEXT or any(keyword.arg == "encoding" for keyword in call.keywords):
         return False
     owner = getattr(getattr(function, "value", None), "id", "")
-    if owner in ("Image", "webbrowser", "os", "request"):
+    if owner in ("Image", "webbrowser", "os", "request", "av"):
         return False
     nodes = (node for argument in call.args for node in ast.walk(argument))
     words = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sga_kohya.equations.paths import PATHS, as_it_came, project, tokens_of
 from sga_kohya.reference.scheduler import PathScheduler
-from tests.test_reference import make_pipeline
+from tests.tiny_pipelines import flux_without_text
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "spherical_sampling.py"
 
@@ -81,16 +81,16 @@ def test_config_survives_saving_and_comes_from_a_pipelines_scheduler(tmp_path):
     assert again.path == PATHS["spherical-linear"]
 
 
-def test_in_a_flux_pipeline(tmp_path):
+def test_in_a_flux_pipeline():
     """The real FluxPipeline on a tiny transformer: its model sees points of the sphere at every step."""
-    pipeline = make_pipeline("flux", tmp_path)
+    pipeline = flux_without_text()
     pipeline.scheduler = PathScheduler.from_config(pipeline.scheduler.config)
     seen = []
     pipeline.transformer.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tokens_of(kwargs["hidden_states"])), with_kwargs=True
     )
     noise = gaussian(1, 16, 16)  # 4x4 packed tokens of 4 channels, 32x32 pixels
-    text = {"prompt_embeds": gaussian(1, 3, 24), "pooled_prompt_embeds": gaussian(1, 20)}
+    text = {"prompt_embeds": gaussian(1, 3, 16), "pooled_prompt_embeds": gaussian(1, 16)}
     result = pipeline(
         **text,
         latents=pipeline.scheduler.prior(noise),
@@ -110,9 +110,9 @@ def test_the_example_samples_from_a_saved_pipeline(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("spherical_sampling", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    pipeline = make_pipeline("flux", tmp_path)
+    pipeline = flux_without_text()
     pipeline.vae.register_to_config(shift_factor=0.0)
-    text = (gaussian(1, 3, 24), gaussian(1, 20), torch.zeros(3, 3))
+    text = (gaussian(1, 3, 16), gaussian(1, 16), torch.zeros(3, 3))
     monkeypatch.setattr(type(pipeline), "encode_prompt", lambda *args, **kwargs: text)
     monkeypatch.setattr(type(pipeline), "from_pretrained", lambda folder, torch_dtype: pipeline)
     out = tmp_path / "image.png"

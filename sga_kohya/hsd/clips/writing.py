@@ -64,7 +64,8 @@ class Movie:
 
 def middle_frame(data: bytes, frames: int) -> np.ndarray:
     """(H, W, 3) RGB uint8 of a file that `Movie` wrote, in the middle of its frames, as trainers see it."""
-    with pyav().open(io.BytesIO(data)) as container:
+    av = pyav()
+    with av.open(io.BytesIO(data)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number == frames // 2:
                 found: np.ndarray = frame.to_ndarray(format="rgb24")
