@@ -231,7 +231,8 @@ def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]
     tally = Tally(level.name for level in job.config.levels)
     edited: list[str] = []
     with threads(pipeline, job.workers) as pool:
-        with tqdm(total=len(plan.roots), unit="photo", disable=not job.progress, smoothing=0.05) as bar:
+        hidden = not (job.progress and plan.roots)
+        with tqdm(total=len(plan.roots), unit="photo", disable=hidden, smoothing=0.05) as bar:
             for rows, taken in cut(pipeline, plan.order, plan.roots, pool, job.workers):
                 tally.add(rows, taken.new)
                 edited += taken.edited

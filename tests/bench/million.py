@@ -135,7 +135,7 @@ def measure(count: int, out: Path) -> dict[str, list[float]]:
     )
     order = step("order", lambda: list(run_module.in_order(job, sources)))
     roots = step("roots", assign_roots, sources)
-    folders = run_module.slice_folders(config, Masks())
+    folders = run_module.slice_folders(config, Masks(), out)
     folder = OutputFolder(out, folders)
     tally = step("near-duplicates, journal, counts", cut, folder, order, roots, config, True)
     step("manifest, dataset files", folder.finish, texts(dataset_of(config, out, tally), []), to_toml(config))

@@ -82,6 +82,7 @@ def _page(
     """One file, in pieces. photos: the rows of each that stands in it."""
     preview = preview_of is not None
     levels, count = list({**tally.levels, **film.levels}), tally.photos + film.photos
+    of_photos = tally.levels.items() if tally.photos or not film.photos else ()
     up = "../" if number > 1 else ""
     first, last = PER_FILE * (number - 1) + 1, min(PER_FILE * number, count)
     return stream(
@@ -94,11 +95,11 @@ def _page(
         part=f"{first:,} to {last:,} of {count:,}",
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
-        numbers=[*_numbers(tally), *(_numbers(film, "clips") if film.photos else ())],
+        numbers=[*(_numbers(tally) if of_photos else ()), *(_numbers(film, "clips") if film.photos else ())],
         group_sizes=sorted(tally.group_sizes | film.group_sizes),
         group_bars=_bars((f"K = {k}", count, 0, f"{count:,}") for k, count in sorted(tally.group_sizes.items())),
-        level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in tally.levels.items()),
-        sizes=[(name, _sizes(level)) for name, level in tally.levels.items()],
+        level_bars=_bars((name, level.kept, level.upscaled, _in_words(level)) for name, level in of_photos),
+        sizes=[(name, _sizes(level)) for name, level in of_photos],
         clip_bars=_bars(_of_clips(film)),
         clip_sizes=[(name, _sizes(level)) for name, level in film.levels.items()],
         discarded=any((tally.reasons + film.reasons).values()),
