@@ -328,6 +328,11 @@ def test_the_report_s_pictures_of_clips_move_and_each_card_has_its_own_levels(fo
         with Image.open(tmp_path / "out" / piece["tile"]["picture"]) as strip:
             assert list(strip.size) == piece["tile"]["whole"] and strip.n_frames > 5
     assert [piece["frames"] for piece in shown["a.mp4"]["slices"]] == [17, 1]
+    assert "groups of clips" in page and 'id="balance"' in page and ">groups<" in page
+    (folder / "p.png").unlink()
+    run(folder, tmp_path / "out", replace(CONFIG, clips="temporal", clip_labels=labels))
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "groups of clips" in page and 'id="balance"' not in page and ">groups<" not in page, "no counts of nothing"
 
 
 @pytest.mark.parametrize(
