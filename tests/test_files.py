@@ -6,7 +6,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.__main__ import parse_option
+from sga_kohya.hsd.arguments import parse_option
 from sga_kohya.kit import files
 from sga_kohya.kit.files import too_long, user_path, whole_file, write_whole
 

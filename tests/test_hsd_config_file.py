@@ -6,7 +6,7 @@ import pytest
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig
-from sga_kohya.hsd.__main__ import build_parser, config_from
+from sga_kohya.hsd.arguments import build_parser, config_from
 from sga_kohya.hsd.settings.config_file import load_config, to_toml
 from sga_kohya.hsd.settings.layers import preset_names
 

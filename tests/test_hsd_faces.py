@@ -9,7 +9,7 @@ import pytest
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, HsdConfig, View
-from sga_kohya.hsd.__main__ import build_parser, config_from
+from sga_kohya.hsd.arguments import build_parser, config_from
 from sga_kohya.hsd.detectors.heuristic import faces
 from sga_kohya.hsd.detectors.heuristic.cascades import Cascades
 from sga_kohya.hsd.detectors.heuristic.detector import MOST

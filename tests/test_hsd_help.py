@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from sga_kohya.hsd import HsdConfig
-from sga_kohya.hsd import __main__ as hsd
+from sga_kohya.hsd import arguments as hsd
 from sga_kohya.hsd.captioners.captioner import CAPTIONERS
 from sga_kohya.hsd.detect import DETECTORS
 from sga_kohya.hsd.photos.images import FORMATS

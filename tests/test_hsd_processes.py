@@ -16,7 +16,8 @@ from PIL import Image
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, devices, run, team, together
 from sga_kohya.hsd import __main__ as command
-from sga_kohya.hsd.__main__ import main, usual_workers
+from sga_kohya.hsd.__main__ import main
+from sga_kohya.hsd.arguments import usual_workers
 from sga_kohya.hsd.detectors.onnx.model import PROVIDERS, choose_providers
 from sga_kohya.hsd.memory import usual_size
 from sga_kohya.hsd.out.ledger import JOURNAL, SHARES
