@@ -84,7 +84,6 @@ def _page(
     levels, count = list({**tally.levels, **film.levels}), tally.photos + film.photos
     of_photos = tally.levels.items() if tally.photos or not film.photos else ()
     up = "../" if number > 1 else ""
-    first, last = PER_FILE * (number - 1) + 1, min(PER_FILE * number, count)
     return stream(
         "sga_kohya.hsd",
         "out/page.html",
@@ -92,7 +91,7 @@ def _page(
         number=number,
         up=up,
         files=[f"{up}{page_file(Path(), i).as_posix()}" for i in range(1, files + 1)],
-        part=f"{first:,} to {last:,} of {count:,}",
+        part=f"{PER_FILE * (number - 1) + 1:,} to {min(PER_FILE * number, count):,} of {count:,}",
         title=f"Preview: {tally.photos} of {preview_of} photos" if preview else "Photos to slices",
         lead=_lead(config) + ("" if preview else " Click a slice to open it in full size."),
         numbers=[*(_numbers(tally) if of_photos else ()), *(_numbers(film, "clips") if film.photos else ())],

@@ -93,6 +93,13 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     yield from _left_alone(result)
     yield from _not_obeyed(result, config)
     yield from _not_read(result.found)
+    yield from _of_others(result)
+    for folder in result.unmatched:
+        yield f'overrides."{folder}": no photo lies below that folder of PHOTOS'
+
+
+def _of_others(result: Result) -> Iterator[str]:
+    """Masks and pictures that belong to nothing here."""
     if result.stray_masks:
         strays = _some(result.stray_masks)
         masks = counted(len(result.stray_masks), "mask is", "masks are")
@@ -104,8 +111,6 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
             f"{images} in {result.out} not made here would be trained too, such as {foreign[0]}: "
             "move such away or choose another OUT"
         )
-    for folder in result.unmatched:
-        yield f'overrides."{folder}": no photo lies below that folder of PHOTOS'
 
 
 def _lost(tally: Tally) -> Iterator[str]:
