@@ -14,7 +14,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd import run
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.out.ledger import JOURNAL
-from sga_kohya.hsd.run import preview
+from sga_kohya.hsd.preview import preview
 from sga_kohya.kit.files import LOCK, only_writer
 from tests.test_hsd_resume import CONFIG, KILLED_RUN, photos, picture
 from tests.test_hsd_run import rows_of, snapshot

@@ -72,7 +72,8 @@ def _bounds(args: argparse.Namespace) -> tuple[int, int | None]:
 def _run(args: argparse.Namespace) -> int:
     _ignore_large()
     from sga_kohya.hsd.out.summary import next_command, summarise
-    from sga_kohya.hsd.run import preview, run
+    from sga_kohya.hsd.preview import preview
+    from sga_kohya.hsd.run import run
     from sga_kohya.hsd.together import lead
 
     if args.move:

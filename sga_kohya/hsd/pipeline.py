@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from sga_kohya.hsd.cut.decompose import Region, decompose
 from sga_kohya.hsd.detect import UNANSWERED
+from sga_kohya.hsd.finished import finished_rows, to_caption, unopened
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, without_masked_out
 from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
@@ -159,11 +160,7 @@ class Pipeline:
         except UnreadableMask as error:
             return replace(photo, problem=f"{UNREADABLE_MASK}: {error}")
         except OSError as error:
-            # Without the path, which the row has, and which must not depend on where PHOTOS lies.
-            problem = f"{UNREADABLE}: {error.strerror or error}"
-            # Its slices have the name that they were made under, which may be another photo's now.
-            before = [row for row in self.folder.made_before(source) if row.root == root]
-            return replace(photo, problem=problem, finished=before)
+            return unopened(self.folder, photo, error)
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
 
@@ -177,12 +174,9 @@ class Pipeline:
         return replace(photo, size=first.source_size, notes=first.notes, finished=rows, taken=True)
 
     def _finished(self, photo: Photo) -> list[Row]:
-        """An unreadable photo never is: a plugin may have been installed. Nor is one that its detector failed at."""
-        rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
-        if any(UNANSWERED in row.notes for row in rows):
-            return []
-        whole = all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows)
-        return rows if whole and (self.raw is None or self.raw.holds(rows)) else []
+        """With its own copy, too."""
+        rows = finished_rows(self.folder, photo)
+        return rows if self.raw is None or self.raw.holds(rows) else []
 
     def plan(self, batch: Sequence[Photo]) -> list[Work]:
         """Says what to save of each photo of a batch; the only stage that touches detectors.
@@ -255,15 +249,13 @@ class Pipeline:
 
     def _finished_work(self, photo: Photo) -> Work:
         """Nothing to do, or captions alone, where what they are made with has changed."""
-        rows = list(photo.finished)
-        if photo.taken or all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
-            return Work(photo, rows, new=False)
-        own = photo.origin.guessed_caption
-        return Work(photo, [replace(row, guessed_caption=own) for row in rows])
+        if not photo.taken and (rows := to_caption(photo)):
+            return Work(photo, rows)
+        return Work(photo, list(photo.finished), new=False)
 
     def _with_regions(self, photo: Photo, regions: list[Region]) -> Work:
         kit = photo.kit
-        if photo.source in getattr(kit.detector, "unanswered", ()):
+        if photo.unanswered:
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         regions = obey(regions, self.decisions.of(photo.sha256), photo.size or (1, 1), kit.config)
         crops = [crop for region in regions for crop in region.crops]

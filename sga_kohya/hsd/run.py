@@ -2,13 +2,12 @@
 
 import os
 import sys
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -31,8 +30,8 @@ from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
-from sga_kohya.hsd.out.output import OutputFolder, Swept, remove_recorded
-from sga_kohya.hsd.out.report import PAGES, REPORT, write_report
+from sga_kohya.hsd.out.output import OutputFolder, Swept
+from sga_kohya.hsd.out.report import PAGES, write_report
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.photos.finding import Found, find_images
 from sga_kohya.hsd.photos.images import Header, load_plugins, read_header
@@ -40,12 +39,12 @@ from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.sources import remember_photos
 from sga_kohya.hsd.settings.config import HsdConfig
-from sga_kohya.hsd.settings.config_file import CONFIG_TOML, to_toml
+from sga_kohya.hsd.settings.config_file import to_toml
 from sga_kohya.hsd.team import clear, journal_of, refuse_others
-from sga_kohya.kit.files import LOCK, only_writer, write_whole
-from sga_kohya.kit.sealed import set_edited_aside
+from sga_kohya.kit.files import LOCK, only_writer
 
 PREVIEW = "preview"
+"""Folder of OUT, see preview.py."""
 MARKERS = (MANIFEST, JOURNAL, LOCK)
 """A sub-folder of PHOTOS with one of these holds results, or is being filled with them."""
 HEADERS_AHEAD = 256
@@ -314,44 +313,6 @@ def in_order(job: Job, sources: Sequence[str]) -> Iterator[tuple[str, int]]:
 def read_headers(photos: Path, sources: Sequence[str], pool: ThreadPoolExecutor) -> Iterator[tuple[str, Header]]:
     """Of each photo, in order, read ahead of who asks."""
     return bounded_map(pool, lambda source: (source, read_header(photos / source)), sources, limit=HEADERS_AHEAD)
-
-
-def preview(
-    photos: Path,
-    out: Path,
-    config: HsdConfig,
-    count: int,
-    workers: int = 4,
-    progress: bool = False,
-    memory: int | None = None,
-) -> Result:
-    """Decomposes `count` photos, spread evenly, and keeps only the report of it, in OUT/preview."""
-    check_folders(photos.resolve(), out.resolve(), config)
-    target = out.resolve() / PREVIEW
-    if target.exists() and {path.name for path in target.iterdir()} - {LOCK} and not (target / MANIFEST).is_file():
-        raise SgaError(f"{target} is no earlier preview: move it away or choose another OUT")
-    with tempfile.TemporaryDirectory(prefix="sga_hsd_") as folder:
-        result = run(photos, Path(folder) / "out", config, workers, progress, count, out, memory)
-        with only_writer(target, REMEDY):
-            aside = replace_preview(result.out, target)
-    return replace(result, out=target, foreign=[], edited=[], swept=Swept(0, [], aside))
-
-
-def replace_preview(made: Path, target: Path) -> list[Path]:
-    """Put a report and its pictures in the place of an earlier preview's. Returns settings that were set aside.
-
-    Only what that one's manifest has the hash of goes. The manifest also marks the folder, so that no later run takes
-    the report's pictures for photos.
-    """
-    remove_recorded(target, f"{STRIPS}/")
-    aside = set_edited_aside(target / CONFIG_TOML)
-    for name in (MANIFEST, REPORT, CONFIG_TOML):
-        write_whole(target / name, (made / name).read_bytes())
-    if (made / STRIPS).is_dir():
-        (target / STRIPS).mkdir(exist_ok=True)
-        for picture in (made / STRIPS).iterdir():
-            write_whole(target / STRIPS / picture.name, picture.read_bytes())
-    return [aside] if aside else []
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Saver:
         if self.raw:
             self.raw.copy(rows[0], pixels, photo.mask)
         shown = self.folder.write_pictures(_shown(photo, rows, pixels, tiles))
-        return [_shown_in(row, shown) if row.file else row for row in rows]
+        return [shown_in(row, shown) if row.file else row for row in rows]
 
     def captioned(
         self, photo: Photo, rows: Sequence[Row], read: Callable[[Row], np.ndarray], files: Mapping[str, bytes]
@@ -132,6 +132,7 @@ def _shown(photo: Photo, rows: Sequence[Row], pixels: np.ndarray, tiles: Mapping
     return {view_file(photo.root): view(pixels), **{strip_file(group): strip(parts) for group, parts in groups.items()}}
 
 
-def _shown_in(row: Row, shown: Mapping[str, str]) -> Row:
+def shown_in(row: Row, shown: Mapping[str, str]) -> Row:
     """shown: digests of the report's pictures."""
-    return replace(row, strip_sha256=shown[strip_file(str(row.group))], view_sha256=shown[view_file(row.root)])
+    strip, view = strip_file(str(row.group), row.moving), view_file(row.root, row.moving)
+    return replace(row, strip_sha256=shown[strip], view_sha256=shown[view])

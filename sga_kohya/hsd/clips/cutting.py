@@ -20,6 +20,7 @@ from sga_kohya.hsd.clips.saving import Cut, make
 from sga_kohya.hsd.clips.shots import scenedetect
 from sga_kohya.hsd.clips.writing import MOVIE, check_encoder, middle_frame
 from sga_kohya.hsd.detect import UNANSWERED
+from sga_kohya.hsd.finished import finished_rows, to_caption, unopened
 from sga_kohya.hsd.kits import settings_digest
 from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, ClipRow, Row, lost_row, region_rows
@@ -28,7 +29,7 @@ from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map, enlarged
 from sga_kohya.hsd.review.obey import obey
-from sga_kohya.hsd.saving import Saver
+from sga_kohya.hsd.saving import Saver, shown_in
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256
 
@@ -102,7 +103,7 @@ class Cutter:
             photo = replace(photo, sha256=known, caption=find_caption(path, self.pipeline.photos, kit.config.caption))
             self.pipeline.decisions.seen.add(known)
             photo = replace(photo, inputs=self._inputs(photo))
-            if finished := self._finished(photo):
+            if finished := finished_rows(self.folder, photo):
                 first = finished[0]
                 return Film(replace(photo, size=first.source_size, notes=first.notes, finished=finished))
             clip = examine(path)
@@ -112,8 +113,7 @@ class Cutter:
         except Damage as error:
             return Film(replace(photo, problem=f"{UNREADABLE}: {error}"))
         except OSError as error:
-            before = [row for row in self.folder.made_before(source) if row.root == root]
-            return Film(replace(photo, problem=f"{UNREADABLE}: {error.strerror or error}", finished=before))
+            return Film(unopened(self.folder, photo, error))
 
     def _inputs(self, photo: Photo) -> str:
         """Digest of all that the clip's rows depend on."""
@@ -125,19 +125,14 @@ class Cutter:
         inputs += self.pipeline.decisions.inputs(photo.sha256)
         return digest(json.dumps(inputs).encode())
 
-    def _finished(self, photo: Photo) -> list[Row]:
-        rows = self.folder.ledger.rows(photo.source, str(photo.inputs))
-        if any(UNANSWERED in row.notes for row in rows):
-            return []
-        return rows if all(row.kind != UNREADABLE and self.folder.holds(row) for row in rows) else []
-
     def plan(self, film: Film) -> Work:
         photo, clip = film.photo, film.clip
         if photo.problem and photo.finished:
             self.pipeline.unopened.append(photo.source)
             return Work(film, list(photo.finished), new=False)
         if photo.finished:
-            return self._finished_work(film)
+            rows = to_caption(photo)
+            return Work(film, rows or list(photo.finished), new=bool(rows))
         if clip is None:
             return Work(film, [self._lost(photo, photo.problem)])
         found = list(parts(clip, photo.source, photo.kit.detector, photo.kit.config))
@@ -145,13 +140,6 @@ class Cutter:
             least = f"{clip.frames} frames, {clip.seconds:.2f} s, that can be decoded"
             return Work(film, [self._lost(photo, f"{TOO_SHORT}: {least}")])
         return self._with_parts(film, clip, found)
-
-    def _finished_work(self, film: Film) -> Work:
-        photo, rows = film.photo, list(film.photo.finished)
-        if all(row.captioned == photo.kit.captions_digest for row in rows if row.file):
-            return Work(film, rows, new=False)
-        own = photo.origin.guessed_caption
-        return Work(film, [replace(row, guessed_caption=own) for row in rows])
 
     def _lost(self, photo: Photo, reason: str) -> Row:
         return ClipRow(**lost_row(photo.origin, reason, self._config_of(photo)).__dict__)
@@ -165,7 +153,7 @@ class Cutter:
         notes = list(photo.notes)
         notes += [SLOWER] if clip.fps < SLOW * fps else []
         notes += [CUT_INSIDE] if any(part.cut for part in found) else []
-        notes += [UNANSWERED] if photo.source in getattr(photo.kit.detector, "unanswered", ()) else []
+        notes += [UNANSWERED] if photo.unanswered else []
         photo = replace(photo, notes=tuple(notes))
         regions = obey([part.region for part in found], self.pipeline.decisions.of(photo.sha256), clip.size, own)
         rows: list[Row] = []
@@ -201,7 +189,7 @@ class Cutter:
             (self.folder.path / file).parent.mkdir(exist_ok=True)
         rows = self._saver.captioned(photo, work.rows, lambda row: _picture(row, files[str(row.file)]), files)
         shown = self.folder.write_pictures(pictures)
-        return [_shown_in(row, shown) if row.file else row for row in rows]
+        return [shown_in(row, shown) if row.file else row for row in rows]
 
     def _read(self, row: Row) -> np.ndarray:
         return _picture(row, (self.folder.path / str(row.file)).read_bytes())
@@ -222,12 +210,6 @@ def _with_parents(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         firsts.setdefault(row.group, row)
     return [row if row is firsts[row.group] else replace(row, parent=firsts[row.group].file) for row in rows]
-
-
-def _shown_in(row: Row, shown: Mapping[str, str]) -> Row:
-    """shown: digests of the report's pictures."""
-    strip, view = strip_file(str(row.group), moving=True), view_file(row.root, moving=True)
-    return replace(row, strip_sha256=shown[strip], view_sha256=shown[view])
 
 
 def _picture(row: Row, data: bytes) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import NONE
-from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.text import counted
@@ -42,9 +41,9 @@ def warnings(film: ClipTally | None, config: HsdConfig) -> Iterator[str]:
     if film is None:
         return
     for kind, count in sorted(film.lost.items()):
-        yield f"{counted(count, 'clip was', 'clips were')} skipped, {kind}: {_examples(film, kind, count)}"
+        yield f"{counted(count, 'clip was', 'clips were')} skipped, {kind}: {film.some(kind, count)}"
     for note, count in film.notes.most_common():
-        yield f"{counted(count, 'clip')}, {note}: {_examples(film, note, count)}"
+        yield f"{counted(count, 'clip')}, {note}: {film.some(note, count)}"
     count = sum(film.guessed.values())
     if count:
         words = ", ".join(f'"{words}" ({clips})' for words, clips in film.guessed.most_common(3))
@@ -62,8 +61,3 @@ def training(film: ClipTally | None, photos: Tally) -> Iterator[str]:
         shifts = ",".join(f"{name}:{DEFAULT_SHIFTS.get(name, 0):g}" for name in names)
         yield f"for {', '.join(unknown)} {TELL}choose one each, 0 for none, in your.toml or as"
         yield f"  --sga_granularities {','.join(names)} --sga_timestep_shift {shifts}"
-
-
-def _examples(film: ClipTally, kind: str, count: int) -> str:
-    named = film.examples[kind]
-    return ", ".join(named) + (f", and {count - len(named)} more, see {MANIFEST}" if count > len(named) else "")

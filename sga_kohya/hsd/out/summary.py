@@ -9,7 +9,7 @@ from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.memory import shown_size
 from sga_kohya.hsd.out.exports import wanted
-from sga_kohya.hsd.out.manifest import MANIFEST, MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
+from sga_kohya.hsd.out.manifest import MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.finding import Found
@@ -74,7 +74,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
         if note.startswith(LAID) and config.masks == ALPHA:
             continue  # and it is kept beside
         advice = f"; --masks {ALPHA} keeps it, for masked loss" if note.startswith(LAID) else ""
-        yield f"{counted(count, 'photo')}, {note}: {_examples(tally, note, count)}{advice}"
+        yield f"{counted(count, 'photo')}, {note}: {tally.some(note, count)}{advice}"
     for level in config.finer if tally.photos else ():
         yield from _level_warning(tally.levels[level.name], level, config)
         yield from _unseen(tally.levels[level.name], tally.regions, level, config)
@@ -87,7 +87,7 @@ def warnings(result: Result, config: HsdConfig) -> Iterator[str]:
     if tally.cropped:
         yield (
             counted(tally.cropped, "photo is", "photos are") + " too long for any size, which leaves much unused: "
-            f"{_examples(tally, LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
+            f"{tally.some(LONG, tally.cropped)}; --mode split makes several regions of a photo, or cut them first"
         )
     yield from clips.warnings(result.clips, config)
     yield from _left_alone(result)
@@ -121,7 +121,7 @@ def _lost(tally: Tally) -> Iterator[str]:
             UNREADABLE_CAPTION: "; save these captions as UTF-8, and run it again",
             "no region": "; --mode whole takes such photos as they are",
         }.get(kind, "")
-        yield f"{counted(count, 'photo was', 'photos were')} skipped, {kind}: {_examples(tally, kind, count)}{advice}"
+        yield f"{counted(count, 'photo was', 'photos were')} skipped, {kind}: {tally.some(kind, count)}{advice}"
 
 
 def _guessed(tally: Tally) -> Iterator[str]:
@@ -204,11 +204,6 @@ def _not_read(found: Found) -> Iterator[str]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def _examples(tally: Tally, kind: str, count: int) -> str:
-    named = tally.examples[kind]
-    return ", ".join(named) + (f", and {count - len(named)} more, see {MANIFEST}" if count > len(named) else "")
 
 
 def _level_warning(tally: LevelTally, level: LevelConfig, config: HsdConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ from statistics import median
 
 from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
-from sga_kohya.hsd.out.manifest import Row
+from sga_kohya.hsd.out.manifest import MANIFEST, Row
 from sga_kohya.kit.text import safe
 
 CROPPED = 0.75
@@ -107,6 +107,11 @@ class Tally:
     def present(self) -> set[str]:
         """Names of the levels that have slices."""
         return {name for name, level in self.levels.items() if level.kept}
+
+    def some(self, kind: str, count: int) -> str:
+        """The examples of a kind of which there are so many, for a sentence."""
+        named = self.examples[kind]
+        return ", ".join(named) + (f", and {count - len(named)} more, see {MANIFEST}" if count > len(named) else "")
 
     def _note_unseen(self, rows: Sequence[Row]) -> None:
         """The levels of which a region has no row, kept or not; one that was itself left out was not looked into."""

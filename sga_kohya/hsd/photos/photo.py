@@ -18,9 +18,8 @@ class Photo:
 
     finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
     problem: the rows of an earlier run of a file that cannot be opened now. taken: by another process of this run, its
-    captions too. pixels: (H, W, 3) RGB uint8, None also with
-    a problem. mask: (H, W) uint8, None where all of the photo counts. size: width and height. problem: why it cannot be
-    read, "kind: details".
+    captions too. pixels: (H, W, 3) RGB uint8, None also with a problem. mask: (H, W) uint8, None where all of the photo
+    counts. size: width and height. problem: why it cannot be read, "kind: details".
     """
 
     source: str
@@ -42,6 +41,11 @@ class Photo:
     def memory(self) -> int:
         """Bytes of its pixels and mask."""
         return sum(array.nbytes for array in (self.pixels, self.mask) if array is not None)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether its detector could not say what is on it."""
+        return self.source in getattr(self.kit.detector, "unanswered", ())
 
     @property
     def origin(self) -> Origin:
