@@ -92,4 +92,10 @@ def encoder_device(pipeline: Any) -> torch.device:
     return pipeline.text_encoder.device
 
 
+def unguided(pipeline: Any, caption: str, *others: Any, **options: Any) -> Any:
+    """What a pipeline's own encode_prompt gives of a caption, without what only guidance needs."""
+    more = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
+    return pipeline.encode_prompt(caption, *others, **more, **options)
+
+
 TextEncoder = HashedWords | PipelineText

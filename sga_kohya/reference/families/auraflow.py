@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.text import Text, encoder_device
+from sga_kohya.reference.text import Text, unguided
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
@@ -15,8 +15,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
 
 def _encode(pipeline: Any, caption: str) -> Text:
     """The pipeline sets tokens beyond the caption to zero itself; the network takes no mask."""
-    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
-    return Text(pipeline.encode_prompt(caption, **options)[0])
+    return Text(unguided(pipeline, caption)[0])
 
 
 FAMILY = Family(

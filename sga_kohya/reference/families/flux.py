@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
+from sga_kohya.reference.packing import from_tokens, to_tokens
 from sga_kohya.reference.text import Text, encoder_device
 
 
@@ -15,7 +15,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     positions = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).view(-1, 3)
     prediction = model(
-        hidden_states=F.pixel_unshuffle(noisy, 2).flatten(2).transpose(1, 2),  # FLUX's order: 2x2 latents a token
+        hidden_states=to_tokens(noisy, 2),
         encoder_hidden_states=text.tokens,
         pooled_projections=text.pooled,
         timestep=timesteps / 1000,
@@ -23,7 +23,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
         txt_ids=torch.zeros(text.tokens.shape[1], 3).to(noisy),
         guidance=torch.ones_like(timesteps) if model.config.guidance_embeds else None,
     ).sample
-    return F.pixel_shuffle(prediction.transpose(1, 2).unflatten(2, (height, width)), 2)
+    return from_tokens(prediction, height, width, 2)
 
 
 def _encode(pipeline: Any, caption: str) -> Text:

@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
+from sga_kohya.reference.packing import from_tokens, to_tokens
 from sga_kohya.reference.text import Text, encoder_device
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
     height, width = noisy.shape[-2:]
     prediction = model(
-        hidden_states=noisy.flatten(2).transpose(1, 2),
+        hidden_states=to_tokens(noisy, 1),
         encoder_hidden_states=text.tokens,
         timestep=timesteps / 1000,
         img_ids=_positions(rows=height, columns=width).to(noisy.device),
         txt_ids=_positions(words=text.tokens.shape[1]).to(noisy.device),
         guidance=torch.ones_like(timesteps) if model.config.guidance_embeds else None,
     ).sample
-    return prediction.transpose(1, 2).unflatten(2, (height, width))
+    return from_tokens(prediction, height, width, 1)
 
 
 def _positions(rows: int = 1, columns: int = 1, words: int = 1) -> Tensor:

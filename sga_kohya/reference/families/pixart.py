@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.text import Text, encoder_device
+from sga_kohya.reference.text import Text, unguided
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
@@ -30,8 +30,7 @@ def _size(model: Any, noisy: Tensor, pixels_per_latent: int) -> dict[str, Tensor
 
 
 def _encode(pipeline: Any, caption: str) -> Text:
-    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
-    tokens, mask, *_ = pipeline.encode_prompt(caption, **options)
+    tokens, mask, *_ = unguided(pipeline, caption)
     return Text(tokens, mask=mask)
 
 

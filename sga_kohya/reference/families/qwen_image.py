@@ -3,24 +3,24 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
+from sga_kohya.reference.packing import from_tokens, to_tokens
 from sga_kohya.reference.text import Text, encoder_device
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
     height, width = noisy.shape[-2] // 2, noisy.shape[-1] // 2
     prediction = model(
-        hidden_states=F.pixel_unshuffle(noisy, 2).flatten(2).transpose(1, 2),
+        hidden_states=to_tokens(noisy, 2),
         encoder_hidden_states=text.tokens,
         encoder_hidden_states_mask=text.mask,
         timestep=timesteps / 1000,
         img_shapes=[[(1, height, width)]] * len(noisy),
         guidance=torch.ones_like(timesteps) if model.config.guidance_embeds else None,
     ).sample
-    return F.pixel_shuffle(prediction.transpose(1, 2).unflatten(2, (height, width)), 2)
+    return from_tokens(prediction, height, width, 2)
 
 
 def _encode(pipeline: Any, caption: str) -> Text:

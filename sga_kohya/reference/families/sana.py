@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.text import Text, encoder_device
+from sga_kohya.reference.text import Text, unguided
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
@@ -21,8 +21,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
 def _encode(pipeline: Any, caption: str) -> Text:
     """The instruction is the default of the pipeline's own call."""
     instruction = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
-    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
-    tokens, mask, *_ = pipeline.encode_prompt(caption, complex_human_instruction=instruction, **options)
+    tokens, mask, *_ = unguided(pipeline, caption, complex_human_instruction=instruction)
     return Text(tokens, mask=mask)
 
 

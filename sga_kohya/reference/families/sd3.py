@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.text import Text, encoder_device
+from sga_kohya.reference.text import Text, unguided
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
@@ -13,8 +13,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
 
 
 def _encode(pipeline: Any, caption: str) -> Text:
-    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
-    tokens, _, pooled, _ = pipeline.encode_prompt(caption, None, None, **options)
+    tokens, _, pooled, _ = unguided(pipeline, caption, None, None)
     return Text(tokens, pooled)
 
 

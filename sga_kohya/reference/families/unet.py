@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.text import Text, encoder_device
+from sga_kohya.reference.text import Text, unguided
 
 
 def _is_xl(config: Any) -> bool:
@@ -23,8 +23,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
 
 
 def _encode(pipeline: Any, caption: str) -> Text:
-    options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-    found = pipeline.encode_prompt(caption, device=encoder_device(pipeline), **options)
+    found = unguided(pipeline, caption, num_images_per_prompt=1)
     return Text(found[0], found[2] if _is_xl(pipeline.unet.config) else None)
 
 

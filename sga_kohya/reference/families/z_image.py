@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.text import Text, encoder_device
+from sga_kohya.reference.text import Text, unguided
 
 
 def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_per_latent: int) -> Tensor:
@@ -18,8 +18,7 @@ def _predict(model: Any, noisy: Tensor, timesteps: Tensor, text: Text, pixels_pe
 
 
 def _encode(pipeline: Any, caption: str) -> Text:
-    options = {"do_classifier_free_guidance": False, "device": encoder_device(pipeline)}
-    (tokens,), _ = pipeline.encode_prompt(caption, **options)
+    (tokens,), _ = unguided(pipeline, caption)
     return Text(tokens[None], mask=tokens.new_ones(1, len(tokens)))
 
 
