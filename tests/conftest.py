@@ -19,6 +19,15 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Sums are then in the same order every time, and a busy machine is not slower for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _own_functions() -> None:
     """Importing ultralytics replaces these two for the whole process, all further tests included."""

@@ -23,7 +23,7 @@ from sga_kohya.hsd.memory import usual_size
 from sga_kohya.hsd.out.ledger import JOURNAL, SHARES
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.team import Process, split
-from tests.test_hsd_resume import CONFIG, decoded, photos, picture, reasons, thumbnail
+from tests.test_hsd_resume import CONFIG, SLOW, decoded, photos, picture, reasons, thumbnail
 from tests.test_hsd_run import snapshot
 
 __all__ = ["decoded", "photos"]
@@ -154,21 +154,6 @@ def started(out: Path, photos: Path, size: int, *arguments: str, code: str = "")
         )
         for rank in range(size)
     ]
-
-
-SLOW = """
-import time
-from sga_kohya.hsd import detect
-make = detect.DETECTORS["heuristic"]
-def slow(options, photos):
-    detector = make(options, photos)
-    found = detector.detect
-    detector.detect = lambda views, level: time.sleep(0.3) or found(views, level)
-    return detector
-detect.DETECTORS["heuristic"] = slow
-from sga_kohya.hsd import pipeline
-pipeline.DETECTOR_BATCH = 1
-"""
 
 
 def test_killed_processes_are_gone_on_from_by_one_and_by_others(many, tmp_path, decoded):

@@ -58,20 +58,24 @@ def slices(out: Path) -> dict[str, str]:
     return {k: v for k, v in snapshot(out).items() if k.startswith("1_") or k.endswith(".jsonl")}
 
 
-KILLED_RUN = """
-import sys, time
-from pathlib import Path
-from sga_kohya.hsd import detect, run
-from tests.test_hsd_resume import CONFIG
+SLOW = """
+import time
+from sga_kohya.hsd import detect, pipeline
 make = detect.DETECTORS["heuristic"]
 def slow(options, photos):
     detector = make(options, photos)
     found = detector.detect
-    detector.detect = lambda views, level: time.sleep(0.25) or found(views, level)
+    detector.detect = lambda views, level: time.sleep(0.3) or found(views, level)
     return detector
 detect.DETECTORS["heuristic"] = slow
-from sga_kohya.hsd import pipeline
 pipeline.DETECTOR_BATCH = 1
+"""
+"""A process that can be killed between two photos."""
+KILLED_RUN = f"""{SLOW}
+import sys
+from pathlib import Path
+from sga_kohya.hsd import run
+from tests.test_hsd_resume import CONFIG
 run(Path(sys.argv[1]), Path(sys.argv[2]), CONFIG, workers=1)
 """
 

@@ -26,14 +26,7 @@ from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.trainer import Trainer, make_objective
 from tests.reference_world import assert_gradient_is_eq_6, cut_photos, gradients
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums are then in the same order every time, and a busy machine is not slower for it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -35,13 +35,7 @@ NEWEST = "0.42.1"
 CAPTIONS, SIZE, STEPS = ["a cat on a mat", "the red rocket"], (64, 96), 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums are then in the same order every time, and a busy machine is not slower for it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
