@@ -10,7 +10,7 @@ from PIL import Image
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import HsdConfig, LevelConfig, pipeline, run
-from sga_kohya.hsd.out.dataset_raw import largest
+from sga_kohya.hsd.out.raw_folder import largest
 from sga_kohya.hsd.out.summary import summarise
 
 CONFIG = HsdConfig(

@@ -24,13 +24,14 @@ from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
 from sga_kohya.hsd.out.dataset import dataset_of
-from sga_kohya.hsd.out.dataset_raw import FOLDERS as RAW_FOLDERS
-from sga_kohya.hsd.out.dataset_raw import RawFolder, RawResult, write_raw
+from sga_kohya.hsd.out.dataset_raw import RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Taken, collect, read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, mask_folder
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder, Swept
+from sga_kohya.hsd.out.raw_folder import FOLDERS as RAW_FOLDERS
+from sga_kohya.hsd.out.raw_folder import RawFolder
 from sga_kohya.hsd.out.report import PAGES, write_report
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.photos.finding import Found, find_images

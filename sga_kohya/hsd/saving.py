@@ -12,11 +12,11 @@ from sga_kohya.hsd.cut.crop import Crop
 from sga_kohya.hsd.cut.decompose import render
 from sga_kohya.hsd.masks.slices import slice_mask
 from sga_kohya.hsd.masks.sources import Masks
-from sga_kohya.hsd.out.dataset_raw import RawFolder
 from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.pictures import picture_files
+from sga_kohya.hsd.out.raw_folder import RawFolder
 from sga_kohya.hsd.out.strips import strip, tile, view
 from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.masks.sources import known_masks
 from sga_kohya.hsd.memory import Memory, usual_size
-from sga_kohya.hsd.out.dataset_raw import RawFolder, collect_copies
 from sga_kohya.hsd.out.ledger import collect
 from sga_kohya.hsd.out.output import OutputFolder
+from sga_kohya.hsd.out.raw_folder import RawFolder, collect_copies
 from sga_kohya.hsd.photos.images import load_plugins
 from sga_kohya.hsd.pipeline import Pipeline
 from sga_kohya.hsd.review.decisions import Decisions

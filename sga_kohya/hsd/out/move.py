@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.exports import EXPORTS
 from sga_kohya.hsd.out.exports.export import quoted
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.sealed import is_untouched, resealed
-from sga_kohya.words import RAW_TOML
+from sga_kohya.words import RAW_MUSUBI_TOML, RAW_TOML
 
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 

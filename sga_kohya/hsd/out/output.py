@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
-from sga_kohya.hsd.out.dataset_raw import RAW_MUSUBI_TOML
 from sga_kohya.hsd.out.exports import EXPORTS, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.exports.export import HEADER
 from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Ledger, digest, recorded_files, strip_file, view_file
@@ -20,7 +19,7 @@ from sga_kohya.hsd.settings.config_file import HEADER as CONFIG_HEADER
 from sga_kohya.kit.files import PART, sha256, write_whole
 from sga_kohya.kit.pictures import is_clip, is_picture
 from sga_kohya.kit.sealed import set_edited_aside
-from sga_kohya.words import RAW_TOML
+from sga_kohya.words import RAW_MUSUBI_TOML, RAW_TOML
 
 MARKED = 4096
 """Bytes at a file's beginning that hold the mark of whoever wrote it."""
