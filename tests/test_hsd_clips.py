@@ -51,8 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 def slices(out: Path) -> dict[str, dict]:
     """By level, of a run over one clip."""
-    rows = [json.loads(line) for line in (out / "sga_manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {row["granularity"]: row for row in rows if row["file"]}
+    return {row["granularity"]: row for row in manifest(out) if row["file"]}
 
 
 def manifest(out: Path) -> list[dict]:
