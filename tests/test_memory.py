@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,22 @@ def test_what_sd_scripts_says_needs_swapping_on_16_gb_is_estimated_not_to_fit_it
 def test_what_musubi_tuner_has_measured_is_met_to_two_gigabytes(gigabytes, weight_bytes, swapped):
     load = Load(1, 1024, weight_bytes, trained=0.06, swapped=swapped)
     assert abs(total(MODELS["Qwen-Image"], load) - gigabytes) < 2
+
+
+@pytest.mark.parametrize(
+    ("model", "trained", "batch", "gigabytes"),
+    [
+        (MODELS["FLUX"], 0.0766, 1, 25.94),
+        (replace(MODELS["FLUX"], weights=3.179, blocks=15), 0.0202, 4, 12.29),
+        (replace(MODELS["FLUX"], weights=1.452, blocks=7), 0.0089, 8, 14.28),
+        (MODELS["SDXL"], 0.0447, 1, 6.37),
+        (MODELS["SDXL"], 0.0447, 4, 8.68),
+        (MODELS["SDXL"], 0.0447, 8, 11.95),
+    ],
+)
+def test_what_a_card_was_seen_to_hold_at_most_is_met_to_five_percent(model, trained, batch, gigabytes):
+    """tests/bench/gpu.py on an H100, 2026-11-27, stock and with tuples alike: 1024 x 1024, LoRA of rank 16, bfloat16."""
+    assert total(model, Load(batch, 1024, trained=trained)) - CUDA == pytest.approx(gigabytes, rel=0.05)
 
 
 @pytest.mark.parametrize(

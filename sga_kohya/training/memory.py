@@ -1,9 +1,10 @@
 """An estimate of the GPU memory that a training takes: weights, adapter, optimizer, activations.
 
-The activations are those of the models' own code at their real sizes, counted on tensors without storage: of a DiT 2
-bytes a token and channel for each block that is kept, 50 for one that is worked on; of a U-Net by its latent pixels.
-The sum agrees with what both hosts publish of FLUX.1 and Qwen-Image to 2 GB (tests/test_memory.py has the figures); it
-was not compared with a GPU here. Tuples take no more: their sub-batches come one after another.
+What is kept for the backward pass was counted on the models' own code at their real sizes: of a DiT 2 bytes a token and
+channel for each checkpointed block and 50 for another, of a U-Net by its latent pixels. What a checkpointed part takes
+on top while it is worked on, adapter included, was measured on one H100 with FLUX.1 and SDXL (tests/bench/gpu.py). The
+sum met that card's peaks to 5 %, and agrees with what both hosts publish of FLUX.1 and Qwen-Image to 2 GB
+(tests/test_memory.py has the figures). Tuples take no more: their sub-batches come one after another.
 
 GB are those that cards are sold by, 2**30 bytes.
 """
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 GIGA = 2**30
 BILLION = 1e9 / GIGA
 """GB of a billion bytes."""
-_KEPT, _WORKED_ON = 2, 50
-"""Bytes a token and channel of a DiT's block, with checkpointing and while its gradients are made."""
+_KEPT, _WHOLE, _WORKED_ON = 2, 50, 88
+"""Bytes a token and channel: of each block of a DiT with checkpointing and without, and of the one that is worked on."""
 CUDA = 1.0
 """GB of the CUDA context, of workspaces and of what the allocator keeps."""
 _STATES = {
@@ -58,8 +59,8 @@ MODELS = {
     "Wan": Model(14.3, blocks=40, width=5120, units=40, encoders=5.7),
 }
 """By the names of both hosts' families: FLUX.1, SD3.5 Medium, FLUX.2 [klein] base 9B, Wan 14B."""
-_RECOMPUTED = 0.1
-"""The share of a U-Net's activations that its largest checkpointed part makes again."""
+_RECOMPUTED = 0.045
+"""The share of a U-Net's activations that its largest checkpointed part takes while it makes them again."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _activations(model: Model, load: Load) -> Iterator[Part]:
     how = "one block worked on, the inputs of the others kept" if load.checkpointing else "all kept: no checkpointing"
     if model.blocks:
         tokens = load.batch * ((load.side // 16) ** 2 * (1 + (load.frames - 1) // 4) + model.text)
-        blocks = _KEPT * model.blocks + _WORKED_ON if load.checkpointing else _WORKED_ON * model.blocks
+        blocks = _KEPT * model.blocks + _WORKED_ON if load.checkpointing else _WHOLE * model.blocks
         gigabytes = tokens * model.width * blocks / GIGA
     else:
         pixels = load.batch * (load.side // 8) ** 2

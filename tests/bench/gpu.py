@@ -11,7 +11,7 @@ gradients are accumulated over three batches.
 
 A row is the time of a pass (median of steps, without the first) and the highest memory of torch, both over stock's in
 the same round, with Student's interval over rounds. Rounds run every arm in turn, and every other round backwards, for
-as long as the minutes last. Sizes and batches share the minutes; what found no room is said. On a card, the pace of a
+as long as the minutes last. Sizes share the minutes; what found no room is said. On a card, the pace of a
 whole model with tuples is noted where training notes its own (sga_kohya/training/paces.py), for plans of later runs.
 
 `--sizes cpu` is a toy on the processor, for the test of this file.
@@ -20,7 +20,9 @@ whole model with tuples is noted where training notes its own (sga_kohya/trainin
 import argparse
 import contextlib
 import dataclasses
+import functools
 import gc
+import itertools
 import json
 import os
 import runpy
@@ -50,7 +52,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 RANK = 16
 FREE = 0.85
 """The share of free memory that the estimate may take."""
-PASS_OF = 2
+PASS_OF = 1
 """Pictures of the whole FLUX that a pass may cost: larger batches get fewer blocks, so that the minutes suffice."""
 
 
@@ -72,8 +74,8 @@ SIZES = {
 }
 
 
-def worker(size: Size, batch: int, steps: int, rounds: int, until: float) -> None:
-    """All runs of one size and batch in this process. Prints a line of JSON for each, and stops before `until`."""
+def worker(size: Size, arms: Sequence[str], steps: int, rounds: int, until: float) -> None:
+    """All runs of one size in this process. Prints a line of JSON for each, and begins none that would end too late."""
     os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
     from tests.host.conftest import default_checkout
     from tests.host.run import load_stack
@@ -81,20 +83,48 @@ def worker(size: Size, batch: int, steps: int, rounds: int, until: float) -> Non
     checkout = default_checkout()
     sys.path.insert(0, str(checkout))
     stack = load_stack(size.script)
-    known = {}
-    say(shapes=prepare(stack, size, batch, known))
+    if size.model == "FLUX":
+        stack.shrink_host()
+    longest, full = dict.fromkeys(size.batches, 0.0), set()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        args = arguments(stack, size, write_pictures(folder / "data", size, batch), folder, steps)
-        longest = 0.0
-        for number in range(rounds):
-            for arm in list(ARMS)[:: -1 if number % 2 else 1]:
-                if number and time.time() + longest > until:
-                    return
+        for number, batch in itertools.product(range(rounds), size.batches):
+            bench = Bench(size, batch, steps, checkout, stack, folder / f"{number}-{batch}")
+            for arm in arms[:: -1 if number % 2 else 1]:
+                if batch in full or time.time() + longest[batch] > until:
+                    continue
                 began = time.time()
-                found = run(checkout, size.script, arm, args | ARMS[arm], folder / f"{number}{arm}")
-                say(round=number, arm=arm, **found, **expected(size, batch, args, known))
-                longest = max(longest, time.time() - began)
+                try:
+                    bench.run(number, arm)
+                except torch.OutOfMemoryError:
+                    full.add(batch)
+                    say(batch=batch, full=arm)
+                longest[batch] = max(longest[batch], time.time() - began)
+
+
+@dataclasses.dataclass
+class Bench:
+    """One size and batch, for one round of runs. known: the shapes of the model last made."""
+
+    size: Size
+    batch: int
+    steps: int
+    checkout: Path
+    stack: Any
+    folder: Path
+    known: dict[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+
+    def run(self, number: int, arm: str) -> None:
+        forget_last_run()
+        shapes = prepare(self.stack, self.size, self.batch, self.known)
+        found = run(self.checkout, self.size.script, arm, self.args | ARMS[arm], self.folder / arm)
+        guess = expected(self.size, self.batch, self.args, self.known)
+        say(batch=self.batch, round=number, arm=arm, shapes=shapes, **found, **guess)
+
+    @functools.cached_property
+    def args(self) -> dict[str, Any]:
+        pictures = write_pictures(self.folder / "data", self.size, self.batch)
+        return arguments(self.stack, self.size, pictures, self.folder, self.steps)
 
 
 def say(**facts: Any) -> None:
@@ -106,7 +136,6 @@ def prepare(stack: Any, size: Size, batch: int, known: dict[str, Sequence[int]])
     device = "cuda" if torch.cuda.is_available() and not size.toy else "cpu"
     if size.model == "SDXL":
         return random_sdxl(device, known)
-    stack.shrink_host()
     return random_flux(stack, size, batch, device, known)
 
 
@@ -228,6 +257,7 @@ def arguments(stack: Any, size: Size, dataset: Path, folder: Path, steps: int) -
     cached = {"cache_latents": True, "cache_text_encoder_outputs": True}
     half = "bf16" if torch.cuda.is_available() and not size.toy else "no"
     own = {"network_dim": RANK, "gradient_checkpointing": True, "mixed_precision": half, "max_train_steps": steps}
+    own |= {"lowram": True}  # else the model visits the processor before the first step, half a minute for FLUX
     return args | cached | own
 
 
@@ -235,7 +265,6 @@ def run(checkout: Path, script: str, arm: str, args: Mapping[str, Any], out: Pat
     """One training. Returns seconds a pass, gigabytes at most, and the estimate of those."""
     from sga_kohya.launch import run as through_our_door
 
-    forget_last_run()
     words = [word for key, value in args.items() if value is not False for word in as_words(key, value)]
     words += ["--output_dir", str(out)]
     cuda = torch.cuda.is_available()
@@ -295,9 +324,11 @@ def watched() -> Iterator[list[float]]:
         yield ticks
 
 
-def measure(name: str, batch: int, steps: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """What the worker of one size and batch said, until its time was over. Raises RuntimeError where it failed."""
-    words = ["--worker", *map(str, (name, batch, steps, rounds, time.time() + seconds))]
+def measure(
+    name: str, batches: Sequence[int], arms: Sequence[str], steps: int, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """What the worker of one size said, until its time was over. Raises RuntimeError where it failed."""
+    words = ["--worker", name, listed(batches), listed(arms), *map(str, (steps, rounds, time.time() + seconds))]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, __file__, *words], stdout=log, stderr=subprocess.STDOUT, cwd=TESTS.parent
@@ -314,15 +345,17 @@ def measure(name: str, batch: int, steps: int, rounds: int, seconds: float) -> l
     return [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
 
 
-def report(name: str, batch: int, said: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines of the table."""
-    yield f"{name}, batch {batch}: {said[0]['shapes']}" if said else f"{name}, batch {batch}: not begun in its time"
-    made = {(fact["round"], fact["arm"]): fact for fact in said[1:]}
-    rounds = [number for number in {fact["round"] for fact in said[1:]} if all((number, arm) in made for arm in ARMS)]
+def report(name: str, batch: int, arms: Sequence[str], said: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines of the table. said: of this batch."""
+    runs = [fact for fact in said if "arm" in fact]
+    yield f"{name}, batch {batch}: {runs[0]['shapes'] if runs else 'not begun in its time'}"
+    yield from (f"  no room for {fact['full']}" for fact in said if "full" in fact)
+    made = {(fact["round"], fact["arm"]): fact for fact in runs}
+    rounds = [number for number in {fact["round"] for fact in runs} if all((number, arm) in made for arm in arms)]
     if not rounds:
-        yield f"  no whole round: {len(made)} of {len(ARMS)} arms in its time; give it more --minutes"
+        yield f"  no whole round: {len(made)} of {len(arms)} arms in its time; give it more --minutes"
         return
-    for arm in ARMS:
+    for arm in arms:
         facts, stock = [made[number, arm] for number in rounds], [made[number, "stock"] for number in rounds]
         ratio = student([fact["seconds"] / other["seconds"] for fact, other in zip(facts, stock, strict=True)])
         seconds = median(fact["seconds"] for fact in facts)
@@ -342,32 +375,60 @@ def memory(facts: Sequence[Mapping[str, Any]], stock: Sequence[Mapping[str, Any]
 
 def note_pace(size: Size, batch: int, said: Sequence[Mapping[str, Any]]) -> str:
     """Of a whole model on a card; see training/paces.py."""
-    facts = [fact for fact in said[1:] if fact["arm"] == "tuples" and fact["peak"] is not None]
-    whole = said and "19 of 19" in said[0]["shapes"] or size.model == "SDXL"
-    if not facts or not whole:
+    facts = [fact for fact in said if fact.get("arm") == "tuples" and fact["peak"] is not None]
+    if not facts or not (size.model == "SDXL" or "19 of 19" in facts[0]["shapes"]):
         return ""
     seconds = median(fact["seconds"] for fact in facts) / batch
     return record(Task(*facts[-1]["task"]), seconds, batch * sum(fact["passes"] for fact in facts))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="flux,sdxl", help=f"of {', '.join(SIZES)}")
+    parser.add_argument("--sizes", type=names, default=["flux", "sdxl"], help=f"of {', '.join(SIZES)}")
+    parser.add_argument("--batches", type=numbers, help="1,4,8 by default")
+    parser.add_argument("--arms", type=names, default=list(ARMS), help=f"of {', '.join(ARMS)}; always with stock")
     parser.add_argument("--minutes", type=float, default=7.5)
     parser.add_argument("--steps", type=int, default=3, help="of a run, three passes each; the first is left out")
     parser.add_argument("--rounds", type=int, default=100, help="at most")
     options = parser.parse_args()
-    cells = [(name, batch) for name in options.sizes.split(",") for batch in SIZES[name].batches]
-    end = time.time() + 60 * options.minutes
+    end, failed = time.time() + 60 * options.minutes, 0
     print(f"{card()}, torch {torch.__version__}; ratios with 95 % intervals over rounds")
-    for number, (name, batch) in enumerate(cells):
-        said = measure(name, batch, options.steps, options.rounds, (end - time.time()) / (len(cells) - number))
-        print(*report(name, batch, said), *filter(None, [note_pace(SIZES[name], batch, said)]), sep="\n", flush=True)
+    for number, name in enumerate(options.sizes):
+        batches = options.batches or SIZES[name].batches
+        seconds = (end - time.time()) / (len(options.sizes) - number)
+        try:
+            said = measure(name, batches, options.arms, options.steps, options.rounds, seconds)
+        except RuntimeError as error:
+            print(f"{name}: failed\n{error}", flush=True)
+            failed = 1
+            continue
+        for batch in batches:
+            own = [fact for fact in said if fact["batch"] == batch]
+            lines = [*report(name, batch, options.arms, own), note_pace(SIZES[name], batch, own)]
+            print(*filter(None, lines), sep="\n", flush=True)
+    return failed
+
+
+def names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in names(text)]
+
+
+def listed(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values))
+
+
+def start_worker(name: str, batches: str, arms: str, steps: str, rounds: str, until: str) -> None:
+    size = dataclasses.replace(SIZES[name], batches=numbers(batches))
+    worker(size, names(arms), int(steps), int(rounds), float(until))
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(TESTS.parent))
     if sys.argv[1:2] == ["--worker"]:
-        worker(SIZES[sys.argv[2]], *map(int, sys.argv[3:6]), float(sys.argv[6]))
+        start_worker(*sys.argv[2:])
     else:
-        main()
+        sys.exit(main())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sga_kohya.reference.models import Denoiser
 from sga_kohya.reference.objectives import Noised, Objective
@@ -134,7 +135,9 @@ class Fleet:
             return functional_call(self.denoiser, self.trained.weights(values), (x, t, tokens, pooled))
 
         dims = (0, 0, 0, 0, None if batch[3] is None else 0)
-        return vmap(one, in_dims=dims)(values, *batch)
+        # Fused attention has no batched form on a processor, and on a card one whose backward pass refuses these sizes.
+        with sdpa_kernel(SDPBackend.MATH):
+            return vmap(one, in_dims=dims)(values, *batch)
 
     def _losses(self, values: dict[str, Tensor], batch: Batch, target: Tensor) -> Tensor:
         """Mean squared errors, (M, B)."""
