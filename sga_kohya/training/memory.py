@@ -3,7 +3,7 @@
 What is kept for the backward pass was counted on the models' own code at their real sizes: of a DiT 2 bytes a token and
 channel for each checkpointed block and 50 for another, of a U-Net by its latent pixels. What a checkpointed part takes
 on top while it is worked on, adapter included, was measured on one H100 with FLUX.1 and SDXL (tests/bench/gpu.py). The
-sum met that card's peaks to 5 %, and agrees with what both hosts publish of FLUX.1 and Qwen-Image to 2 GB
+sum met that card's peaks to 6 %, and agrees with what both hosts publish of FLUX.1 and Qwen-Image to 2 GB
 (tests/test_memory.py has the figures). Tuples take no more: their sub-batches come one after another.
 
 GB are those that cards are sold by, 2**30 bytes.
@@ -16,7 +16,7 @@ GIGA = 2**30
 BILLION = 1e9 / GIGA
 """GB of a billion bytes."""
 _KEPT, _WHOLE, _WORKED_ON = 2, 50, 88
-"""Bytes a token and channel: of each block of a DiT with checkpointing and without, and of the one that is worked on."""
+"""Bytes a token and channel of a DiT: of each block with checkpointing and without, and of the one worked on."""
 CUDA = 1.0
 """GB of the CUDA context, of workspaces and of what the allocator keeps."""
 _STATES = {
