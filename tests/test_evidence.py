@@ -58,7 +58,7 @@ def photo_of(key):
     return key.split("/")[0]
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.small])
 def test_every_arm_shows_every_picture_once_an_epoch(name, material):
     keys = Counter(key for step in epoch_of(ARMS[name], material) for part in step for key in part.keys)
     expected = material.photos if name == "raw" else [item.key for item, _ in material.slices]
@@ -112,6 +112,30 @@ def test_modulation_is_the_papers_its_reverse_or_one_for_all():
         level: ARMS["full"].gamma[turned] for level, turned in zip(LEVELS, LEVELS[::-1], strict=True)
     }
     assert set(ARMS["one common"].shift.values()) == {0.5} and ARMS["h-sd"].shift == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "batch_size"),
+    [("h-sd, no small steps", "h-sd", 5), ("tuples, no small steps", "without modulation", 9)],
+)
+def test_an_arm_without_small_steps_takes_all_others_of_its_twin_in_their_order(name, whole, batch_size, material):
+    def first(arm):
+        parts = sub_batches(ARMS[arm], material, batch_size, seed=0)
+        steps, step = [], []
+        while len(steps) < 24:
+            step.append(next(parts))
+            if step[-1].last:
+                steps.append(step)
+                step = []
+        return steps
+
+    def size(step):
+        return sum(len(part.keys) for part in step)
+
+    steps = first(whole)
+    large = [step for step in steps if size(step) >= batch_size]
+    assert 0 < len(large) < len(steps)
+    assert first(name)[: len(large)] == large
 
 
 class _Codec:
@@ -339,6 +363,7 @@ def test_a_quick_study_runs_every_arm_and_seed_and_writes_what_was_measured(fini
     assert "NaN" not in numbers
     assert [point["passes"] for point in rows[0]["curve"]] == [1, 2]
     assert {"cosine", "signal", "efficiency", "retention", "conflict", "frechet_whole", "copied"} <= rows[0].keys()
+    assert {row["device"] for row in rows} == {study.name_of(torch.device("cpu"))}
 
 
 def test_a_study_that_was_stopped_goes_on_where_it_was_and_repeats_nothing(finished, packages, tmp_path, monkeypatch):
@@ -365,9 +390,64 @@ def test_the_page_holds_every_claim_with_its_figure_and_the_data(finished, tmp_p
         assert f"({page.FIGURES[claim.number]}.svg)" in text
     for figure in re.findall(r"\(([\w-]+\.svg)\)", text):
         assert ElementTree.parse(tmp_path / figure).getroot().tag.endswith("svg")
-    rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
-    assert len(rows) == len(finished.rows(CELL)) and set(rows[0]) >= {"cosine", "retention", "cosine/macro-micro"}
-    assert sum(1 for _ in (tmp_path / "errors.csv").open(encoding="utf-8")) == 1 + 4 * len(rows)
+
+
+def test_the_kept_data_tell_what_the_journals_tell(finished, tmp_path):
+    page.write_page(finished, tmp_path)
+    runs, errors = (
+        list(csv.DictReader((tmp_path / f"{name}.csv").open(encoding="utf-8"))) for name in ("runs", "errors")
+    )
+    assert len(errors) == 2 * len(runs) and set(runs[0]) >= {"device", "cosine", "retention", "cosine/macro-micro"}
+    known = {(row["arm"], row["lr"], row["seed"]): row for row in finished.rows(CELL)}
+    for line in errors:
+        run = runs[int(line["run"])]
+        row, passes = known[run["arm"], float(run["lr"]), int(run["seed"])], int(line["passes"])
+        table = [float(value) for place, value in line.items() if place.split()[0] in LEVELS]
+        assert np.mean(table) == pytest.approx(verdicts.error(passes)(row), rel=1e-3)
+        assert float(line["mean to choose by"]) == pytest.approx(study.error_of(row, "chosen", passes), rel=1e-3)
+        assert max(len(value.strip("0.")) for value in line.values()) <= 5  # digits, and perhaps a point between them
+
+
+def test_the_page_tells_which_machine_made_how_many_runs_whoever_writes_it():
+    rows = [{"device": "a card", "seconds": 90.0}, {"device": "a card", "seconds": 30.0}, {"seconds": 300.0}]
+    assert page._machines(rows) == "2 on a card, 2 minutes; 1 on a machine that was not noted, 5 minutes"
+
+
+def a_ground(number, errors):
+    """On the cell of that number, three seeds of each arm. errors: of the arms, at all passes."""
+    rows = []
+    for arm, level in errors.items():
+        for seed in range(3):
+            row = {**a_row(arm, 1.0, seed, level + 0.0001 * seed), "cosine": level, "signal": level, "efficiency": 0.1}
+            rows.append({**row, "curve": [{**row["curve"][0], "passes": passes} for passes in (1, 2)]})
+    return page.Finished(study.CELLS[number], verdicts.Runs(rows, 1))
+
+
+def test_every_comparison_stands_in_one_line_for_all_grounds_and_is_judged_on_each_by_itself(finished):
+    grounds = [
+        a_ground(0, {"raw": 0.5, "h-sd": 0.4, "without modulation": 0.45, "full": 0.4, "accumulation": 0.3}),
+        a_ground(2, {"raw": 0.4, "h-sd": 0.5}),
+    ]
+    claims = page._everywhere(finished, grounds)
+    assert [claim["title"][0] for claim in claims] == ["1", "2", "3", "4"]
+    assert claims[2]["verdicts"] == ["supported", "not supported"]
+    lines = {line[0]: line[1:] for claim in claims for line in claim["lines"]}
+    left, right = lines["% of held-out error that slices save against photos, all granularities"]
+    assert left.startswith("✓ +20.00") and right.startswith("✗ -24.99")
+    assert lines["cosine of consecutive gradients, tuples minus accumulation"][0].startswith("✓ +0.150")
+    assert lines["cosine of consecutive gradients, tuples minus accumulation"][1] == ""
+    assert all(len(line) == 2 for line in lines.values())
+
+
+def test_an_arm_has_one_colour_in_the_figures_of_all_grounds():
+    some, more = a_ground(1, {"raw": 0.5, "full": 0.4}), a_ground(0, {"raw": 0.5, "h-sd": 0.4, "full": 0.4})
+
+    def colours(ground):
+        shapes = ElementTree.fromstring(page._curves(ground)).findall("{*}polyline")
+        return dict(zip(ground.arms, [shape.get("stroke") for shape in shapes], strict=True))
+
+    assert colours(some) == {arm: colours(more)[arm] for arm in ("raw", "full")}
+    assert len(set(colours(more).values())) == 3
 
 
 def test_no_run_is_begun_after_the_time_that_was_given(packages, tmp_path):

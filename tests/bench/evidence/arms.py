@@ -14,6 +14,9 @@ sub-batches share an optimizer step, and at which noise levels (or loss weights)
     stratified     one sub-batch of each granularity a step, siblings kept apart
     opposite       full with the modulation's order turned round
     one common     full with one Delta (Gamma) for all granularities
+  h-sd and tuples alone, each without the steps that hold fewer slices than one batch (what groups leave over)
+    h-sd, no small steps
+    tuples, no small steps
 """
 
 import random
@@ -32,12 +35,16 @@ PHOTOS, PLAIN, LEVEL, TUPLES, RANDOM, APART = "photos", "plain", "level", "tuple
 
 @dataclass(frozen=True)
 class Arm:
-    """steps: one of the six ways above. shift, gamma: Delta and Gamma by granularity; empty without modulation."""
+    """steps: one of the six ways above. shift, gamma: Delta and Gamma by granularity; empty without modulation.
+
+    small: whether steps of fewer slices than a batch holds are taken too.
+    """
 
     name: str
     steps: str
     shift: dict[str, float]
     gamma: dict[str, float]
+    small: bool = True
 
 
 _PAPER = SgaConfig()
@@ -62,6 +69,8 @@ ARMS = {
         Arm("opposite", TUPLES, _turned(_PAPER.timestep_shift), _turned(_PAPER.snr_gamma)),
         Arm("one common", TUPLES, dict.fromkeys(_LEVELS, 0.5), dict.fromkeys(_LEVELS, 5.0)),
         Arm("one common, low", TUPLES, dict.fromkeys(_LEVELS, -0.5), dict.fromkeys(_LEVELS, 4.0)),
+        Arm("h-sd, no small steps", LEVEL, {}, {}, small=False),
+        Arm("tuples, no small steps", TUPLES, {}, {}, small=False),
     )
 }
 
@@ -81,8 +90,13 @@ def sub_batches(arm: Arm, material: Material, batch_size: int, seed: int) -> Ite
     while True:
         rng = random.Random(f"{arm.steps}/{seed}/{epoch}")
         steps = _photo_steps(material.photos, batch_size, rng) if arm.steps == PHOTOS else list(planner.epoch(epoch))
-        yield from (part for step in _REMADE[arm.steps](steps, rng) for part in step)
+        remade = _REMADE[arm.steps](steps, rng)
+        yield from (part for step in remade if arm.small or _size(step) >= batch_size for part in step)
         epoch += 1
+
+
+def _size(step: TupleStep) -> int:
+    return sum(len(part.keys) for part in step)
 
 
 def _photo_steps(photos: Sequence[str], size: int, rng: random.Random) -> list[TupleStep]:

@@ -1,7 +1,7 @@
 """Standalone SVG figures that a README shows: intervals side by side, and lines over passes or rates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -11,66 +11,78 @@ from tests.bench.evidence.verdicts import Comparison
 COLOURS = (
     "#0072b2",
     "#e69f00",
+    "#8c8c8c",
     "#009e73",
     "#d55e00",
     "#cc79a7",
     "#56b4e9",
-    "#8c8c8c",
-    "#f0e442",
-    "#b07aa1",
-    "#1b9e77",
-    "#888",
+    "#7a5195",
+    "#a6761d",
+    "#8a8a00",
+    "#666",
 )
 STYLE = Markup(
-    "<style>text{font:12px system-ui,sans-serif;fill:#222}.small{font-size:11px}.axis{stroke:#999}"
-    ".grid{stroke:#ddd}.card{fill:#fff}"
-    "@media(prefers-color-scheme:dark){text{fill:#ddd}.grid{stroke:#444}.card{fill:#16181c}}</style>"
+    "<style>text{font:13px system-ui,sans-serif;fill:#222}.title{font-weight:600}.small{font-size:12px}"
+    "text{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}"
+    ".axis{stroke:#999}.grid{stroke:#ddd}.card{fill:#fff}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd;stroke:#16181c}.grid{stroke:#444}.card{fill:#16181c}}</style>"
 )
-WORDS, ROW, PLOT = 430, 24, 300
+"""Words have a rim in the colour of the card, as lines of the grid run behind them."""
+WIDTH, EDGE = 500, 16
+"""Pixels. As narrow as words allow, so that a telephone shows them at a size to be read."""
+ROW = 38
+LEGEND, LEGEND_COLUMNS = 20, 3
 
 
 @dataclass(frozen=True)
 class Line:
-    """points: (x, y, low, high); low and high NaN without an interval."""
+    """points: (x, y). place: of its colour, so that one name has one colour in all figures."""
 
     name: str
-    points: Sequence[tuple[float, float, float, float]]
+    points: Sequence[tuple[float, float]]
+    place: int
 
 
-def intervals_figure(title: str, comparisons: Sequence[Comparison]) -> str:
-    """A dot and an interval a row; what the verdict needs is filled."""
+def intervals_figure(title: str, subtitle: str, comparisons: Sequence[Comparison]) -> str:
+    """Words, and below them a dot and an interval; what the verdict needs is filled."""
     ends = [e for c in comparisons for e in (c.found.low, c.found.high, c.found.value) if math.isfinite(e)] or [0.0]
     low, high = min(0.0, *ends), max(0.0, *ends)
     span = (high - low) or 1.0
     ticks = _ticks(low - 0.05 * span, high + 0.05 * span)
-    height = 60 + ROW * len(comparisons)
+    top = 52
+    bottom = top + ROW * len(comparisons)
 
     def at(value: float) -> float:
-        return WORDS + PLOT * (value - ticks[0]) / (ticks[-1] - ticks[0])
+        return EDGE + (WIDTH - 2 * EDGE) * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
-    parts = [_text(10, 20, title, weight="600")]
+    parts = _titles(title, subtitle)
     for tick in ticks:
-        parts.append(_line(at(tick), 32, at(tick), height - 26, "axis" if tick == 0 else "grid"))
-        parts.append(_text(at(tick), height - 10, f"{tick:g}", "middle", small=True))
+        parts.append(_line(at(tick), top, at(tick), bottom, "axis" if tick == 0 else "grid"))
+        parts.append(_text(at(tick), bottom + 16, f"{tick:g}", "middle"))
     for number, one in enumerate(comparisons):
-        y = 46 + ROW * number
-        parts.append(_text(WORDS - 8, y + 4, one.words, "end", small=True))
-        if one.found.bounded:
-            parts.append(_line(at(one.found.low), y, at(one.found.high), y, colour=COLOURS[0], width=2))
-        if one.found.known:
-            fill = COLOURS[0] if one.needed else "none"
-            form = '<circle cx="{:.1f}" cy="{}" r="4" stroke="{}" stroke-width="2" fill="{}"/>'
-            parts.append(Markup(form).format(at(one.found.value), y, COLOURS[0], fill))
-    return _svg(title, WORDS + PLOT + 30, height, parts)
+        y = top + 16 + ROW * number
+        parts += [_text(EDGE, y, one.words), *_interval(one, at, y + 13)]
+    return _svg(title, bottom + 26, parts)
 
 
-def lines_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line], logarithmic: bool = False) -> str:
+def _interval(one: Comparison, at: Callable[[float], float], y: float) -> list[Markup]:
+    parts = []
+    if one.found.bounded:
+        parts.append(_line(at(one.found.low), y, at(one.found.high), y, colour=COLOURS[0], width=2))
+    if one.found.known:
+        fill = COLOURS[0] if one.needed else "none"
+        form = '<circle cx="{:.1f}" cy="{}" r="4" stroke="{}" stroke-width="2" fill="{}"/>'
+        parts.append(Markup(form).format(at(one.found.value), y, COLOURS[0], fill))
+    return parts
+
+
+def lines_figure(title: str, subtitle: str, x_name: str, lines: Sequence[Line], logarithmic: bool = False) -> str:
     """logarithmic: the horizontal axis, which then has a tick at each point."""
     place = math.log if logarithmic else float
-    xs = sorted({p[0] for line in lines for p in line.points})
-    ys = [v for line in lines for p in line.points for v in p[1:] if math.isfinite(v)]
+    xs = sorted({x for line in lines for x, _ in line.points})
+    ys = [y for line in lines for _, y in line.points]
     ticks = _ticks(min(ys), max(ys))
-    left, top, width, height = 60, 40, 420, 260
+    left, top, width, height = 56, 60, WIDTH - 56 - 2 * EDGE, 250
 
     def at(x: float, y: float) -> tuple[float, float]:
         span = (place(xs[-1]) - place(xs[0])) or 1.0
@@ -79,44 +91,52 @@ def lines_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line], lo
             top + height * (1 - (y - ticks[0]) / (ticks[-1] - ticks[0])),
         )
 
-    parts = [
-        _text(10, 20, title, weight="600"),
-        _text(left + width / 2, top + height + 38, x_name, "middle", small=True),
-    ]
-    parts.append(_text(10, 34, y_name, small=True))
+    parts = _titles(title, subtitle)
+    parts.append(_text(left + width / 2, top + height + 38, x_name, "middle"))
     for tick in ticks:
         y = at(xs[0], tick)[1]
-        parts += [_line(left, y, left + width, y, "grid"), _text(left - 6, y + 4, f"{tick:g}", "end", small=True)]
-    for x in xs if len(xs) < 9 else (xs[0], xs[-1]):
-        parts.append(_text(at(x, ticks[0])[0], top + height + 18, f"{x:g}", "middle", small=True))
-    for number, line in enumerate(lines):
-        colour = COLOURS[number % len(COLOURS)]
-        dash = "" if number < len(COLOURS) // 2 + 1 else "5 3"
-        places = " ".join("{:.1f},{:.1f}".format(*at(p[0], p[1])) for p in line.points)
+        parts += [_line(left, y, left + width, y, "grid"), _text(left - 6, y + 4, f"{tick:g}", "end")]
+    for x in xs if len(xs) < 7 else (xs[0], xs[-1]):
+        parts.append(_text(at(x, ticks[0])[0], top + height + 18, f"{x:g}", "middle"))
+    for line in lines:
+        places = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line.points)
         form = '<polyline points="{}" fill="none" stroke="{}" stroke-width="2" stroke-dasharray="{}"/>'
-        parts.append(Markup(form).format(places, colour, dash))
-        for x, _, low, high in line.points:
-            if math.isfinite(low):
-                (px, bottom), (_, upper) = at(x, low), at(x, high)
-                parts.append(_line(px, bottom, px, upper, colour=colour, width=1))
-        y = top + 10 + 19 * number
-        parts.append(_line(left + width + 16, y, left + width + 40, y, colour=colour, width=3, dash=dash))
-        parts.append(_text(left + width + 46, y + 4, line.name, small=True))
-    return _svg(title, left + width + 190, max(top + height + 50, top + 20 + 19 * len(lines)), parts)
+        parts.append(Markup(form).format(places, *_look(line)))
+    rows = math.ceil(len(lines) / LEGEND_COLUMNS)
+    return _svg(title, top + height + 56 + LEGEND * rows, parts + _legend(lines, top + height + 58))
 
 
-def _svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> str:
+def _look(line: Line) -> tuple[str, str]:
+    """Colour and dashes."""
+    return COLOURS[line.place % len(COLOURS)], "" if line.place <= len(COLOURS) // 2 else "6 3"
+
+
+def _legend(lines: Sequence[Line], top: float) -> list[Markup]:
+    parts = []
+    for number, line in enumerate(lines):
+        row, column = divmod(number, LEGEND_COLUMNS)
+        x, y = EDGE + column * (WIDTH - EDGE) / LEGEND_COLUMNS, top + LEGEND * row
+        colour, dash = _look(line)
+        parts.append(_line(x, y, x + 22, y, colour=colour, width=3, dash=dash))
+        parts.append(_text(x + 27, y + 4, line.name))
+    return parts
+
+
+def _titles(title: str, subtitle: str) -> list[Markup]:
+    return [_text(EDGE, 22, title, kind="title"), _text(EDGE, 40, subtitle)]
+
+
+def _svg(title: str, height: float, parts: Sequence[Markup]) -> str:
     form = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w:.0f} {h:.0f}" width="{w:.0f}" height="{h:.0f}" '
         'role="img" aria-label="{title}">{style}<rect class="card" width="100%" height="100%"/>{parts}</svg>\n'
     )
-    return str(form.format(w=width, h=height, title=title, style=STYLE, parts=Markup("").join(parts)))
+    return str(form.format(w=WIDTH, h=height, title=title, style=STYLE, parts=Markup("").join(parts)))
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", small: bool = False, weight: str = "400") -> Markup:
-    kind = "small" if small else "plain"
-    form = '<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}" font-weight="{}">{}</text>'
-    return Markup(form).format(x, y, anchor, kind, weight, words)
+def _text(x: float, y: float, words: str, anchor: str = "start", kind: str = "small") -> Markup:
+    form = '<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>'
+    return Markup(form).format(x, y, anchor, kind, words)
 
 
 def _line(

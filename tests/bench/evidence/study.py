@@ -6,6 +6,7 @@ is the end of the grid the grid is extended. Then all other seeds run at the arm
 which is the best one of h-sd, stock practice on slices. What is reported is measured on the other half.
 """
 
+import platform
 import random
 import time
 from collections import defaultdict
@@ -121,11 +122,13 @@ class Cell:
 
 CONTROLS = ("accumulation", "stratified", "opposite", "one common")
 MAIN = ("raw", "h-sd", "without tuples", "without modulation", "full")
+NO_SMALL = ("h-sd, no small steps", "tuples, no small steps")
+"""In no verdict: they came after the other runs had been seen, to find out what tuples lost by."""
 CELLS = (
-    Cell("dit", "drawings", (*MAIN, *CONTROLS), (5e-4, 1e-3)),
+    Cell("dit", "drawings", (*MAIN, *CONTROLS, *NO_SMALL), (5e-4, 1e-3)),
     Cell("unet", "drawings", (*MAIN, "one common"), (5e-4, 1e-3)),
-    Cell("dit", "stamps", (*MAIN, *CONTROLS), (5e-4, 1e-3)),
-    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified"), (2e-3, 4e-3), rank=2),
+    Cell("dit", "stamps", (*MAIN, *CONTROLS, *NO_SMALL), (5e-4, 1e-3)),
+    Cell("dit", "drawings", (*MAIN, "accumulation", "stratified", *NO_SMALL), (2e-3, 4e-3), rank=2),
     Cell("dit", "mixed", (*MAIN, "accumulation", "stratified", "opposite"), (5e-4, 1e-3)),
     Cell("dit", "drawings", (*MAIN, "accumulation", "stratified", "opposite"), (5e-4, 1e-3), scale=True),
 )
@@ -262,9 +265,9 @@ class Study:
             [measures.of_samples(some, one, self.judge) for some, one in zip(drawn, held, strict=True)],
             strict=True,
         )
-        seconds = (time.time() - began) / len(jobs)
+        how = {"seconds": (time.time() - began) / len(jobs), "device": name_of(self.device)}
         return [
-            {**asdict(job), "curve": curve, **smooth, "retention": kept, "conflict": found, **seen, "seconds": seconds}
+            {**asdict(job), "curve": curve, **smooth, "retention": kept, "conflict": found, **seen, **how}
             for job, curve, smooth, kept, found, seen in parts
         ]
 
@@ -303,6 +306,11 @@ class Split:
         arm = ARMS[job.arm]
         stream = sub_batches(arm, self.material, size.batch_size, job.seed)
         return Member(stream, ground.objective(arm.shift, arm.gamma), job.lr, job.seed, self.load)
+
+
+def name_of(device: torch.device) -> str:
+    """What a row says that it ran on; whoever writes the page may sit at another machine."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
 
 
 def _held(domain: Domain, photos: set[str], count: int, rng: random.Random) -> list[str]:

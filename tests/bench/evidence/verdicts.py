@@ -153,7 +153,12 @@ TUPLES, BATCHES = "without modulation", ("accumulation", "stratified")
 
 def claims(dit: Runs, unet: Runs, short: int, whole: int) -> list[Claim]:
     """short, whole: passes of N1 and 1.5 N1."""
-    return [_damping(dit), _modulation(dit), _slices(dit), _faster(dit, short, whole), _parts(dit, unet)]
+    return [*claims_of(dit, short, whole), _parts(dit, unet)]
+
+
+def claims_of(runs: Runs, short: int, whole: int) -> list[Claim]:
+    """Those that one ground can tell of by itself."""
+    return [_damping(runs), _modulation(runs), _slices(runs), _faster(runs, short, whole)]
 
 
 def _damping(runs: Runs) -> Claim:
@@ -246,6 +251,6 @@ def _parts(dit: Runs, unet: Runs) -> Claim:
         modulation = runs.differences("full", TUPLES, error(), True, True)
         tuples = runs.differences("full", "without tuples", error(), True, True)
         values = [sign * (a - b) for a, b in zip(modulation, tuples, strict=False)]
-        words = f"% of error that {'modulation' if sign > 0 else 'tuples'} save of a {name} beyond the other part"
+        words = f"% of error that {'modulation saves' if sign > 0 else 'tuples save'} of a {name} beyond the other part"
         found.append(Comparison(words, _student(values), len(values), MARGIN))
     return Claim(5, "A DiT needs modulation more, a U-Net tuples", "both differences above 0", found)
