@@ -385,6 +385,7 @@ def test_the_page_holds_every_claim_with_its_figure_and_the_data(finished, tmp_p
     found = page.write_page(finished, tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "We saw this." in text and "nan" not in text
+    assert "photos are tested on words" not in text  # which is so only where captions tell the scale
     for claim in found:
         assert f"### {claim.number}. {claim.title}: {claim.verdict}" in text
         assert f"({page.FIGURES[claim.number]}.svg)" in text
@@ -423,12 +424,12 @@ def a_ground(number, errors):
     return page.Finished(study.CELLS[number], verdicts.Runs(rows, 1))
 
 
-def test_every_comparison_stands_in_one_line_for_all_grounds_and_is_judged_on_each_by_itself(finished):
+def test_every_comparison_stands_in_one_line_for_all_grounds_and_is_judged_on_each_by_itself(tmp_path):
     grounds = [
         a_ground(0, {"raw": 0.5, "h-sd": 0.4, "without modulation": 0.45, "full": 0.4, "accumulation": 0.3}),
         a_ground(2, {"raw": 0.4, "h-sd": 0.5}),
     ]
-    claims = page._everywhere(finished, grounds)
+    claims = page._everywhere(study.Study(tmp_path, tmp_path, TINY), grounds)
     assert [claim["title"][0] for claim in claims] == ["1", "2", "3", "4"]
     assert claims[2]["verdicts"] == ["supported", "not supported"]
     lines = {line[0]: line[1:] for claim in claims for line in claim["lines"]}

@@ -29,7 +29,7 @@ STUDY = "examples/evidence/README.md"
 CLAIMS = {
     "Tuples damp oscillation": "not supported",
     "Modulation puts each granularity where it learns": "not supported",
-    "Slices amplify the signal": "not decided",
+    "Slices amplify the signal": "not supported",
     "Faster": "not supported",
     "A DiT needs modulation more, a U-Net tuples": "not supported",
     "Spherical paths are better": "not decided",

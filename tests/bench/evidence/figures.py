@@ -20,7 +20,10 @@ COLOURS = (
     "#a6761d",
     "#8a8a00",
     "#666",
+    "#e69f00",
+    "#d55e00",
 )
+"""Of arms in their order; the last two are h-sd and tuples once more, in dashes."""
 STYLE = Markup(
     "<style>text{font:13px system-ui,sans-serif;fill:#222}.title{font-weight:600}.small{font-size:12px}"
     "text{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}"
@@ -32,6 +35,8 @@ WIDTH, EDGE = 500, 16
 """Pixels. As narrow as words allow, so that a telephone shows them at a size to be read."""
 ROW = 38
 LEGEND, LEGEND_COLUMNS = 20, 3
+SOLID = 5
+"""The last place of a line without dashes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def lines_figure(title: str, subtitle: str, x_name: str, lines: Sequence[Line], 
 
 def _look(line: Line) -> tuple[str, str]:
     """Colour and dashes."""
-    return COLOURS[line.place % len(COLOURS)], "" if line.place <= len(COLOURS) // 2 else "6 3"
+    return COLOURS[line.place % len(COLOURS)], "6 3" if line.place > SOLID else ""
 
 
 def _legend(lines: Sequence[Line], top: float) -> list[Markup]:
