@@ -434,8 +434,8 @@ def test_every_comparison_stands_in_one_line_for_all_grounds_and_is_judged_on_ea
     assert claims[2]["verdicts"] == ["supported", "not supported"]
     lines = {line[0]: line[1:] for claim in claims for line in claim["lines"]}
     left, right = lines["% of held-out error that slices save against photos, all granularities"]
-    assert left.startswith("✓ +20.00") and right.startswith("✗ -24.99")
-    assert lines["cosine of consecutive gradients, tuples minus accumulation"][0].startswith("✓ +0.150")
+    assert left.startswith("✓ 20.00") and right.startswith("✗ -24.99")
+    assert lines["cosine of consecutive gradients, tuples minus accumulation"][0].startswith("✓ 0.15 ")
     assert lines["cosine of consecutive gradients, tuples minus accumulation"][1] == ""
     assert all(len(line) == 2 for line in lines.values())
 

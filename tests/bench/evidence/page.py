@@ -118,8 +118,9 @@ def _shown(claims: Sequence[Claim]) -> list[str]:
 
 
 def _on_ground(words: str, claim: Claim) -> str:
+    """Short, for many columns."""
     one = next((one for one in claim.comparisons if one.words == words and one.seeds), None)
-    return f"{MARKS[one.verdict]} {_difference(one)}" if one else ""
+    return f"{MARKS[one.verdict]} {_written(one.found, '.2f')}" if one else ""
 
 
 def _seeds(one: Finished) -> str:
