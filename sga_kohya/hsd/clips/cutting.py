@@ -19,7 +19,7 @@ from sga_kohya.hsd.clips.reading import Clip, Damage, examine, pyav
 from sga_kohya.hsd.clips.saving import Cut, make
 from sga_kohya.hsd.clips.shots import scenedetect
 from sga_kohya.hsd.clips.writing import MOVIE, check_encoder, middle_frame
-from sga_kohya.hsd.detect import UNANSWERED
+from sga_kohya.hsd.detect import UNANSWERED, means_of
 from sga_kohya.hsd.finished import finished_rows, to_caption, unopened
 from sga_kohya.hsd.kits import settings_digest
 from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
@@ -77,7 +77,8 @@ class Cutter:
         self._saver = Saver(pipeline.folder, pipeline.masks, pipeline.decisions)
         own = {name: of_clips(kit.config) for name, kit in pipeline.kits.items()}
         self._levels = own
-        self._digests = {name: settings_digest(config) for name, config in own.items()}
+        means = {name: means_of(kit.detector) for name, kit in pipeline.kits.items()}
+        self._digests = {name: settings_digest(config, means[name]) for name, config in own.items()}
 
     def stream(
         self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int, progress: bool
