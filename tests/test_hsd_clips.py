@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import shutil
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -224,12 +226,18 @@ def test_clips_are_passed_over_where_they_are_off_and_earlier_slices_go(folder, 
     assert not list((tmp_path / "out").glob("m*_*x*")) and not list((tmp_path / "out").rglob("*.webp"))
 
 
-def test_without_pyav_the_error_names_the_extra_and_the_way_round_it(folder, tmp_path, monkeypatch):
+def test_without_pyav_the_error_counts_the_clips_and_names_what_installs_it_and_the_way_round(
+    folder, tmp_path, monkeypatch
+):
     clips.write(folder / "a.mp4")
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(SgaError, match=r"--clips off.*needs av .*pip install \"sga-kohya\[video\]\""):
+    shutil.copy(folder / "a.mp4", folder / "b.mov")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SgaError) as told:
         run(folder, tmp_path / "out", CONFIG)
     assert not (tmp_path / "out").exists()
+    there, needed = str(told.value).split(": cutting clips needs av (")
+    assert there == "PHOTOS holds 2 clips, such as a.mp4 (--clips off passes over clips and cuts the photos alone)"
+    assert needed.endswith('): pip install "sga-kohya[video]" or pip install av')
 
 
 def test_the_colours_that_musubi_tuner_reads_are_those_of_the_source(folder, tmp_path):

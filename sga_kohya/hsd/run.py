@@ -156,7 +156,7 @@ def prepare(
     found = find_images(photos, out, MARKERS)
     clips = take_clips(found, photos, config)
     if clips:
-        check_libraries(config)
+        check_libraries(config, clips)
     sources = _sources(photos, found, config, clips)
     masks = find_masks(config.masks, photos, sources, MARKERS)
     kits = make_kits(config, photos)

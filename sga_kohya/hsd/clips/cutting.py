@@ -32,6 +32,7 @@ from sga_kohya.hsd.review.obey import obey
 from sga_kohya.hsd.saving import Saver, shown_in
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256
+from sga_kohya.kit.text import counted, safe
 
 FORMAT = 1
 """Raise it when the same clip and settings give other slices or rows than before: earlier ones are then redone."""
@@ -61,9 +62,10 @@ class Work:
     new: bool = True
 
 
-def check_libraries(config: HsdConfig) -> None:
-    """Raises SgaError for what is missing, before anything is read."""
-    pyav()
+def check_libraries(config: HsdConfig, clips: Sequence[str]) -> None:
+    """clips: those there are. Raises SgaError for what is missing, before anything is read."""
+    there = f"PHOTOS holds {counted(len(clips), 'clip')}, such as {safe(clips[0])}"
+    pyav(f"{there} (--clips off passes over clips and cuts the photos alone): cutting clips")
     check_encoder()
     if config.clip_shots or (config.clips != SPATIAL and SHOT in (label.name for label in config.clip_labels)):
         scenedetect()
