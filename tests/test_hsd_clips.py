@@ -18,7 +18,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd.__main__ import main
-from sga_kohya.hsd.clips import cutting, looking, saving
+from sga_kohya.hsd.clips import cutting, looking, saving, writing
 from sga_kohya.hsd.clips.colour import to_rgb
 from sga_kohya.hsd.clips.labels import parse_labels
 from sga_kohya.hsd.cut.geometry import Box
@@ -250,6 +250,18 @@ def test_the_colours_that_musubi_tuner_reads_are_those_of_the_source(folder, tmp
         for number, colour in enumerate(colours):
             middle = frame[20:-20, round(width * (number + 0.4)) : round(width * (number + 0.6))]
             assert np.abs(middle - colour).max() <= 6, (file.name, colour)
+
+
+def test_the_bytes_of_a_slice_are_the_same_on_every_processor(monkeypatch):
+    def written() -> bytes:
+        movie = writing.Movie((192, 128), 16)
+        for number in range(17):
+            movie.add(clips.picture(number, (192, 128)))
+        return movie.close()
+
+    usual = written()
+    monkeypatch.setitem(writing.QUALITY, "x264-params", writing.QUALITY["x264-params"] + ":asm=0")
+    assert written() == usual
 
 
 def write_planes(path: Path, picture: np.ndarray, matrix: int, full: bool) -> None:
