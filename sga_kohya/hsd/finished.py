@@ -30,7 +30,7 @@ def unopened(folder: OutputFolder, photo: Photo, error: OSError) -> Photo:
 
 def to_caption(photo: Photo) -> list[Row]:
     """Rows of a finished one whose captions are to be made anew, as what they are made with has changed; else []."""
-    if all(row.captioned == photo.kit.captions_digest for row in photo.finished if row.file):
+    if photo.taken or all(row.captioned == photo.kit.captions_digest for row in photo.finished if row.file):
         return []
     own = photo.origin.guessed_caption
     return [replace(row, guessed_caption=own) for row in photo.finished]

@@ -137,8 +137,8 @@ class Pipeline:
         source, root = item
         kit = self.kits[self.config.override_of(source)]
         photo, path = Photo(source, root, kit), self.photos / source
-        if not again and self.folder.ledger.taken(source) and (rows := self.folder.ledger.rows(source)):
-            return self._taken(photo, rows)
+        if not again and (taken := self.taken(photo)):
+            return taken
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
@@ -164,8 +164,11 @@ class Pipeline:
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
 
-    def _taken(self, photo: Photo, rows: list[Row]) -> Photo:
-        """What another process of this run has finished: nothing of it is read again."""
+    def taken(self, photo: Photo) -> Photo | None:
+        """What another process of this run has finished, of which nothing is read again; None for all others."""
+        rows = self.folder.ledger.rows(photo.source) if self.folder.ledger.taken(photo.source) else []
+        if not rows:
+            return None
         first = rows[0]
         if first.source_sha256:
             self.decisions.seen.add(first.source_sha256)
@@ -249,7 +252,7 @@ class Pipeline:
 
     def _finished_work(self, photo: Photo) -> Work:
         """Nothing to do, or captions alone, where what they are made with has changed."""
-        if not photo.taken and (rows := to_caption(photo)):
+        if rows := to_caption(photo):
             return Work(photo, rows)
         return Work(photo, list(photo.finished), new=False)
 

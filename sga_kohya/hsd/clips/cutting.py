@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from sga_kohya.hsd.clips.labels import SHOT, SPATIAL
 from sga_kohya.hsd.clips.levels import of_clips
@@ -33,7 +32,7 @@ from sga_kohya.hsd.saving import Saver, shown_in
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same clip and settings give other slices or rows than before: earlier ones are then redone."""
 TOO_SHORT = "too short"
 CUT_INSIDE = "a cut seems to be inside: clip_shots keeps slices within a shot"
@@ -72,15 +71,15 @@ def check_libraries(config: HsdConfig) -> None:
 class Cutter:
     """pipeline: of the photos of the same run, whose folder, decisions and captions are those of clips, too."""
 
-    def __init__(self, pipeline: Pipeline, config: HsdConfig) -> None:
-        self.pipeline, self.config, self.folder = pipeline, config, pipeline.folder
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline, self.config, self.folder = pipeline, pipeline.config, pipeline.folder
         self._saver = Saver(pipeline.folder, pipeline.masks, pipeline.decisions)
         own = {name: of_clips(kit.config) for name, kit in pipeline.kits.items()}
         self._levels = own
         self._digests = {name: settings_digest(config) for name, config in own.items()}
 
     def stream(
-        self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int, progress: bool
+        self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int
     ) -> Iterator[tuple[list[Row], bool]]:
         """The rows of one clip after the other, in order, once its files are there, and whether they are new.
 
@@ -89,7 +88,7 @@ class Cutter:
         loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=2)
         planned = map(self.plan, loaded)
         saved = bounded_map(pool, self.save, planned, limit=workers + 1)
-        for rows, new in tqdm(saved, total=len(roots), unit="clip", disable=not progress, smoothing=0.05):
+        for rows, new in saved:
             self.folder.done(rows, new)
             yield rows, new
 
@@ -98,6 +97,8 @@ class Cutter:
         source, root = item
         kit = self.pipeline.kits[self.config.override_of(source)]
         photo, path = Photo(source, root, kit), self.pipeline.photos / source
+        if taken := self.pipeline.taken(photo):
+            return Film(taken)
         try:
             known = sha256(path)
             photo = replace(photo, sha256=known, caption=find_caption(path, self.pipeline.photos, kit.config.caption))
