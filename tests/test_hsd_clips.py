@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import weakref
 from dataclasses import replace
@@ -22,6 +23,7 @@ from sga_kohya.hsd.clips import cutting, looking, saving, writing
 from sga_kohya.hsd.clips.colour import to_rgb
 from sga_kohya.hsd.clips.labels import parse_labels
 from sga_kohya.hsd.cut.geometry import Box
+from sga_kohya.hsd.out.summary import summarise
 from sga_kohya.hsd.review.album import Album
 from sga_kohya.hsd.review.decisions import Writer, key_of
 from sga_kohya.hsd.review.sources import LargePictures
@@ -303,6 +305,33 @@ def test_a_run_that_was_stopped_goes_on_with_the_clips_that_are_not_finished(fol
     assert result.clips.used == 3 and result.clips.reused >= 1
     run(folder, tmp_path / "straight", CONFIG)
     assert (out / "sga_manifest.jsonl").read_bytes() == (tmp_path / "straight" / "sga_manifest.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["spatial", "off"])
+def test_clips_in_a_folder_that_cannot_be_read_now_stay_in_the_data_sets_unless_clips_are_off(
+    folder, tmp_path, monkeypatch, mode
+):
+    (folder / "sub").mkdir()
+    clips.write(folder / "sub" / "a.mp4", 20)
+    Image.fromarray(clips.picture(0, (640, 400))).save(folder / "p.png")
+    out = tmp_path / "out"
+    run(folder, out, CONFIG)
+    before, scandir = (out / "dataset_musubi.toml").read_text(encoding="utf-8"), os.scandir
+
+    def refusing(path="."):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = run(folder, out, replace(CONFIG, clips=mode))
+    after = (out / "dataset_musubi.toml").read_text(encoding="utf-8")
+    assert result.tally.photos == 1 and ("video_directory" in before)
+    if mode == "off":
+        assert result.unopened == [] and "video_directory" not in after and not list(out.rglob("*.mp4"))
+    else:
+        assert result.unopened == ["sub/a.mp4"] and after == before and result.clips.used == 1
+        assert "1 photo or clip could not be opened now" in summarise(result, CONFIG)
 
 
 def test_what_was_decided_in_the_review_is_obeyed_and_the_page_shows_clips(folder, tmp_path):
