@@ -334,6 +334,26 @@ def test_clips_in_a_folder_that_cannot_be_read_now_stay_in_the_data_sets_unless_
         assert "1 photo or clip could not be opened now" in summarise(result, CONFIG)
 
 
+def test_a_clip_that_is_there_twice_is_cut_once_and_again_where_the_first_has_gone(folder, tmp_path):
+    clips.write(folder / "a.mp4", 20)
+    (folder / "b.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    clips.write(folder / "c.mp4", 21)  # looks like them, but is another
+    config, out = replace(CONFIG, near_duplicates=4), tmp_path / "out"
+    for _ in range(2):
+        result = run(folder, out, config)
+        left_out = [(row["source"], row["reason"]) for row in manifest(out) if not row["group"]]
+        assert left_out == [("b.mp4", "near-duplicate: the same file as a.mp4")]
+        assert (result.clips.photos, result.clips.used, result.clips.lost) == (3, 2, {"near-duplicate": 1})
+        assert "1 clip was skipped, near-duplicate: b.mp4 (the same file as a.mp4); --near_duplicates -1" in summarise(
+            result, config
+        )
+    assert run(folder, out, CONFIG).clips.used == 3
+    run(folder, out, config)
+    (folder / "a.mp4").unlink()
+    assert run(folder, out, config).clips.used == 2
+    assert {row["source"] for row in manifest(out) if row["file"]} == {"b.mp4", "c.mp4"}
+
+
 def test_what_was_decided_in_the_review_is_obeyed_and_the_page_shows_clips(folder, tmp_path):
     clips.write(folder / "a.mp4")
     out = tmp_path / "out"

@@ -66,7 +66,7 @@ class Pipeline:
         alone: not one of several processes, each of which sees only a share of the photos.
         """
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
-        self.decisions, self.memory, self.raw, self._alone = decisions, memory, raw, alone
+        self.decisions, self.memory, self.raw, self.alone = decisions, memory, raw, alone
         self._saver = Saver(folder, masks, decisions, raw)
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
@@ -235,7 +235,7 @@ class Pipeline:
         reason = reason_against(photo, self._asked(photo))
         if photo.finished and not reason:
             # What it was held against may be in the share of another process.
-            if not self._alone or photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
+            if not self.alone or photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
