@@ -18,6 +18,7 @@ from sga_kohya.hsd import HsdConfig, devices, run, team, together
 from sga_kohya.hsd import __main__ as command
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.arguments import usual_workers
+from sga_kohya.hsd.captioners.captioning import SILENT
 from sga_kohya.hsd.clips import cutting
 from sga_kohya.hsd.detectors.onnx.model import PROVIDERS, choose_providers
 from sga_kohya.hsd.memory import usual_size
@@ -123,6 +124,18 @@ def test_masks_captions_and_files_that_are_not_ours_are_as_with_one(many, tmp_pa
 def words(piece) -> str:
     """A captioner."""
     return f"a {piece.level} of {Path(piece.source).stem}"
+
+
+def test_what_was_noted_of_a_copy_that_was_cut_for_nothing_goes_with_its_slices(many, tmp_path):
+    out, config = tmp_path / "out", replace(CONFIG, captioner="tests.test_hsd_processes:silent")
+    made = by_one(many, out, config)
+    result = by(2, many, out, config)
+    assert snapshot(out) == made and result.tally.notes[SILENT] == result.tally.used == 6
+
+
+def silent(piece) -> str:
+    """A captioner."""
+    return ""
 
 
 def test_a_process_that_dies_is_told_of_and_its_share_is_done(many, tmp_path, monkeypatch, capsys):

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+from sga_kohya.hsd.captioners.captioning import NOTES
 from sga_kohya.hsd.detect import UNANSWERED
+from sga_kohya.hsd.masks.sources import NOT_DRAWN
 from sga_kohya.hsd.out.manifest import UNREADABLE, Row
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.photos.photo import Photo
+
+LATER = (*NOTES, UNANSWERED, NOT_DRAWN)
+"""Notes that are made behind reading."""
 
 
 def finished_rows(folder: OutputFolder, photo: Photo) -> list[Row]:
@@ -26,6 +31,12 @@ def unopened(folder: OutputFolder, photo: Photo, error: OSError) -> Photo:
     # Its slices have the name that they were made under, which may be another photo's now.
     before = [row for row in folder.made_before(photo.source) if row.root == photo.root]
     return replace(photo, problem=problem, finished=before)
+
+
+def as_read(photo: Photo) -> Photo:
+    """Without what was noted as it was cut and captioned: of one that is left out after all, whatever was done with it
+    before that was known."""
+    return replace(photo, pixels=None, notes=[note for note in photo.notes if note not in LATER])
 
 
 def to_caption(photo: Photo) -> list[Row]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from sga_kohya.hsd.cut.decompose import Region, decompose
 from sga_kohya.hsd.detect import UNANSWERED
-from sga_kohya.hsd.finished import finished_rows, to_caption, unopened
+from sga_kohya.hsd.finished import as_read, finished_rows, to_caption, unopened
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, without_masked_out
 from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
@@ -241,7 +241,8 @@ class Pipeline:
             photo = self.load((photo.source, photo.root), again=True)
             reason = reason_against(photo, self._asked(photo))
         if reason:
-            return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
+            photo = as_read(photo)
+            return Work(photo, [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
 
     def _asked(self, photo: Photo) -> Sequence[Filter]:
