@@ -234,19 +234,21 @@ def mixed(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_clips_are_shared_as_photos_are(mixed, tmp_path, monkeypatch, size):
-    out, shares, made_of = tmp_path / "out", [], []
+    out, shares, made_of, read = tmp_path / "out", [], [], []
     (mixed / "aa.mp4").write_bytes((mixed / "a.mp4").read_bytes())
     config = replace(OF_CLIPS, near_duplicates=4)
     alone = by_one(mixed, out, config)
-    cut, make = together.cut_share, cutting.make
+    cut, make, sha256 = together.cut_share, cutting.make, cutting.sha256
     monkeypatch.setattr(together, "cut_share", lambda p, items, *rest: shares.append(items) or cut(p, items, *rest))
     monkeypatch.setattr(cutting, "make", lambda clip, *rest: made_of.append(clip.path) or make(clip, *rest))
+    monkeypatch.setattr(cutting, "sha256", lambda path: read.append(path) or sha256(path))
     result = by(size, mixed, out, config)
     assert snapshot(out) == alone and not (out / SHARES).exists()
     clips_there = (*GOOD, *BAD, "aa.mp4")
     handed_out = [[name for name, _ in share if is_clip(Path(name))] for share in shares]
     assert len(handed_out) == size and all(handed_out) and sorted(sum(handed_out, [])) == sorted(clips_there)
     assert sorted(made_of) == sorted(mixed / name for name in (*GOOD, "aa.mp4")), "none is cut twice"
+    assert sorted(read) == sorted(mixed / name for name in clips_there), "none is read twice"
     film = result.clips
     assert dict(film.lost) == {"unreadable": 3, "too short": 1, "near-duplicate": 1}
     assert (film.photos, film.used, film.reused) == (9, 4, 0)
