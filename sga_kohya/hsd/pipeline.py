@@ -23,11 +23,13 @@ from sga_kohya.hsd.out.ledger import digest
 from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, UNREADABLE_MASK, Row, lost_row, region_rows
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.out.raw_folder import RawFolder
+from sga_kohya.hsd.out.strips import view
 from sga_kohya.hsd.photos.captions import Caption, UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.filters import Comparing, Filter, filter_names, make_filters, reason_against
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image
 from sga_kohya.hsd.photos.photo import Photo
+from sga_kohya.hsd.photos.scaling import halved
 from sga_kohya.hsd.review.decisions import Decisions
 from sga_kohya.hsd.review.obey import REJECTED, obey
 from sga_kohya.hsd.saving import Saver, Work
@@ -153,8 +155,9 @@ class Pipeline:
             pixels, notes = decode_image(data)
             size = pixels.shape[1], pixels.shape[0]
             mask, said = self.masks.of(source, data, size)
-            notes = (*photo.caption.notes, *notes, *said)
-            return replace(photo, pixels=pixels, mask=mask, size=size, notes=notes, phash=perceptual_hash(pixels))
+            photo = replace(photo, pixels=pixels, mask=mask, size=size, notes=(*photo.caption.notes, *notes, *said))
+            half = halved(pixels) if min(size) > 1 else None
+            return replace(photo, phash=perceptual_hash(pixels, half), view=view(pixels, half=half))
         except UnreadableCaption as error:
             return replace(photo, problem=f"{UNREADABLE_CAPTION}: {error}")
         except UnreadableMask as error:
