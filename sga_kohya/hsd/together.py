@@ -113,8 +113,8 @@ def work(
     worker = Worker(out, process)
     with worker.working() as items:
         own = config()
-        if any(is_clip(Path(source)) for source, _ in items):
-            check_libraries(own)
+        if clips := [source for source, _ in items if is_clip(Path(source))]:
+            check_libraries(own, clips)
         masks = known_masks(own.masks, photos, MARKERS)
         folder = OutputFolder(out, slice_folders(own, masks, out), journal_of(process.rank), worker.run)
         room, raw = Memory(usual_size() if memory is None else memory), RawFolder(out, own, process.rank)
