@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import toml
 
-from sga_kohya import SgaError
+from sga_kohya import SgaConfig, SgaError
 from sga_kohya.doctor.__main__ import examine, main
 from sga_kohya.doctor.data import count_checkpoints
 from sga_kohya.doctor.environment import check_disk, check_packages, pins_in
 from sga_kohya.doctor.findings import Findings
+from sga_kohya.doctor.of_musubi import Musubi
 from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.settings import check_models, checkpoint_size
 from sga_kohya.hosts.musubi.families import script_of_network
@@ -120,7 +121,7 @@ def test_models_that_are_missing_or_not_named(tmp_path):
     )
     check_models("flux_train_network.py", args, SdScripts().files("flux_train_network.py", args), findings)
     assert texts(findings, "error") == [
-        "ae = /no/ae.sft: /no/ae.sft does not exist; correct the path",
+        "--ae /no/ae.sft: /no/ae.sft does not exist; correct the path",
         "--clip_l is not set, and flux_train_network.py cannot start without it",
         "--t5xxl is not set, and flux_train_network.py cannot start without it",
     ]
@@ -128,6 +129,26 @@ def test_models_that_are_missing_or_not_named(tmp_path):
     args = argparse.Namespace(pretrained_model_name_or_path="a/repository")
     check_models("train_network.py", args, SdScripts().files("train_network.py", args), findings)
     assert "it will be fetched from Hugging Face" in texts(findings, "warning")[0]
+
+
+def test_a_model_that_settings_and_models_both_miss_is_counted_once(tmp_path):
+    """musubi-tuner's door asks for the network before anything starts, and the doctor asks once more of all models."""
+    patient, findings, script = Musubi(), Findings(), "zimage_train"
+    for dit, sentence in (
+        (None, "--dit is not set, and zimage_train cannot start without it"),
+        (
+            "gone.safetensors",
+            f"--dit gone.safetensors: {Path.cwd() / 'gone.safetensors'} does not exist; correct the path",
+        ),
+    ):
+        findings, options = Findings(), {"dit": dit, "network_weights": ["lost.safetensors"], "sdpa": True}
+        for problem in patient.problems(script, options, SgaConfig()):
+            findings.error(problem)
+        args = argparse.Namespace(**options, sample_prompts=None)
+        check_models(script, args, patient.files(script, args), findings)
+        said = texts(findings, "error")
+        assert [text for text in said if "--dit" in text] == [sentence]
+        assert sum("lost.safetensors" in text for text in said) == 1
 
 
 def test_packages_against_the_checkout_s_pins(tmp_path, monkeypatch):

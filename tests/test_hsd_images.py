@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from sga_kohya.hsd.out.strips import view
 from sga_kohya.hsd.photos import images, png
 from sga_kohya.hsd.photos.filters.near_duplicates import perceptual_hash
 from sga_kohya.hsd.photos.images import UnreadableImage, decode_image, encode_image
-from sga_kohya.hsd.photos.scaling import fit, resize, shrink
+from sga_kohya.hsd.photos.scaling import fit, halved, resize, shrink
 from sga_kohya.kit.pictures import SUFFIXES
 
 
@@ -219,6 +220,15 @@ def test_a_small_copy_is_nearly_the_mean_of_all_pixels(shape):
     board[::2, ::2] = board[1::2, 1::2] = 255
     small = shrink(board, (120, 80)).astype(float)
     assert abs(small.mean() - 127.5) < 2 and small.std() < 40
+
+
+@pytest.mark.parametrize("shape", [(1200, 1800), (701, 901), (213, 320), (1, 9), (90, 1), (1, 1)])
+def test_small_copies_from_one_half_are_those_from_all_pixels(shape):
+    pixels = photo(*shape[::-1])
+    half = halved(pixels) if min(shape) > 1 else None
+    assert perceptual_hash(pixels, half) == perceptual_hash(pixels)
+    for side in (640, 320, 40):
+        assert view(pixels, side, half) == view(pixels, side)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (64, 3), (333, 77)])

@@ -21,6 +21,8 @@ from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig, View, run
 from sga_kohya.hsd import pipeline as pipeline_module
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.detect import DETECTORS
+from sga_kohya.hsd.detectors.heuristic import faces
+from sga_kohya.hsd.detectors.heuristic.heads import Heads
 from sga_kohya.hsd.out.ledger import JOURNAL, Ledger
 from sga_kohya.hsd.out.manifest import MANIFEST
 from tests.test_hsd_run import rows_of, snapshot
@@ -160,6 +162,37 @@ def test_a_changed_file_of_the_detector_redoes_everything(photos, tmp_path, deco
     assert len(decoded) == 12
     boxes = {row["root"]: tuple(row["box"]) for row in rows_of(out) if row["granularity"] == "micro"}
     assert boxes["p0"] != before and set(boxes.values()) == {boxes["p0"], before}
+
+
+@pytest.mark.parametrize("detector", ["heuristic", "boxes,heuristic"])
+def test_a_machine_that_finds_no_faces_does_not_take_over_what_one_cut_that_did(
+    photos, tmp_path, decoded, monkeypatch, detector
+):
+    """OpenCV 5 has no cascades: by the same settings its slices are others, and it says so; see detect.means_of."""
+    monkeypatch.setattr(faces, "Cascades", NoHeads)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "classes.txt").write_text("face\n")
+    (tmp_path / "labels" / "p0.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    boxes = {"annotations": str(tmp_path / "labels")} if "boxes" in detector else {}
+    config, out = replace(CONFIG, detector=detector, detector_options=boxes), tmp_path / "out"
+    run(photos, out, config)
+    assert run(photos, out, config).tally.reused == 6
+    monkeypatch.setattr(NoHeads, "there", False)
+    assert run(photos, out, config).tally.reused == 0
+    assert (len(decoded), run(photos, out, config).tally.reused) == (12, 6)
+
+
+class NoHeads:
+    """Stands for the cascades, which some OpenCV has and another has not."""
+
+    there = True
+
+    @classmethod
+    def available(cls) -> bool:
+        return cls.there
+
+    def heads(self, picture, pixels) -> Heads:
+        return Heads()
 
 
 def test_captions_edited_by_hand_stay_and_are_said(photos, tmp_path, capsys):

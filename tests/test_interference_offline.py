@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -274,6 +276,21 @@ def test_file_names_of_any_bytes_can_be_written(tmp_path):
     name = b"caf\xe9\xe2\x80\xae.safetensors".decode(errors="surrogateescape")
     page = report.write(tmp_path, measured, {"weights": name, "dataset": "d"}).read_text(encoding="utf-8")
     assert r"caf\udce9\u202e.safetensors" in page
+
+
+def test_what_is_not_defined_is_a_dash_with_its_reason_and_never_nan():
+    """No exact spaces, a pair that never met, and one whose gradients are zero, as those behind a LoRA's B of zero."""
+    nothing = dict.fromkeys(("effective", "latents", "half", "one_hot", "loss", "noise"), math.nan)
+    silent = replace(level(0.3, 0.5), **nothing)
+    silent.gradients = summary.matrix([(["a", "b"], [[1.0, 0.0], [0.0, 0.0]]), (["c"], [[1.0]])])
+    words = summary.verdict([silent])
+    assert words[0].startswith("a-b: no cosine, because the gradient of one is zero in every step")
+    assert words[1:] == ["a-c: never in one step.", "b-c: never in one step."]
+    page = report.page([silent], words, {"weights": "w", "dataset": "d"})
+    assert re.search(r"\b(nan|inf)\b", page, re.IGNORECASE) is None
+    assert "<td>–</td>" in page and "<td>– of –</td>" in page and "–: not defined, as s*" in page
+    assert page.count("not defined: a gradient is zero") == 2
+    assert page.count("not defined: these two were never in one draw") == 4
 
 
 def test_every_pair_of_many_labels_has_a_colour_of_its_own_or_a_dash():

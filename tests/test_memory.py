@@ -8,7 +8,7 @@ import pytest
 
 from sga_kohya.hosts.memory import question
 from sga_kohya.training.memory import BILLION, CUDA, MODELS, Load, parts, sentence, table, total
-from sga_kohya.training.memory_report import memory_of, too_much
+from sga_kohya.training.memory_report import largest, memory_of, too_much
 from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.step import Slice
 
@@ -161,10 +161,10 @@ def dataset(*buckets, batch_sizes=(2, 8)):
 
 def test_the_largest_sub_batch_decides(monkeypatch):
     small, large = dataset((512, 512), (512, 512)), dataset((512, 512), (1024, 1024))
-    one, other = (list(memory_of(data, Levels())) for data in (small, large))
+    one, other = (memory_of(largest(data, Levels())) for data in (small, large))
     assert "8 of 512 x 512" in one[-2].how and "8 of 1024 x 1024" in other[-2].how
-    assert "8 of 512 x 512 x 41 frames" in list(memory_of(dataset((512, 512, 41), (512, 512, 41)), Levels()))[-2].how
-    assert list(memory_of(Namespace(planner=Namespace(groups=form_groups([]), batch_sizes=())), Levels())) == []
+    assert "8 of 512 x 512 x 41 frames" in memory_of(largest(dataset((512, 512, 41), (512, 512, 41)), Levels()))[-2].how
+    assert memory_of(largest(Namespace(planner=Namespace(groups=form_groups([]), batch_sizes=())), Levels())) == []
     assert sentence(other).startswith("about ") and "an estimate: weights 22.2" in sentence(other)
     assert list(too_much(other)) == []  # no GPU here
     gpu = Namespace(total_memory=12 * 2**30)

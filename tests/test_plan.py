@@ -7,19 +7,24 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from argparse import Namespace
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.weights import sub_batch_weight
 from sga_kohya.training import plan_report
+from sga_kohya.training.begin import begins_run
 from sga_kohya.training.dataset import Measure, RunDataset
+from sga_kohya.training.memory import MODELS, Load
+from sga_kohya.training.session import Session
 from sga_kohya.tuples import packing
 from sga_kohya.tuples.cursor import Cursor
 from sga_kohya.tuples.groups import Cell, form_groups, granularities
@@ -384,3 +389,45 @@ def test_the_plan_tells_the_tokens_of_each_granularity_s_largest_sub_batch_and_w
 def test_a_saved_state_names_the_version_of_its_plan():
     dataset = RunDataset([(Slice(0, "a", "macro", 0), "a")], [4], SgaConfig(), 0, {})
     assert Cursor(plan={**dataset.facts(), "planner": "1"}).changed(dataset.facts()) == [f"planner 1, now {VERSION}"]
+
+
+def test_a_state_of_an_earlier_version_knows_the_slices_wherever_the_dataset_lies_now():
+    """A state holds this digest, so it stays what it was: of each group, the slices with their files' names alone."""
+    groups = [[("macro", "a.png"), ("micro", "b.png")], [("macro", "c.png")]]
+    known = hashlib.sha256()
+    for group in groups:
+        known.update(repr([(label, 0, (64, 96), name) for label, name in group]).encode())
+    for folder in ("", "/data/1_x/"):
+        slices = [
+            (Slice(0, folder + name, label, (64, 96)), str(number))
+            for number, group in enumerate(groups)
+            for label, name in group
+        ]
+        found = RunDataset(slices, [4], SgaConfig(), 0, {}).facts()
+        assert found["slices"] == known.hexdigest()[:16] and found["groups"] == "2"
+
+
+def test_a_run_asks_once_what_decides_its_memory_and_its_pace(capsys):
+    """The plan that is printed, the estimate in it and the row of its pace are of one answer."""
+    asked = []
+
+    class Asked:
+        modulation = "snr_gamma"
+
+        def memory(self, batch, side, frames=1):
+            asked.append((batch, side, frames))
+            return MODELS["FLUX"], Load(batch, side, frames=frames)
+
+        def snr_weights(self, label):
+            return torch.ones(1000)
+
+        def advice(self):
+            return []
+
+    session = Session(SgaConfig())
+    session.has_data(RunDataset([(Slice(0, "a", "macro", (512, 512)), "a")], [4], SgaConfig(), 0, {}))
+    begin = begins_run(lambda args: Namespace(is_main_process=True), session, lambda session, args: Asked())
+    begin(Namespace(output_dir=None, max_train_epochs=None, max_train_steps=8, gradient_accumulation_steps=1))
+    assert asked == [(4, 512, 1)]
+    said = capsys.readouterr().out
+    assert "batch 4 of 512 x 512" in session.task.trains and "  memory  " in said and "  time  " in said

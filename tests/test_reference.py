@@ -23,6 +23,7 @@ from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.options import RunOptions
+from sga_kohya.reference.precision import chosen
 from sga_kohya.reference.trainer import Trainer, make_objective
 from tests.reference_world import assert_gradient_is_eq_6, cut_photos, gradients
 
@@ -201,6 +202,54 @@ def test_resume_refuses_other_settings(options):
         Trainer(options, SgaConfig())
     with pytest.raises(SgaError, match="seed was 0, now 1"):
         Trainer(replace(options, resume="latest", seed=1), SgaConfig())
+
+
+def test_a_checkpoint_from_before_mixed_precision_is_resumed_in_float32(options):
+    Trainer(replace(options, steps=1), SgaConfig()).run()
+    file = options.out / "checkpoints" / "step-00000001" / "run.json"
+    said = json.loads(file.read_text())
+    assert said.pop("mixed_precision") == "no"
+    file.write_text(json.dumps(said))
+    Trainer(replace(options, resume="latest"), SgaConfig())
+
+
+def test_a_model_from_scratch_computes_in_bfloat16_on_weights_in_float32(options):
+    trainer = Trainer(replace(options, steps=1, mixed_precision="bf16"), SgaConfig())
+    seen = []
+    trainer.stack.denoiser.model.x_embedder.register_forward_hook(lambda module, given, found: seen.append(found.dtype))
+    trainer.run()
+    assert set(seen) == {torch.bfloat16}
+    weights = load_file(options.out / "model" / "diffusion_pytorch_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("asked", "launched", "device", "generation", "expected"),
+    [
+        (None, None, "cpu", 9, "no"),
+        (None, None, "cuda", 8, "bf16"),
+        (None, "no", "cuda", 8, "bf16"),  # what `accelerate launch` says where nobody chose
+        (None, None, "cuda", 7, "no"),
+        (None, "bf16", "cpu", 7, "bf16"),
+        ("no", "bf16", "cuda", 8, "no"),
+        ("bf16", "fp16", "cpu", 7, "bf16"),
+    ],
+)
+def test_frozen_weights_are_bfloat16_on_a_card_that_has_it_unless_told_otherwise(
+    monkeypatch, asked, launched, device, generation, expected
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launched:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    assert chosen(asked, torch.device(device)) == expected
+
+
+def test_a_type_that_accelerate_was_told_and_that_this_trainer_has_not_is_an_error(options, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(SgaError, match="told --mixed_precision fp16, and this .*: give it --mixed_precision bf"):
+        Trainer(options, SgaConfig())
+    assert not options.out.exists()
 
 
 @pytest.mark.parametrize("path", ["linear", "spherical-slerp"])

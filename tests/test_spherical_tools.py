@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 import types
@@ -130,6 +131,21 @@ def test_verdict(radius, cv, expected):
     word, why = measures.verdict(figures)
     assert word == expected
     assert f"{radius:.2f} times" in why and f"CV of {cv:.2f}" in why
+
+
+def test_a_vae_that_gives_no_finite_numbers_is_said_to_and_its_table_has_dashes():
+    none = math.nan
+    figures = {
+        **{"vae": "v", "images": 2, "resolution": 64, "channels": 4, "absent": []},
+        "norms": {"norm_cv": none, "gaussian_cv": 0.35, "mean_norm_over_sqrt_d": math.inf},
+        "paths": {"linear": {"radial_share": [none, 0.1], "off_shell": [none, none]}},
+        "component_swap": {"pixels": {"radius": none, "direction": none, "both": none}},
+        "projection_cost": {"pixels": {"latents": none, "projected": none}},
+    }
+    word, why = measures.verdict(figures)
+    assert word == "unsuited" and "not finite, so nothing can be measured" in why
+    text = check_page.table({**figures, "verdict": word, "why": why})
+    assert re.search(r"\b(nan|inf)\b", text) is None and text.count("–") == 10
 
 
 def test_probe_as_its_user_sees_it(vae, photos, tmp_path, capsys, monkeypatch):

@@ -4,7 +4,8 @@ import pytest
 
 from sga_kohya import SgaError
 from sga_kohya.kit.cli import one_line
-from sga_kohya.kit.text import decode_text, lines_of, read_text, safe
+from sga_kohya.kit.intervals import Interval
+from sga_kohya.kit.text import decode_text, lines_of, numeral, read_text, safe
 
 WORDS = "zoé, 猫, red shoes"
 MARKS = {"utf-16-le": "fffe", "utf-16-be": "feff", "utf-32-le": "fffe0000", "utf-32-be": "0000feff"}
@@ -63,3 +64,10 @@ def test_a_name_cannot_forge_a_line_move_the_cursor_or_turn_the_writing(evil):
 
 def test_an_error_that_names_such_a_file_is_one_line():
     assert one_line(SgaError("no folder a\n\x1b[2Kwarning: b")) == "no folder a \\x1b[2Kwarning: b"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_defined_is_a_dash_in_every_table(number):
+    assert numeral(number, "+.2f") == str(Interval(number)) == Interval(number).words(".0f", 100, " %") == "–"
+    assert numeral(0.5, "+.2f") == "+0.50" and str(Interval(0.5)) == "0.500 [?]"
+    assert Interval(0.5, 0.25, 0.75).words(".0f", 100, " %") == "50 % [25, 75]"

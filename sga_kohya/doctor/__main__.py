@@ -12,9 +12,11 @@ from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.of_musubi import Musubi
 from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.patient import Patient
+from sga_kohya.errors import SgaError
 from sga_kohya.hosts.musubi.families import REFUSED, script_of_network
 from sga_kohya.hosts.musubi.families import SCRIPTS as MUSUBI_SCRIPTS
 from sga_kohya.kit.cli import CORRECT, FOUND, OK, run_command
+from sga_kohya.kit.hints import command_meant
 from sga_kohya.kit.text import counted
 from sga_kohya.options import read_options, words_of
 
@@ -38,6 +40,8 @@ def _run(words: list[str]) -> int:
         print(USAGE)
         return OK if words else CORRECT
     if words[0] != MUSUBI and not words[0].startswith("--"):
+        if not Path(f"{words[0]}.toml").exists() and command_meant(words[0], [MUSUBI]):
+            raise SgaError(f"there is no file {words[0]}: did you mean {MUSUBI}?")
         words[:1] = ["--config_file", words[0]]
     findings = examine(words)
     print(*findings.lines(), sep="\n")

@@ -7,7 +7,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.patient import Patient
 from sga_kohya.training.memory import table
-from sga_kohya.training.memory_report import memory_of
+from sga_kohya.training.memory_report import largest, memory_of
 from sga_kohya.training.plan_report import describe
 from sga_kohya.training.session import Session
 
@@ -30,14 +30,15 @@ def check_data(
         return batches
     dataset, plan = session.data(), []
     levels = patient.levels(script, args, config)
-    for line in describe(dataset, config, levels, args).strip("\n").split("\n"):
+    asked = largest(dataset, levels)
+    for line in describe(dataset, config, levels, args, asked).strip("\n").split("\n"):
         if line.strip().startswith(_WARNING):
             findings.warning(line.strip().removeprefix(_WARNING))
         else:
             plan.append(line)
     findings.ok("\n".join(plan))
     with findings.about("memory"):
-        memory = list(memory_of(dataset, levels))
+        memory = memory_of(asked)
         if memory:
             findings.ok("\n".join(table(memory)))
     return len(dataset)

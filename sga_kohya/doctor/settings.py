@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.patient import Files
+from sga_kohya.hosts.checks import not_named, not_there
 from sga_kohya.kit.safetensors_file import tensor_shapes
 
 
@@ -16,14 +17,14 @@ def check_models(script: str, args: argparse.Namespace, files: Files, findings: 
     for key in dict.fromkeys([*files.needed, *files.others]):
         given = getattr(args, key, None)
         if not given and key in files.needed:
-            findings.error(f"--{key} is not set, and {script} cannot start without it")
+            findings.error(not_named(key, script))
         for value in map(str, given if isinstance(given, list) else [given] if given else []):
             if Path(value).exists():
                 present.append(key)
             elif key in files.fetched and _may_be_a_repository(value):
                 findings.warning(f"{key} = {value}: no such file here, so it will be fetched from Hugging Face")
             else:
-                findings.error(f"{key} = {value}: {Path(value).absolute()} does not exist; correct the path")
+                findings.error(not_there(key, value))
     if present:
         findings.ok(f"there are files for {', '.join(dict.fromkeys(present))}")
 

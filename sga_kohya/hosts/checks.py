@@ -20,6 +20,16 @@ def first(problems: Iterable[str]) -> None:
         raise SgaError(problem)
 
 
+def not_named(option: str, script: str) -> str:
+    """Of a model that is needed. The door and the doctor say it alike, so that the doctor counts it once."""
+    return f"--{option} is not set, and {script} cannot start without it"
+
+
+def not_there(option: str, file: str) -> str:
+    """Of a file that an option names; alike everywhere, as above."""
+    return f"--{option} {file}: {Path(file).absolute()} does not exist; correct the path"
+
+
 def tuple_problems(options: Mapping[str, Any], config: SgaConfig, excluded: Mapping[str, str]) -> Iterator[str]:
     """Options that need to know better than we when the optimizer steps and processes synchronise.
 

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from typing import NoReturn
 
 from PIL import Image
 
@@ -12,7 +13,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.arguments import PROCESS, build_parser, config_from
 from sga_kohya.hsd.review.command import main as review
 from sga_kohya.hsd.team import Process
-from sga_kohya.kit.cli import INTERRUPTED, OK, run_command, show_every_character
+from sga_kohya.kit.cli import CORRECT, INTERRUPTED, OK, run_command, show_every_character
+from sga_kohya.kit.hints import command_meant
 
 REVIEW = "review"
 """In the place of PHOTOS: the command that shows an OUT. A folder of that name is ./review."""
@@ -22,13 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can correct, 130 after Ctrl-C."""
     show_every_character()
     words = list(sys.argv[1:] if argv is None else argv)
+    misspelt = words and command_meant(words[0], [REVIEW]) and words[0] != REVIEW
     if PROCESS and PROCESS.rank:
-        return _help(PROCESS, words)
+        return CORRECT if misspelt else _help(PROCESS, words)
     if words[:1] == [REVIEW]:
         return review(words[1:])
+    if misspelt:
+        return run_command("sga_kohya.hsd", lambda: _misspelt(words[0]))
     args = build_parser().parse_args(words)
     whole = f"every file in {args.out} is whole; the same command goes on from here"
     return run_command("sga_kohya.hsd", lambda: _run(args), whole, extra="hsd")
+
+
+def _misspelt(word: str) -> NoReturn:
+    raise SgaError(f"there is no folder {word}: did you mean {REVIEW}? `python -m sga_kohya.hsd {REVIEW} OUT`")
 
 
 def _help(process: Process, words: list[str]) -> int:

@@ -53,6 +53,7 @@ class Detector(Protocol):
     One that can draw masks also has `draws_masks`, whether it does in this run; see `Options.masks`.
     One that can fail at a single photo also has `unanswered`, the set of those photos' sources: they are counted and
     named, and not finished.
+    One that finds other things on another machine by the same options and files also has `means`; see `means_of`.
     """
 
     name: str
@@ -64,6 +65,12 @@ class Detector(Protocol):
         A view's result must not depend on the others of the batch: batches change from run to run.
         """
         ...
+
+
+def means_of(detector: Detector) -> str:
+    """What a detector goes by that neither its options nor files that they name tell, "" for the usual. A change of it
+    is one of the settings: what was cut with other means is cut anew."""
+    return str(getattr(detector, "means", ""))
 
 
 class FunctionDetector:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import CAPTIONERS, Captioner
 from sga_kohya.hsd.captioners.captioning import Captioning, make_captioning
-from sga_kohya.hsd.detect import DETECTORS, Detector
+from sga_kohya.hsd.detect import DETECTORS, Detector, means_of
 from sga_kohya.hsd.detectors.chain import Chain
 from sga_kohya.hsd.detectors.options import Options, of_each
 from sga_kohya.hsd.masks.sources import DETECTOR
@@ -61,7 +61,8 @@ def make_kits(config: HsdConfig, photos: Path) -> dict[str, Kit]:
         captioning = make_captioning(own, captioners.get(words), photos)
         captioners[words] = captioning.captioner
         parts = detectors[key], upscalers[own.upscale_model], captioning
-        kits[name] = Kit(own, *parts, settings_digest(own), captions_digest(own))
+        cut_by = settings_digest(own, means_of(detectors[key]))
+        kits[name] = Kit(own, *parts, cut_by, captions_digest(own))
     return kits
 
 
@@ -93,9 +94,9 @@ def _smallest(config: HsdConfig) -> dict[str, int]:
     return {level.name: round(side / (1 if level.own_scale else level.tau_up)) for level, side in sides.items()}
 
 
-def settings_digest(config: HsdConfig) -> str:
-    """A file that a setting names counts with its size and time, one's own function's too, a folder with those of all
-    files in it."""
+def settings_digest(config: HsdConfig, means: str = "") -> str:
+    """means: of the detector, see detect.means_of. A file that a setting names counts with its size and time, one's
+    own function's too, a folder with those of all files in it."""
     options = _what(config.detector_options)
     layer = {key: value for key, value in to_layer(config).items() if key not in ELSEWHERE}
     layer["detector"] = {"name": config.detector, **options}
@@ -105,7 +106,8 @@ def settings_digest(config: HsdConfig) -> str:
     }
     names = dict.fromkeys(name for names in config.detectors.values() for name in names)
     own = [source for name in names if (source := DETECTORS.source(name))]
-    return digest(_json([layer, _states([str(config.upscale_model or ""), options, own])]).encode())
+    parts = [layer, _states([str(config.upscale_model or ""), options, own])]
+    return digest(_json([*parts, means] if means else parts).encode())
 
 
 def captions_digest(config: HsdConfig) -> str:

@@ -17,7 +17,7 @@ from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.pictures import picture_files
 from sga_kohya.hsd.out.raw_folder import RawFolder
-from sga_kohya.hsd.out.strips import strip, tile, view
+from sga_kohya.hsd.out.strips import strip, tile
 from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.review.decisions import Decisions, Place
@@ -67,7 +67,7 @@ class Saver:
         rows = self.captioned(photo, rows, lambda row: decode_slice(files[str(row.file)]), files)
         if self.raw:
             self.raw.copy(rows[0], pixels, photo.mask)
-        shown = self.folder.write_pictures(_shown(photo, rows, pixels, tiles))
+        shown = self.folder.write_pictures(_shown(photo, rows, tiles))
         return [shown_in(row, shown) if row.file else row for row in rows]
 
     def captioned(
@@ -123,13 +123,13 @@ def _may_replace(place: Place | None) -> list[str]:
     return [digest(caption_bytes(place.caption)), place.saw] if place else []
 
 
-def _shown(photo: Photo, rows: Sequence[Row], pixels: np.ndarray, tiles: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+def _shown(photo: Photo, rows: Sequence[Row], tiles: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """The report's pictures of a photo, by file: one of each group, one of the photo. tiles: by slice."""
     groups = defaultdict(list)
     for row in rows:
         if row.file:
             groups[str(row.group)].append(tiles[row.file])
-    return {view_file(photo.root): view(pixels), **{strip_file(group): strip(parts) for group, parts in groups.items()}}
+    return {view_file(photo.root): photo.view, **{strip_file(group): strip(parts) for group, parts in groups.items()}}
 
 
 def shown_in(row: Row, shown: Mapping[str, str]) -> Row:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from sga_kohya.interference.summary import Matrix
 from sga_kohya.kit.intervals import Interval
 from sga_kohya.kit.svg import Chart, picture, text
+from sga_kohya.kit.text import UNDEFINED, numeral
 
 CELL, LEFT = 56, 58
 BESIDE = 0.01  # of the axis, between series, so that whiskers do not hide each other
@@ -46,10 +47,16 @@ def _content(matrix: Matrix, i: int, j: int, top: float) -> tuple[float, str, st
     else:
         name = f"{matrix.labels[min(i, j)]}-{matrix.labels[max(i, j)]}"
         cosine = matrix.cosine.get(name, Interval(math.nan))
-        words = f"{cosine.value:+.2f}".replace("-", "−")
+        words = numeral(cosine.value, "+.2f").replace("-", "−")
         kind = "help" if cosine.value >= 0 else "conflict"
         found = abs(cosine.value), words, f"95 % interval {cosine.brackets('+.2f')}", kind
-    return found if math.isfinite(found[0]) else (0.0, "·", "undefined: a part is zero", "grid")
+    return found if math.isfinite(found[0]) else (0.0, UNDEFINED, _why(matrix, i, j), "grid")
+
+
+def _why(matrix: Matrix, i: int, j: int) -> str:
+    """What leaves a cell without a number."""
+    met = math.isfinite(matrix.mean[i][j])
+    return "not defined: a gradient is zero" if met else "not defined: these two were never in one draw"
 
 
 def lines(levels: Sequence[float], series: Sequence[Sequence[Interval]], ticks: Sequence[float], title: str) -> Chart:

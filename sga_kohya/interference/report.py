@@ -16,7 +16,7 @@ from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.intervals import Interval
 from sga_kohya.kit.page import render
 from sga_kohya.kit.svg import Chart, legend
-from sga_kohya.kit.text import safe
+from sga_kohya.kit.text import UNDEFINED, safe
 
 HALVES = (-1, -0.5, 0, 0.5, 1)
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
@@ -68,6 +68,7 @@ def page(levels: Sequence[Level], words: Sequence[str], facts: dict[str, str]) -
         slices=sum(level.proxy.count for level in levels),
         exact=sum(level.omega.count for level in levels),
         maps=_maps,
+        undefined=UNDEFINED,
     )
 
 

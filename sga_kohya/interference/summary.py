@@ -49,6 +49,11 @@ class Matrix:
     conflict: dict[str, Interval] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
 
+    def met(self, name: str) -> bool:
+        """Whether the two labels of a pair were ever in one draw."""
+        names = {f"{self.labels[i]}-{self.labels[j]}": self.mean[i][j] for i, j in grams.pairs(len(self.labels))}
+        return math.isfinite(names.get(name, math.nan))
+
 
 @dataclass
 class Level:
@@ -177,7 +182,7 @@ def verdict(levels: Sequence[Level]) -> list[str]:
 def _of_pair(levels: Sequence[Level], name: str) -> str:
     known = [(level, cos) for level in levels if (cos := level.gradients.cosine.get(name)) and cos.known]
     if not known:
-        return f"{name}: never in one step."
+        return f"{name}: {_why_unknown(levels, name)}"
     looks = sum(len(level.gradients.cosine) for level in levels)
     sure = [(level, cos) for level, cos in known if level.gradients.chance[name] * looks <= 1 - CONFIDENCE]
     against = [level.sigma for level, cos in sure if cos.high < 0 and cos.value < -NEGLIGIBLE]
@@ -206,6 +211,13 @@ def _of_pair(levels: Sequence[Level], name: str) -> str:
     needed = max(ENOUGH, math.ceil(1 + math.log2(looks / (1 - CONFIDENCE))))  # all signs alike must be rare enough
     warning = f" Only {few} steps a level: take {needed} or more --points." if few < needed else ""
     return f"{name.replace('-', ' and ')} {text} (cosine {low:+.2f} to {high:+.2f}).{warning}"
+
+
+def _why_unknown(levels: Sequence[Level], name: str) -> str:
+    """Of a pair that has no cosine at any level."""
+    if not any(level.gradients.met(name) for level in levels):
+        return "never in one step."
+    return "no cosine, because the gradient of one is zero in every step: is there anything in the adapter that learns?"
 
 
 def _list(numbers: Sequence[float]) -> str:

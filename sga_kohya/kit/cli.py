@@ -8,9 +8,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sga_kohya.errors import SgaError
+from sga_kohya.kit.hints import closest
 from sga_kohya.kit.text import safe
 
 OK, FOUND, CORRECT, INTERRUPTED = 0, 1, 2, 130
@@ -27,6 +28,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(CORRECT, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """argparse's, with the command or choice that was probably meant."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            close = closest(str(value), map(str, action.choices or ()))
+            error.message += f"; did you mean {close}?" if close else ""
+            raise
 
 
 def run_command(

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -14,3 +15,8 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     known = sorted(known)
     close = closest(word, known, cutoff)
     return f"did you mean {close}?" if close else f"known are {', '.join(known) or 'none'}"
+
+
+def command_meant(word: str, commands: Iterable[str]) -> str:
+    """The command most like a word that stands where a file or folder may stand too; "" where there is such a one."""
+    return "" if Path(word).exists() else closest(word, commands, cutoff=0.7)

@@ -17,6 +17,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from sga_kohya.kit.text import UNDEFINED, numeral
+
 _NORMAL = NormalDist()
 _RESOLVED = 10  # draws beyond a percentile that make it a figure and not an accident
 _ALL_BUT_NORMAL = 1000  # degrees of freedom
@@ -31,11 +33,15 @@ class Interval:
     high: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} {self.brackets('.3f')}"
+        return self.words(".3f")
+
+    def words(self, spec: str, scale: float = 1.0, unit: str = "") -> str:
+        """The value and its brackets, or a dash alone where the value is not defined."""
+        return f"{numeral(scale * self.value, spec)}{unit} {self.brackets(spec, scale)}" if self.known else UNDEFINED
 
     def brackets(self, spec: str, scale: float = 1.0) -> str:
         """[low, high], each times `scale` and written by `spec`; [?] where there is no interval."""
-        ends = (format(scale * end, spec) for end in (self.low, self.high))
+        ends = (numeral(scale * end, spec) for end in (self.low, self.high))
         return f"[{', '.join(ends)}]" if self.bounded else "[?]"
 
     @property

@@ -1,6 +1,7 @@
 """Text that a user wrote, read without a guess; and names of a user's files, shown so that they can forge nothing."""
 
 import codecs
+import math
 import re
 import unicodedata
 from pathlib import Path
@@ -17,6 +18,9 @@ _MARKS = (  # that of UTF-32 first, because it begins with that of UTF-16
 """Byte order marks, which editors of Windows write, and the codecs that read and drop them."""
 _JOINERS = "\u200c\u200d"
 """Format characters that Persian words and emoji are spelled with."""
+
+UNDEFINED = "–"
+"""Stands in every table for a number that is not defined."""
 
 
 class UnreadableText(SgaError):
@@ -65,6 +69,11 @@ def lines_of(text: str) -> list[str]:
     These are the lines that sd-scripts chooses from with enable_wildcard; without, it takes the first of the file.
     """
     return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+
+
+def numeral(number: float, spec: str) -> str:
+    """The number as `spec` writes it, or a dash where it is not defined: NaN, or without bound."""
+    return format(number, spec) if math.isfinite(number) else UNDEFINED
 
 
 def duration(seconds: float) -> str:

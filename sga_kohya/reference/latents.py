@@ -35,6 +35,8 @@ class PooledPixels:
 class VaeCodec:
     """A diffusers AutoencoderKL; latents are the mean of its posterior, shifted and scaled as its config says.
 
+    It computes in the type of its weights; images and latents are float32 by all means.
+
     Those of other VAEs differ in factor and channels, in `units`, and in what the VAE takes and gives.
     """
 
@@ -45,11 +47,11 @@ class VaeCodec:
 
     def encode(self, images: Tensor) -> Tensor:
         shift, scale = self.units()
-        return (self.from_vae(images.to(self.vae.device)) - shift) * scale
+        return (self.from_vae(images.to(self.vae.device, self.vae.dtype)).float() - shift) * scale
 
     def decode(self, latents: Tensor) -> Tensor:
         shift, scale = self.units()
-        return self.to_vae(latents / scale + shift).clamp(-1, 1)
+        return self.to_vae((latents / scale + shift).to(self.vae.dtype)).float().clamp(-1, 1)
 
     def units(self) -> tuple[Any, Any]:
         """Shift and scale: numbers, or (1, channels, 1, 1)."""
@@ -74,7 +76,7 @@ class Flux2Codec(VaeCodec):
 
     def units(self) -> tuple[Tensor, Tensor]:
         norm = self.vae.bn
-        mean, variance = (statistic.view(1, -1, 1, 1) for statistic in (norm.running_mean, norm.running_var))
+        mean, variance = (numbers.float().view(1, -1, 1, 1) for numbers in (norm.running_mean, norm.running_var))
         return mean, (variance + self.vae.config.batch_norm_eps).rsqrt()
 
     def from_vae(self, images: Tensor) -> Tensor:
@@ -134,12 +136,12 @@ def codec_of(vae: Any, what: str) -> VaeCodec:
     return _known(type(vae).__name__, what)[0](vae)
 
 
-def load_vae(folder: Path) -> VaeCodec:
+def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> VaeCodec:
     """A local folder of a diffusers VAE. Raises SgaError if it is none of CODECS, or cannot be loaded."""
     name, what = read_vae(folder)["_class_name"], f"--vae {folder}"
     codec, since = _known(name, what)
     need_diffusers(since, f"{what}, a {name},")
-    return codec(getattr(diffusers, name).from_pretrained(folder, local_files_only=True))
+    return codec(getattr(diffusers, name).from_pretrained(folder, local_files_only=True, torch_dtype=dtype))
 
 
 def _known(name: str, what: str) -> tuple[type[VaeCodec], str]:

@@ -21,11 +21,13 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import one_line
 from sga_kohya.kit.files import whole_file
 from sga_kohya.kit.hints import closest
+from sga_kohya.reference.dora import compute_beside_the_weight
 from sga_kohya.reference.families import FAMILIES, family_of, trained_as
 from sga_kohya.reference.family import Family, line_mu
 from sga_kohya.reference.folders import has_vae, need_diffusers, read_part, read_pipeline
 from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, codec_of, load_vae
 from sga_kohya.reference.options import RunOptions
+from sga_kohya.reference.precision import autocast, weight_dtype
 from sga_kohya.reference.scheduler import PathScheduler
 from sga_kohya.reference.text import WORDS_DIM, HashedWords, PipelineText, Text, TextEncoder
 
@@ -35,13 +37,16 @@ logger = logging.getLogger(__name__)
 
 
 class Denoiser(nn.Module):
-    """The trained network: latents (B, C, H, W), timesteps (B,) in 0-1000 and text in, prediction (B, C, H, W) out."""
+    """The trained network: latents (B, C, H, W), timesteps (B,) in 0-1000 and text in, prediction (B, C, H, W) out.
+
+    dtype: what it computes in, under autocast unless float32; what goes in and comes out is float32.
+    """
 
     FILE = {True: "adapter.safetensors", False: "diffusion_pytorch_model.safetensors"}
 
-    def __init__(self, model: Any, family: Family, pixels_per_latent: int):
+    def __init__(self, model: Any, family: Family, pixels_per_latent: int, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.model, self.family = model, family
+        self.model, self.family, self.dtype = model, family, dtype
         self.adapter: LycorisNetwork | None = None
         self.pixels_per_latent = pixels_per_latent
 
@@ -54,6 +59,8 @@ class Denoiser(nn.Module):
         self.adapter = LycorisNetwork(
             self.model, lora_dim=dim, alpha=alpha, network_module="lora", weight_decompose=True, warn_on_unmatched=False
         )
+        for layer in self.adapter.loras:
+            compute_beside_the_weight(layer)
         self.adapter.apply_to()
 
     def forward(
@@ -64,7 +71,9 @@ class Denoiser(nn.Module):
         pooled: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        return self.family.predict(self.model, noisy, timesteps, Text(tokens, pooled, mask), self.pixels_per_latent)
+        text = Text(tokens, pooled, mask)
+        with autocast(noisy.device, self.dtype):
+            return self.family.predict(self.model, noisy, timesteps, text, self.pixels_per_latent).float()
 
     def save(self, folder: Path, metadata: dict[str, str]) -> None:
         """Write what is trained: the adapter, or the model as its `from_pretrained` reads it."""
@@ -151,13 +160,14 @@ class Stack:
 
 def make_stack(options: RunOptions, path: str = "linear") -> Stack:
     """The model of a run, its weights and adapter seeded. path: of equations/paths.py, for flow matching."""
-    schedule = _schedule(options, path)
+    schedule, dtype = _schedule(options, path), weight_dtype(options.mixed_precision)
     torch.manual_seed(options.seed)
-    codec = load_vae(options.vae) if options.vae else None
+    codec = load_vae(options.vae, dtype) if options.vae else None
     if options.model is None:
         stack = build(options.arch, codec or PooledPixels(options.pool), options.width, options.depth, schedule)
+        stack.denoiser.dtype = dtype  # its weights are trained, so they stay float32
     else:
-        stack = load(options.arch, options.model, schedule, codec, options.pool)
+        stack = load(options.arch, options.model, schedule, codec, options.pool, dtype)
         stack.denoiser.add_adapter(options.network_dim, options.network_alpha)
     if path != "linear":
         stack.scheduler = PathScheduler.from_config(stack.scheduler.config, path=path)
@@ -224,22 +234,30 @@ def build(arch: str, codec: Codec, width: int, depth: int, schedule: dict[str, A
     return Stack(Denoiser(model, family, codec.factor), codec, HashedWords(pooled_dim=None), scheduler)
 
 
-def load(arch: str, folder: Path, schedule: dict[str, Any], vae: VaeCodec | None, pool: int) -> Stack:
+def load(
+    arch: str,
+    folder: Path,
+    schedule: dict[str, Any],
+    vae: VaeCodec | None,
+    pool: int,
+    dtype: torch.dtype = torch.float32,
+) -> Stack:
     """A local diffusers folder, never the network. Raises SgaError if it is none that can be trained.
 
-    vae: in place of the folder's own. pool: of averaged pixels, where there is none at all.
+    vae: in place of the folder's own. pool: of averaged pixels, where there is none at all. dtype: of all weights.
     """
     family, what, part = family_in(arch, folder), f"--model {folder}", "transformer" if arch == "dit" else "unet"
     codec = vae or (None if has_vae(folder) else PooledPixels(pool))
     if codec is not None:
         _must_fit(codec, family.channels(read_part(folder, part)), what)
-    pipeline = _pipeline(folder, vae)
+    pipeline = _pipeline(folder, vae, dtype)
     model = getattr(pipeline, part)
     if codec is None:
         codec = codec_of(pipeline.vae, what)
         _must_fit(codec, family.channels(model.config), what)
     scheduler = _euler(pipeline.scheduler) if family.flow else _ddim(pipeline.scheduler.config, schedule)
-    return Stack(Denoiser(model, family, codec.factor), codec, _text(pipeline, family, model.config, what), scheduler)
+    text = _text(pipeline, family, model.config, what)
+    return Stack(Denoiser(model, family, codec.factor, dtype), codec, text, scheduler)
 
 
 def _must_fit(codec: Codec, wanted: int, what: str) -> None:
@@ -250,7 +268,7 @@ def _must_fit(codec: Codec, wanted: int, what: str) -> None:
         )
 
 
-def _pipeline(folder: Path, vae: VaeCodec | None) -> Any:
+def _pipeline(folder: Path, vae: VaeCodec | None, dtype: torch.dtype) -> Any:
     """Raises SgaError where a part is missing or damaged."""
     # Parts that the folder lacks must be named as absent; the safety checker has no part in training.
     parts = {name: part for name, part in read_pipeline(folder).items() if isinstance(part, list)}
@@ -263,7 +281,7 @@ def _pipeline(folder: Path, vae: VaeCodec | None) -> Any:
             f"--model {folder} lacks {', '.join(missing)}, which its model_index.json names: download the whole of it"
         )
     try:
-        return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **given)
+        return DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=dtype, **given)
     # Of a damaged part diffusers, transformers, torch and safetensors each raise their own.
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"

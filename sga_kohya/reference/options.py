@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+MIXED_PRECISIONS = ("no", "bf16")
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -27,4 +29,5 @@ class RunOptions:
     zero_terminal_snr: bool = False
     save_every: int = 0
     sample_every: int = 0
+    mixed_precision: str | None = None
     resume: str | None = None

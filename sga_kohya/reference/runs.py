@@ -17,6 +17,9 @@ from sga_kohya.tuples.planner import VERSION
 # What may differ between an interrupted run and the one that resumes it.
 _FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume", "ss_sga_version"}
 
+# What runs did whose checkpoints do not say it.
+_FORMERLY = {"mixed_precision": "no"}
+
 
 def find(options: RunOptions, config: SgaConfig) -> Path | None:
     """The folder to resume from, None for a new run. Raises SgaError when it is missing or of other settings."""
@@ -30,7 +33,7 @@ def find(options: RunOptions, config: SgaConfig) -> Path | None:
     if found is None or not (found / "run.json").is_file():
         raise SgaError(f"--resume: no checkpoint at {found or folder}; give a folder such as {folder}/step-00000100")
     try:
-        then, now = json.loads((found / "run.json").read_text(encoding="utf-8")), _fixed(options, config)
+        then, now = _FORMERLY | json.loads((found / "run.json").read_text(encoding="utf-8")), _fixed(options, config)
     except ValueError as error:
         raise SgaError(f"--resume {found}: run.json is damaged ({error}); give another folder in {folder}") from None
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]

@@ -22,7 +22,7 @@ class Text(NamedTuple):
         return Text._make(None if part is None else part.to(device) for part in self)
 
     def float(self) -> "Text":
-        """For a network in float32: newer versions of diffusers leave text encoders as they are saved, in bfloat16."""
+        """Of encoders in bfloat16 too: what goes into the network is float32, and its autocast decides the rest."""
         return self._replace(tokens=self.tokens.float(), pooled=None if self.pooled is None else self.pooled.float())
 
     def padded(self, length: int) -> "Text":

@@ -9,7 +9,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from sga_kohya.config import SgaConfig
 from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
-from sga_kohya.reference import models, runs
+from sga_kohya.reference import models, precision, runs
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, Noised, Objective, slice_losses
 from sga_kohya.reference.options import RunOptions
@@ -57,12 +57,15 @@ class Trainer:
         config: SgaConfig,
         observe: Callable[[SubBatch, Tensor, Tensor], None] = lambda sub_batch, timesteps, losses: None,
     ):
-        self.options, self.config, self.observe = options, config, observe
+        self.config, self.observe = config, observe
         if (options.steps is None) == (options.epochs is None):
             raise SgaError("say how long to train: either --steps or --epochs")
         self.dataset = SliceDataset(options.dataset_config, config, options.batch_size, options.seed)
+        # The network has an autocast of its own, so that it computes alike wherever it is used.
+        self.accelerator = TupleAccelerator(mixed_precision="no", log_with="tensorboard", project_dir=options.out)
+        words = precision.chosen(options.mixed_precision, self.accelerator.device)
+        self.options = options = replace(options, mixed_precision=words)
         checkpoint = runs.find(options, config)
-        self.accelerator = TupleAccelerator(log_with="tensorboard", project_dir=options.out)
         self.stack = models.make_stack(options, config.path).to(self.accelerator.device)
         self.dataset.check_sizes(self.stack.multiple, self.stack.largest)
         self.objective = make_objective(self.stack, config)
@@ -160,6 +163,7 @@ class Trainer:
         options = self.options
         facts = {"trainer": "sga_kohya.reference", "arch": options.arch, "steps": self.step, "seed": options.seed}
         facts |= {"learning_rate": options.lr, "sd_model_name": options.model or "from scratch"}
+        facts["mixed_precision"] = options.mixed_precision
         texts = {f"ss_{key}": str(value) for key, value in facts.items()}
         return {**texts, **self.config.metadata(), **self.dataset.planner.metadata()}
 

@@ -23,6 +23,7 @@ from sga_kohya.equations.paths import PATHS
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import whole_file, write_whole
 from sga_kohya.kit.intervals import student
+from sga_kohya.kit.text import UNDEFINED, numeral
 from sga_kohya.reference.models import Stack, make_stack
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
@@ -93,26 +94,30 @@ def table(found: dict[str, Any], options: AblationOptions) -> str:
     lines = [
         f"{len(found['classes'])} classes of 32x32 crops, {options.steps} steps of {BATCH}, {options.samples} samples, "
         f"{options.seeds} seed{'s' if options.seeds > 1 else ''}, no guidance",
-        f"VAE with d = {vae['channels']}: norm CV {vae['norm_cv']:.2f}, mean norm / sqrt(d) "
-        f"{vae['mean_norm_over_sqrt_d']:.2f}, radius / direction swap {vae['swap_share']:.2f}",
+        f"VAE with d = {vae['channels']}: norm CV {numeral(vae['norm_cv'], '.2f')}, mean norm / sqrt(d) "
+        f"{numeral(vae['mean_norm_over_sqrt_d'], '.2f')}, radius / direction swap {numeral(vae['swap_share'], '.2f')}",
         f"{'path':<18}{'distance':>10}{'95 % interval':>20}{'minus linear':>14}{'95 % interval':>20}",
     ]
     linear = np.array(found["distance"]["linear"])
     for name, values in found["distance"].items():
         against = np.array(values) - linear
-        row = f"{name:<18}{np.mean(values):>10.3f}{_interval(values):>20}"
-        lines.append(row + (f"{against.mean():>14.3f}{_interval(against):>20}" if name != "linear" else ""))
+        row = f"{name:<18}{numeral(np.mean(values), '.3f'):>10}{_interval(values):>20}"
+        row += f"{numeral(against.mean(), '.3f'):>14}{_interval(against):>20}" if name != "linear" else ""
+        lines.append(row)
     lines += [
-        f"{'(VAE, unprojected)':<20}{vae['reconstruction']:>8.3f}   floor of linear and shell",
-        f"{'(VAE, projected)':<20}{vae['reconstruction_projected']:>8.3f}   floor of the spherical paths",
+        f"{'(VAE, unprojected)':<20}{numeral(vae['reconstruction'], '.3f'):>8}   floor of linear and shell",
+        f"{'(VAE, projected)':<20}{numeral(vae['reconstruction_projected'], '.3f'):>8}   floor of the spherical paths",
         "distance: as FID, on fixed random convolutional features, which need no download. It compares with no FID",
         "elsewhere, and at this size it does not tell how the paths rank on large models. Intervals: Student's t.",
+        f"{UNDEFINED}: not defined, because what was drawn or decoded is not finite.",
     ]
     return "\n".join(lines)
 
 
 def _interval(values: Sequence[float]) -> str:
     found = student(values)
+    if not found.known:
+        return UNDEFINED
     return f"{found.low:.3f} to {found.high:.3f}" if found.bounded else "needs 2 seeds"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sga_kohya.kit.files import write_whole
 from sga_kohya.kit.page import bytes_uri, render
+from sga_kohya.kit.text import numeral
 
 
 def write_report(figures: dict[str, Any], out: Path) -> None:
@@ -33,20 +34,24 @@ def lines(figures: dict[str, Any]) -> list[str]:
     norms, paths, d = figures["norms"], figures["paths"], figures["channels"]
     found = [
         f"{figures['vae']}: {figures['images']} images at {figures['resolution']}, tokens with d = {d}",
-        f"  norm CV                     {norms['norm_cv']:.3f}   (Gaussian {norms['gaussian_cv']:.3f})",
-        f"  mean norm / sqrt(d)         {norms['mean_norm_over_sqrt_d']:.3f}",
+        f"  norm CV                     {numeral(norms['norm_cv'], '.3f')}   (Gaussian {norms['gaussian_cv']:.3f})",
+        f"  mean norm / sqrt(d)         {numeral(norms['mean_norm_over_sqrt_d'], '.3f')}",
         f"  {'path':<20}{'mean radial share':>20}{'greatest off-shell distance':>30}",
     ]
     for name, curves in paths.items():
         share, off = curves["radial_share"], curves["off_shell"]
-        found.append(f"    {name:<18}{sum(share) / len(share):>20.3f}{max(off):>30.2f}")
+        found.append(f"    {name:<18}{numeral(sum(share) / len(share), '.3f'):>20}{numeral(max(off), '.2f'):>30}")
     found.append(f"  {'swapped, distance to the anchor':<34}{'radius':>12}{'direction':>12}{'both':>12}")
     for name, swap in figures["component_swap"].items():
-        found.append(f"    {name:<32}{swap['radius']:>12.4f}{swap['direction']:>12.4f}{swap['both']:>12.4f}")
+        found.append(f"    {name:<32}" + _columns(swap["radius"], swap["direction"], swap["both"]))
     found.append(f"  {'decoded, distance to the photo':<34}{'latents':>12}{'projected':>12}")
     for name, cost in figures["projection_cost"].items():
-        found.append(f"    {name:<32}{cost['latents']:>12.4f}{cost['projected']:>12.4f}")
+        found.append(f"    {name:<32}" + _columns(cost["latents"], cost["projected"]))
     return [*found, *(f"  {line}" for line in figures["absent"])]
+
+
+def _columns(*numbers: float) -> str:
+    return "".join(f"{numeral(number, '.4f'):>12}" for number in numbers)
 
 
 def draw(figures: dict[str, Any]) -> bytes:

@@ -123,6 +123,8 @@ def verdict(figures: Mapping[str, Any]) -> tuple[str, str]:
     name = next(n for n in ("LPIPS", "DINO", "pixels") if n in figures["component_swap"])
     swap, cv = figures["component_swap"][name], figures["norms"]["norm_cv"]
     share = swap["radius"] / max(swap["direction"], 1e-12)
+    if not math.isfinite(share + cv):
+        return "unsuited", "this VAE gives latents or decodes that are not finite, so nothing can be measured (–)"
     facts = (
         f"by {name}, a swapped radius moves the decode {share:.2f} times as far as a swapped direction, and token "
         f"norms vary by a CV of {cv:.2f}"

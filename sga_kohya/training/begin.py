@@ -14,6 +14,7 @@ from sga_kohya.training.dataset import RunDataset
 from sga_kohya.training.events import Run
 from sga_kohya.training.host import Levels
 from sga_kohya.training.loop import HostLoop
+from sga_kohya.training.memory import Load, Model
 from sga_kohya.training.memory_report import largest
 from sga_kohya.training.output_folder import hold, is_main_process
 from sga_kohya.training.paces import task_of
@@ -46,17 +47,17 @@ def begins_run(
             session.with_data(lambda dataset: _show_and_end(dataset, session, levels))
         hold(session, args)
         session.loop = HostLoop(args)
-        session.with_data(lambda dataset: _know_task(dataset, session, levels))
+        asked = functools.cache(functools.partial(largest, levels=levels))
+        session.with_data(lambda dataset: _know_task(session, asked(dataset)))
         accelerator = original(args)
         if accelerator.is_main_process:
-            session.with_data(lambda dataset: print(describe(dataset, session.config, levels, args)))
+            session.with_data(lambda dataset: print(describe(dataset, session.config, levels, args, asked(dataset))))
         return accelerator
 
     return prepare_accelerator
 
 
-def _know_task(dataset: RunDataset, session: Session, levels: Levels) -> None:
-    asked = largest(dataset, levels)
+def _know_task(session: Session, asked: tuple[Model, Load] | None) -> None:
     session.task = None if asked is None else task_of(*asked)
 
 

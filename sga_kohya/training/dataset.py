@@ -2,8 +2,8 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from torch.utils.data import DataLoader
@@ -102,14 +102,14 @@ class RunDataset(TupleDataset):
     def _facts(self) -> dict[str, str]:
         """Every saved state asks for them, and they do not change."""
         planner = self.planner
-        # Names without folders, because a dataset that was moved is still the same.
-        digest = hashlib.sha256()
-        for group in planner.groups:
-            members = [(item.granularity, item.dataset, item.bucket, Path(item.key).name) for item in group]
+        digest, groups = hashlib.sha256(), planner.groups
+        for number in range(len(groups)):
+            # Names without folders, because a dataset that was moved is still the same.
+            members = [(*cell, os.path.basename(key)) for cell, key in groups.members(number)]
             digest.update(repr(members).encode())
         return {
             "planner": str(VERSION),
-            "groups": str(len(planner.groups)),
+            "groups": str(len(groups)),
             "slices": digest.hexdigest()[:16],
             "batch sizes": ",".join(map(str, planner.batch_sizes)),
             "groups a step": str(planner.groups_per_step or "as batch size"),

@@ -20,10 +20,10 @@ def largest(dataset: RunDataset, levels: Levels) -> tuple[Model, Load] | None:
     return levels.memory(batch, round(math.sqrt(width * height)), frames)
 
 
-def memory_of(dataset: RunDataset, levels: Levels) -> Iterator[Part]:
-    """What the largest sub-batch will take of a GPU; nothing where the model's numbers are not known."""
-    asked = largest(dataset, levels)
-    yield from parts(*asked) if asked is not None else ()
+def memory_of(asked: tuple[Model, Load] | None) -> list[Part]:
+    """What the largest sub-batch will take of a GPU; nothing where the model's numbers are not known. asked: `largest`
+    of the run's data."""
+    return list(parts(*asked)) if asked is not None else []
 
 
 def too_much(memory: Sequence[Part]) -> Iterator[str]:

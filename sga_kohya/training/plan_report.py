@@ -11,8 +11,8 @@ from sga_kohya.kit.cli import can_show
 from sga_kohya.kit.text import safe
 from sga_kohya.training.dataset import Measure, RunDataset
 from sga_kohya.training.host import Levels, Size, size_of
-from sga_kohya.training.memory import sentence
-from sga_kohya.training.memory_report import largest, memory_of, too_much
+from sga_kohya.training.memory import Load, Model, sentence
+from sga_kohya.training.memory_report import memory_of, too_much
 from sga_kohya.training.paces import forecast, pictures_of, task_of
 from sga_kohya.training.preview import SHOWN_TIMESTEPS
 from sga_kohya.tuples.groups import Cell
@@ -25,15 +25,20 @@ _FEWER_STEPS = 1.2
 """Sub-batches a step from which a learning rate found without tuples is worth another look."""
 
 
-def describe(dataset: RunDataset, config: SgaConfig, levels: Levels, args: argparse.Namespace) -> str:
-    """The tuple plan of a run. args: the host's. Returns lines joined by newlines."""
+def describe(
+    dataset: RunDataset,
+    config: SgaConfig,
+    levels: Levels,
+    args: argparse.Namespace,
+    asked: tuple[Model, Load] | None,
+) -> str:
+    """The tuple plan of a run. args: the host's. asked: memory_report.largest. Returns lines joined by newlines."""
     counts = dataset.planner.groups.counts()
     by_k = ", ".join(f"{count} with K={k}" for k, count in dataset.planner.groups_by_k().items())
     lines = ["", "SGA tuple plan", f"  groups    {len(dataset.planner.groups)}: {by_k}"]
-    memory = list(memory_of(dataset, levels))
+    memory = memory_of(asked)
     lines += [*_slices(counts, config, levels), *_steps(dataset), *dataset.notes()]
     lines += [f"  memory    {sentence(memory)}"] if memory else []
-    asked = largest(dataset, levels)
     if asked is not None:
         lines += [f"  time      {forecast(task_of(*asked), pictures_of(dataset, args), config)}"]
     warnings = (*_warnings(dataset, config), *levels.advice(), *too_much(memory))

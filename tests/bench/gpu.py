@@ -18,6 +18,7 @@ whole model with tuples is noted where training notes its own (sga_kohya/trainin
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -29,6 +30,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,10 +79,12 @@ SIZES = {
 def worker(size: Size, arms: Sequence[str], steps: int, rounds: int, until: float) -> None:
     """All runs of one size in this process. Prints a line of JSON for each, and begins none that would end too late."""
     os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
-    from tests.host.conftest import default_checkout
+    from tests.host.conftest import NO_CHECKOUT, default_checkout
     from tests.host.run import load_stack
 
     checkout = default_checkout()
+    if not checkout:
+        sys.exit(NO_CHECKOUT)
     sys.path.insert(0, str(checkout))
     stack = load_stack(size.script)
     if size.model == "FLUX":
@@ -329,20 +333,28 @@ def measure(
 ) -> list[dict[str, Any]]:
     """What the worker of one size said, until its time was over. Raises RuntimeError where it failed."""
     words = ["--worker", name, listed(batches), listed(arms), *map(str, (steps, rounds, time.time() + seconds))]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, __file__, *words], stdout=log, stderr=subprocess.STDOUT, cwd=TESTS.parent
-        )
-        try:
-            failed = process.wait(1.2 * seconds + 30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            failed = process.wait() and 0
-        log.seek(0)
-        lines = log.read().decode(errors="replace").splitlines()
-    if failed:
-        raise RuntimeError("\n".join(lines[-30:]))
-    return [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
+    command, said, others = [sys.executable, __file__, *words], [], collections.deque(maxlen=30)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with subprocess.Popen(command, cwd=TESTS.parent, **pipes) as process:
+        late = threading.Timer(1.2 * seconds + 30, process.kill)
+        late.start()
+        for line in process.stdout:
+            if line.startswith("RESULT "):
+                said.append(json.loads(line.removeprefix("RESULT ")))
+                print(f"  {name}: {' '.join(told(said[-1]))}", file=sys.stderr, flush=True)
+            else:
+                others.append(line)
+        on_time = late.is_alive()
+        late.cancel()
+    if process.returncode and on_time:
+        raise RuntimeError("".join(others))
+    return said
+
+
+def told(fact: Mapping[str, Any]) -> Iterator[str]:
+    """Of one run, while the others go on."""
+    yield f"batch {fact['batch']},"
+    yield f"no room for {fact['full']}" if "full" in fact else f"{fact['arm']} {fact['seconds']:.4f} s a pass"
 
 
 def report(name: str, batch: int, arms: Sequence[str], said: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -101,7 +101,7 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "fp8_base excludes LyCORIS DoRA",
         "00_astronaut.txt: the caption file is empty, which stops sd-scripts",
         'learning_rate = "1e-4": write a number',
-        "ae = nope: ",
+        "--ae nope: ",
         "--t5xxl is not set, and flux_train_network.py cannot start without it",
         "lycoris.kohia: No module named 'lycoris.kohia'; pip install lycoris-lora",
     ):

@@ -77,7 +77,7 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "no attention is chosen, without which the model is not loaded: set sdpa = true",
         'logit_mean = "x": write a number',
         "--sample_prompts gone.txt: ",
-        "vae = none: ",
+        "--vae none: ",
     ):
         assert sum(part in text for text in errors) == 1, (part, errors)
     assert "learning_rat: musubi-tuner knows no such key and ignores it; did you mean learning_rate?" in warnings

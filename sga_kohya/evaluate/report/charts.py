@@ -5,6 +5,7 @@ from pathlib import Path
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked
 from sga_kohya.kit.files import whole_file
+from sga_kohya.kit.text import numeral
 
 
 def save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
@@ -47,11 +48,13 @@ def _save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
     left.set(xlim=(0, 100), xlabel="% of rankings (whiskers: interval of the first-place rate)", title=title)
     left.legend(title="place", ncols=size, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
     heat = np.array([[100 * number.value for number in row] for row in ranked.heat.values()])
-    right.imshow(heat, cmap="Blues", vmin=0, vmax=max(60.0, heat.max()), aspect="auto")
+    right.imshow(heat, cmap="Blues", vmin=0, vmax=max(60.0, np.nanmax(heat, initial=0)), aspect="auto")
     right.set_xticks(range(size), labels, rotation=20, ha="right")
     right.set_yticks(range(len(ranked.heat)), list(ranked.heat))
     right.set_title("first places by dataset, %")
     for (row, column), value in np.ndenumerate(heat):
-        right.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 38 else "black")
+        right.text(
+            column, row, numeral(value, ".0f"), ha="center", va="center", color="white" if value > 38 else "black"
+        )
     with whole_file(path) as part:
         figure.savefig(part, format="png")

@@ -10,6 +10,7 @@ from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked, Raters, Reliability
 from sga_kohya.evaluate.rate.ballots import LETTERS
 from sga_kohya.kit.intervals import Interval
+from sga_kohya.kit.text import UNDEFINED, numeral
 
 ABLATION_ROLES = ("full", "without_tuples", "without_modulation")
 
@@ -37,11 +38,11 @@ class Section:
 
 
 def percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.0f} % {interval.brackets('.0f', 100)}"
+    return interval.words(".0f", 100, " %")
 
 
 def signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} {interval.brackets('+.3f')}"
+    return interval.words("+.3f")
 
 
 def share(interval: Interval | None) -> str:
@@ -62,7 +63,7 @@ def setup(plan: Plan) -> Section:
         "run would give.",
         "[?] stands where there is no spread to go by: one prompt in a data set. [0, 0] says that no resample saw "
         "another outcome, not that there is none; rates near 0 or 1 of few prompts are surer of themselves than they "
-        "should be.",
+        f"should be. {UNDEFINED} stands where a number is not defined, such as a rate of rankings that nobody gave.",
     ]
     tables = [
         Grid("Variants", ["Variant", "Name", "Role", "Budget"], variants),
@@ -204,12 +205,12 @@ def judge_sentences(model: str, found: Reliability, size: int) -> list[str]:
 
 
 def human_sentences(raters: Raters) -> list[str]:
-    alpha = f"{raters.alpha.value:.2f} {raters.alpha.brackets('.2f')}" if raters.alpha else "needs two raters"
+    alpha = raters.alpha.words(".2f") if raters.alpha else "needs two raters"
     sentences = [
         f"{len(raters.kept)} raters; {len(raters.excluded)} more failed half of the attention items or more and are "
         f"left out. Krippendorff's alpha (ordinal): {alpha}; 1 is agreement, 0 chance.",
         f"Raters agreed with themselves on {share(raters.consistency)} of the pairs of repeated items. A ranking took "
-        f"{raters.seconds:.0f} s in the median.",
+        f"{numeral(raters.seconds, '.0f')} s in the median.",
     ]
     return sentences
 

@@ -17,6 +17,8 @@ from sga_kohya.hosts.checks import (
     dora_advice,
     first,
     fp8_problems,
+    not_named,
+    not_there,
     resume_problems,
     static_graph_advice,
     tuple_problems,
@@ -126,9 +128,9 @@ def _model_problems(script: str, options: Mapping[str, Any]) -> Iterator[str]:
         given = options.get(option)
         for file in given if isinstance(given, list) else [given]:
             if isinstance(file, str) and not Path(file).exists():
-                yield f"--{option} {file}: there is no such file; correct the path"
-    if "dit" not in options:
-        yield "no --dit: name the model to train"
+                yield not_there(option, file)
+    if not options.get("dit"):
+        yield not_named("dit", script)
     if all(options.get(name) in SWITCHED_OFF for name in _ATTENTION):
         yield "no attention is chosen, without which the model is not loaded: set sdpa = true"
     if trains_adapter(script) and not options.get("network_module"):

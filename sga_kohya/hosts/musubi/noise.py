@@ -25,19 +25,12 @@ def _replace(original: Callable, session: Session) -> Callable:
 
     @functools.wraps(original)
     def get_noisy_model_input_and_timesteps(
-        self: Any,
-        args: argparse.Namespace,
-        noise: Tensor,
-        latents: Tensor,
-        timesteps: Any,
-        noise_scheduler: Any,
-        device: torch.device,
-        dtype: torch.dtype,
+        self: Any, args: argparse.Namespace, noise: Tensor, latents: Tensor, *more: Any
     ) -> tuple[Tensor, Tensor]:
         channel = (len(noise), 1, *noise.shape[2:])
         told = torch.cat([noise, noise.new_ones(channel)], dim=1)
         kept = torch.cat([latents, latents.new_zeros(channel)], dim=1)
-        mixed, steps = original(self, args, told, kept, timesteps, noise_scheduler, device, dtype)
+        mixed, steps = original(self, args, told, kept, *more)
         noisy, sigma = mixed[:, :-1].contiguous(), mixed[:, -1].flatten(1)[:, 0].float()
         batch = session.noised(Noised(_draw(session, args, sigma), latents, noise, noisy, sigma))
         if batch.sigma is sigma:
@@ -69,19 +62,13 @@ def _replace_hidream(original: Callable, session: Session) -> Callable:
 
     @functools.wraps(original)
     def get_noisy_model_input_and_timesteps(
-        self: Any,
-        args: argparse.Namespace,
-        noise: Tensor,
-        latents: Tensor,
-        timesteps: Any,
-        noise_scheduler: Any,
-        device: torch.device,
-        dtype: torch.dtype,
+        self: Any, args: argparse.Namespace, noise: Tensor, latents: Tensor, timesteps: Any, *more: Any
     ) -> tuple[Tensor, Tensor]:
         own = args.timestep_sampling == "uniform" and not getattr(args, "preserve_distribution_shape", False)
         if own and session.current is not None:
+            _scheduler, device, dtype = more
             timesteps = _moved_uniform(session, args, noise, timesteps, device, dtype)
-        return original(self, args, noise, latents, timesteps, noise_scheduler, device, dtype)
+        return original(self, args, noise, latents, timesteps, *more)
 
     return get_noisy_model_input_and_timesteps
 

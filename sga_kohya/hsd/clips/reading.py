@@ -45,9 +45,9 @@ class Clip:
         return self.last - self.first + 1 / self.fps
 
 
-def pyav() -> Any:
+def pyav(purpose: str = "reading clips") -> Any:
     """Raises SgaError that names the extra."""
-    return library("av", "video", "reading clips (or leave them out by --clips off)")
+    return library("av", "video", purpose, "av")
 
 
 @contextmanager

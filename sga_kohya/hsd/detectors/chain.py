@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sga_kohya.hsd.detect import Detection, Detector, View
+from sga_kohya.hsd.detect import Detection, Detector, View, means_of
 
 
 class Chain:
@@ -19,6 +19,11 @@ class Chain:
     def unanswered(self) -> set[str]:
         """The sources of the photos that one of them failed at: what the others found there does not finish them."""
         return {source for detector in self._members for source in getattr(detector, "unanswered", ())}
+
+    @property
+    def means(self) -> str:
+        """Of each of them that has some of its own."""
+        return ", ".join(f"{one.name}: {means_of(one)}" for one in self._members if means_of(one))
 
     def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:
         """Of each view what the first detector found that found anything in it, with its name."""

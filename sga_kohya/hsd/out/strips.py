@@ -31,9 +31,9 @@ def strip(tiles: Sequence[np.ndarray]) -> bytes:
     return _jpeg(np.concatenate(parts, axis=1))
 
 
-def view(pixels: np.ndarray, side: int = VIEW) -> bytes:
-    """A JPEG of a photo, (H, W, 3) RGB uint8, whose longer side has at most `side` pixels."""
-    return _jpeg(shrink(pixels, fitted((pixels.shape[1], pixels.shape[0]), side)))
+def view(pixels: np.ndarray, side: int = VIEW, half: np.ndarray | None = None) -> bytes:
+    """A JPEG of a photo, (H, W, 3) RGB uint8, whose longer side has at most `side` pixels. half: as of `shrink`."""
+    return _jpeg(shrink(pixels, fitted((pixels.shape[1], pixels.shape[0]), side), half))
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

@@ -18,8 +18,9 @@ class Photo:
 
     finished: the rows of an earlier run from the same inputs, whose files are all there; pixels are then None. With a
     problem: the rows of an earlier run of a file that cannot be opened now. taken: by another process of this run, its
-    captions too. pixels: (H, W, 3) RGB uint8, None also with a problem. mask: (H, W) uint8, None where all of the photo
-    counts. size: width and height. problem: why it cannot be read, "kind: details".
+    captions too. pixels: (H, W, 3) RGB uint8, None also with a problem. view: of them, a JPEG for the report. mask:
+    (H, W) uint8, None where all of the photo counts. size: width and height. problem: why it cannot be read, "kind:
+    details".
     """
 
     source: str
@@ -32,6 +33,7 @@ class Photo:
     phash: str | None = None
     notes: Sequence[str] = ()
     pixels: np.ndarray | None = None
+    view: bytes = b""
     mask: np.ndarray | None = None
     problem: str = ""
     finished: Sequence[Row] = ()

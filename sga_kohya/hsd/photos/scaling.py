@@ -39,15 +39,17 @@ def fitted(size: Size, side: int) -> Size:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
+def shrink(pixels: np.ndarray, size: Size, half: np.ndarray | None = None) -> np.ndarray:
     """A small copy to look at, to hash or to seek in, (H, W, 3) to (width, height): nearly the mean of all pixels that
     `fit` takes, at a quarter of its time. By halves, which is what OpenCV is fast at.
+
+    half: of the pixels, see `halved`, where several small copies are made of them.
     """
     while (times := _times(pixels, size)) >= 4 or (times >= 2 and _is_even(pixels)):
-        pixels = _halved(pixels)
+        pixels, half = halved(pixels) if half is None else half, None
     if times >= 2:
         # Here the row that is left over would make a difference.
-        return _halved(cv2.resize(pixels, (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR))
+        return halved(cv2.resize(pixels, (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
 
 
@@ -59,6 +61,7 @@ def _is_even(pixels: np.ndarray) -> bool:
     return pixels.shape[0] % 2 == pixels.shape[1] % 2 == 0
 
 
-def _halved(pixels: np.ndarray) -> np.ndarray:
+def halved(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) to (H // 2, W // 2, 3), the mean of four pixels each; a row or column that is left over is left out."""
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
     return cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)

@@ -17,6 +17,8 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
+from sga_kohya.kit.text import numeral
+
 _dumps = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each call
 
 
@@ -60,6 +62,7 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
     )
     found.filters["thousands"] = "{:,}".format
+    found.filters["numeral"] = numeral
     found.policies["json.dumps_function"] = _dumps
     found.policies["json.dumps_kwargs"] = {}
     return found

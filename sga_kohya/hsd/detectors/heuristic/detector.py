@@ -67,6 +67,8 @@ LEAST = 0.65
 """Score of a part of the subject below which none is taken, if nobody says otherwise: the wrong ones are there."""
 SMALL_HEAD = 0.06
 """Height of a head over that of a window below which nobody minds if it is cut."""
+NO_FACES = "no faces"
+"""Means of a detector that has nothing which finds them, as with OpenCV 5 and no model; see detect.means_of."""
 
 
 Edges = tuple[float, ...]
@@ -108,6 +110,7 @@ class HeuristicDetector:
         self._smallest = _with_room([dict(smallest or {}).get(level, 0) for level in levels])
         self._thresholds = dict(thresholds or {})
         self._faces = faces
+        self.means = "" if faces else NO_FACES
         self._looks: WeakKeyDictionary[View, Look] = WeakKeyDictionary()
 
     def detect(self, views: Sequence[View], level: str) -> list[list[Detection]]:

@@ -17,11 +17,14 @@ FLAT = 2.0
 """Standard deviation, in grey levels of 256, below which a picture is blank: what its hash says would be noise."""
 
 
-def perceptual_hash(pixels: np.ndarray) -> str:
-    """pHash of (H, W, 3) RGB uint8: 64 bits as 16 hexadecimal digits, "" for a blank one, which is like no other."""
+def perceptual_hash(pixels: np.ndarray, half: np.ndarray | None = None) -> str:
+    """pHash of (H, W, 3) RGB uint8: 64 bits as 16 hexadecimal digits, "" for a blank one, which is like no other.
+
+    half: as of `shrink`.
+    """
     from imagehash import phash  # it brings SciPy, which the command line need not wait for
 
-    small = Image.fromarray(shrink(pixels, (SIDE, SIDE)))
+    small = Image.fromarray(shrink(pixels, (SIDE, SIDE), half))
     if np.asarray(small.convert("L").resize((32, 32))).std() < FLAT:
         return ""
     return str(phash(small))
