@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -20,10 +21,11 @@ from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.hsd.__main__ import main
-from sga_kohya.hsd.clips import cutting, looking, saving
+from sga_kohya.hsd.clips import cutting, looking, saving, writing
 from sga_kohya.hsd.clips.colour import to_rgb
 from sga_kohya.hsd.clips.labels import parse_labels
 from sga_kohya.hsd.cut.geometry import Box
+from sga_kohya.hsd.out.summary import summarise
 from sga_kohya.hsd.review.album import Album
 from sga_kohya.hsd.review.decisions import Writer, key_of
 from sga_kohya.hsd.review.sources import LargePictures
@@ -260,6 +262,18 @@ def test_the_colours_that_musubi_tuner_reads_are_those_of_the_source(folder, tmp
             assert np.abs(middle - colour).max() <= 6, (file.name, colour)
 
 
+def test_the_bytes_of_a_slice_are_the_same_on_every_processor(monkeypatch):
+    def written() -> bytes:
+        movie = writing.Movie((192, 128), 16)
+        for number in range(17):
+            movie.add(clips.picture(number, (192, 128)))
+        return movie.close()
+
+    usual = written()
+    monkeypatch.setitem(writing.QUALITY, "x264-params", writing.QUALITY["x264-params"] + ":asm=0")
+    assert written() == usual
+
+
 def write_planes(path: Path, picture: np.ndarray, matrix: int, full: bool) -> None:
     """A clip with planes of a matrix that is computed here."""
     red, blue = (0.2126, 0.0722) if matrix == 1 else (0.299, 0.114)
@@ -299,6 +313,53 @@ def test_a_run_that_was_stopped_goes_on_with_the_clips_that_are_not_finished(fol
     assert result.clips.used == 3 and result.clips.reused >= 1
     run(folder, tmp_path / "straight", CONFIG)
     assert (out / "sga_manifest.jsonl").read_bytes() == (tmp_path / "straight" / "sga_manifest.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["spatial", "off"])
+def test_clips_in_a_folder_that_cannot_be_read_now_stay_in_the_data_sets_unless_clips_are_off(
+    folder, tmp_path, monkeypatch, mode
+):
+    (folder / "sub").mkdir()
+    clips.write(folder / "sub" / "a.mp4", 20)
+    Image.fromarray(clips.picture(0, (640, 400))).save(folder / "p.png")
+    out = tmp_path / "out"
+    run(folder, out, CONFIG)
+    before, scandir = (out / "dataset_musubi.toml").read_text(encoding="utf-8"), os.scandir
+
+    def refusing(path="."):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = run(folder, out, replace(CONFIG, clips=mode))
+    after = (out / "dataset_musubi.toml").read_text(encoding="utf-8")
+    assert result.tally.photos == 1 and ("video_directory" in before)
+    if mode == "off":
+        assert result.unopened == [] and "video_directory" not in after and not list(out.rglob("*.mp4"))
+    else:
+        assert result.unopened == ["sub/a.mp4"] and after == before and result.clips.used == 1
+        assert "1 photo or clip could not be opened now" in summarise(result, CONFIG)
+
+
+def test_a_clip_that_is_there_twice_is_cut_once_and_again_where_the_first_has_gone(folder, tmp_path):
+    clips.write(folder / "a.mp4", 20)
+    (folder / "b.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    clips.write(folder / "c.mp4", 21)  # looks like them, but is another
+    config, out = replace(CONFIG, near_duplicates=4), tmp_path / "out"
+    for _ in range(2):
+        result = run(folder, out, config)
+        left_out = [(row["source"], row["reason"]) for row in manifest(out) if not row["group"]]
+        assert left_out == [("b.mp4", "near-duplicate: the same file as a.mp4")]
+        assert (result.clips.photos, result.clips.used, result.clips.lost) == (3, 2, {"near-duplicate": 1})
+        assert "1 clip was skipped, near-duplicate: b.mp4 (the same file as a.mp4); --near_duplicates -1" in summarise(
+            result, config
+        )
+    assert run(folder, out, CONFIG).clips.used == 3
+    run(folder, out, config)
+    (folder / "a.mp4").unlink()
+    assert run(folder, out, config).clips.used == 2
+    assert {row["source"] for row in manifest(out) if row["file"]} == {"b.mp4", "c.mp4"}
 
 
 def test_what_was_decided_in_the_review_is_obeyed_and_the_page_shows_clips(folder, tmp_path):

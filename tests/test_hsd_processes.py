@@ -18,11 +18,16 @@ from sga_kohya.hsd import HsdConfig, devices, run, team, together
 from sga_kohya.hsd import __main__ as command
 from sga_kohya.hsd.__main__ import main
 from sga_kohya.hsd.arguments import usual_workers
+from sga_kohya.hsd.captioners.captioning import SILENT
+from sga_kohya.hsd.clips import cutting
 from sga_kohya.hsd.detectors.onnx.model import PROVIDERS, choose_providers
 from sga_kohya.hsd.memory import usual_size
 from sga_kohya.hsd.out.ledger import JOURNAL, SHARES
 from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.team import Process, split
+from sga_kohya.kit.pictures import CLIPS, SUFFIXES, is_clip
+from tests import clips
+from tests.test_hsd_clips_odd import sound
 from tests.test_hsd_resume import CONFIG, SLOW, decoded, photos, picture, reasons, thumbnail
 from tests.test_hsd_run import snapshot
 
@@ -121,6 +126,18 @@ def words(piece) -> str:
     return f"a {piece.level} of {Path(piece.source).stem}"
 
 
+def test_what_was_noted_of_a_copy_that_was_cut_for_nothing_goes_with_its_slices(many, tmp_path):
+    out, config = tmp_path / "out", replace(CONFIG, captioner="tests.test_hsd_processes:silent")
+    made = by_one(many, out, config)
+    result = by(2, many, out, config)
+    assert snapshot(out) == made and result.tally.notes[SILENT] == result.tally.used == 6
+
+
+def silent(piece) -> str:
+    """A captioner."""
+    return ""
+
+
 def test_a_process_that_dies_is_told_of_and_its_share_is_done(many, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     made = by_one(many, out)
@@ -191,6 +208,109 @@ def killed(out: Path, photos: Path, size: int) -> int:
             process.send_signal(signal.SIGKILL)
             process.communicate()
     return sum(line.startswith("[") for journal in journals for line in journal.read_text().splitlines())
+
+
+GOOD = ("a.mp4", "p0.mp4", "sub/b.mkv", "sub/p0.mp4")
+BAD = ("none.avi", "short.mkv", "sound.mp4", "sub/gone.webm")
+OF_CLIPS = replace(CONFIG, clip_frames=9, clip_resolution=128, min_size=64, near_duplicates=-1)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two photos, clips that give slices, two of them named as a photo, one with a caption, and some that give none."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for i in range(2):
+        picture(i).save(folder / f"p{i}.png")
+    for i, name in enumerate(GOOD):
+        clips.write(folder / name, 10 + i, size=(192, 128), draw=lambda n, i=i: clips.picture(n + 9 * i, (192, 128)))
+    (folder / "a.txt").write_text("a square that moves")
+    clips.write(folder / "short.mkv", 3, size=(192, 128))
+    (folder / "none.avi").write_bytes(bytes(range(256)) * 40)
+    (folder / "sub" / "gone.webm").symlink_to(folder / "nowhere")
+    sound(folder / "sound.mp4")
+    return folder
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_clips_are_shared_as_photos_are(mixed, tmp_path, monkeypatch, size):
+    out, shares, made_of, read = tmp_path / "out", [], [], []
+    (mixed / "aa.mp4").write_bytes((mixed / "a.mp4").read_bytes())
+    config = replace(OF_CLIPS, near_duplicates=4)
+    alone = by_one(mixed, out, config)
+    cut, make, sha256 = together.cut_share, cutting.make, cutting.sha256
+    monkeypatch.setattr(together, "cut_share", lambda p, items, *rest: shares.append(items) or cut(p, items, *rest))
+    monkeypatch.setattr(cutting, "make", lambda clip, *rest: made_of.append(clip.path) or make(clip, *rest))
+    monkeypatch.setattr(cutting, "sha256", lambda path: read.append(path) or sha256(path))
+    result = by(size, mixed, out, config)
+    assert snapshot(out) == alone and not (out / SHARES).exists()
+    clips_there = (*GOOD, *BAD, "aa.mp4")
+    handed_out = [[name for name, _ in share if is_clip(Path(name))] for share in shares]
+    assert len(handed_out) == size and all(handed_out) and sorted(sum(handed_out, [])) == sorted(clips_there)
+    assert sorted(made_of) == sorted(mixed / name for name in (*GOOD, "aa.mp4")), "none is cut twice"
+    assert sorted(read) == sorted(mixed / name for name in clips_there), "none is read twice"
+    film = result.clips
+    assert dict(film.lost) == {"unreadable": 3, "too short": 1, "near-duplicate": 1}
+    assert (film.photos, film.used, film.reused) == (9, 4, 0)
+    assert (result.tally.photos, result.tally.used) == (2, 2)
+
+
+def test_what_the_user_has_edited_of_a_clip_is_said_whoever_cuts_it(mixed, tmp_path):
+    out = tmp_path / "out"
+    run(mixed, out, OF_CLIPS)
+    edited = sorted(f"{path.parent.name}/{path.name}" for path in out.glob("macro_*/*.txt"))
+    for file in edited:
+        (out / file).write_text("my own words\n")
+    result = by(2, mixed, out, replace(OF_CLIPS, caption="other words"))
+    assert len(edited) == 4 and result.edited == edited and result.clips.reused == 1, "the one that was too short"
+    assert {(out / file).read_text() for file in edited} == {"my own words\n"}
+
+
+def test_photos_and_clips_have_a_bar_each(mixed, tmp_path, monkeypatch):
+    counted, bar_of = {}, together.progress_bar
+
+    def watched(unit, total, shown):
+        bar = bar_of(unit, total, shown)
+        counted[unit] = [total, 0]
+        monkeypatch.setattr(bar, "update", lambda n=1: counted[unit].__setitem__(1, counted[unit][1] + n))
+        return bar
+
+    monkeypatch.setattr(together, "progress_bar", watched)
+    by(2, mixed, tmp_path / "out", OF_CLIPS)
+    assert counted == {"photo": [2, 2], "clip": [8, 8]}
+
+
+def test_who_is_killed_among_clips_leaves_them_to_process_0(mixed, tmp_path):
+    out = tmp_path / "out"
+    settings = ["--clip_resolution", "128", "--clip_frames", "9", "--min_size", "64", "--workers", "1"]
+    assert main([str(mixed), str(out), *ARGUMENTS, *settings]) == 0
+    alone = snapshot(out)
+    out.rename(tmp_path / "one")
+    processes = started(out, mixed, 2, *settings, code=DYING)
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, -signal.SIGKILL], said
+    assert "process 1 of 2 ended before its share was done: this one does it" in said[0]
+    assert snapshot(out) == alone
+
+
+DYING = """
+import os, signal
+from sga_kohya.hsd.out import output
+from sga_kohya.kit.files import PART
+write, stems = output.write_whole, set()
+def dying(path, data):
+    stems.update([path.stem] if path.suffix == ".mp4" else [])
+    if len(stems) == 2 and os.environ["RANK"] == "1":
+        path.with_name(path.name + PART).write_bytes(data[:9])
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, data)
+output.write_whole = dying
+"""
+"""Process 1 dies as it writes the first slice of its second clip, of which a part is there."""
+
+
+def test_no_suffix_is_of_photos_and_clips():
+    assert not SUFFIXES & CLIPS
 
 
 def test_an_error_is_said_once(photos, tmp_path, monkeypatch, capsys):

@@ -152,8 +152,8 @@ def _add_reading(add: Callable[..., object]) -> None:
         "--near_duplicates",
         type=int,
         metavar="BITS",
-        help="photos whose perceptual hash differs from a larger one's in so few of 64 bits are left out; -1: none "
-        + _default(DEFAULTS.near_duplicates),
+        help="photos whose perceptual hash differs from a larger one's in so few of 64 bits are left out, and clips "
+        "that are the same file as another; -1: none " + _default(DEFAULTS.near_duplicates),
     )
     add(
         "--caption",

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+from sga_kohya.hsd.captioners.captioning import NOTES
 from sga_kohya.hsd.detect import UNANSWERED
+from sga_kohya.hsd.masks.sources import NOT_DRAWN
 from sga_kohya.hsd.out.manifest import UNREADABLE, Row
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.photos.photo import Photo
+
+LATER = (*NOTES, UNANSWERED, NOT_DRAWN)
+"""Notes that are made behind reading."""
 
 
 def finished_rows(folder: OutputFolder, photo: Photo) -> list[Row]:
@@ -28,9 +33,15 @@ def unopened(folder: OutputFolder, photo: Photo, error: OSError) -> Photo:
     return replace(photo, problem=problem, finished=before)
 
 
+def as_read(photo: Photo) -> Photo:
+    """Without what was noted as it was cut and captioned: of one that is left out after all, whatever was done with it
+    before that was known."""
+    return replace(photo, pixels=None, notes=[note for note in photo.notes if note not in LATER])
+
+
 def to_caption(photo: Photo) -> list[Row]:
     """Rows of a finished one whose captions are to be made anew, as what they are made with has changed; else []."""
-    if all(row.captioned == photo.kit.captions_digest for row in photo.finished if row.file):
+    if photo.taken or all(row.captioned == photo.kit.captions_digest for row in photo.finished if row.file):
         return []
     own = photo.origin.guessed_caption
     return [replace(row, guessed_caption=own) for row in photo.finished]

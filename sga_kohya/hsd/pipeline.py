@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from sga_kohya.hsd.cut.decompose import Region, decompose
 from sga_kohya.hsd.detect import UNANSWERED
-from sga_kohya.hsd.finished import finished_rows, to_caption, unopened
+from sga_kohya.hsd.finished import as_read, finished_rows, to_caption, unopened
 from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, without_masked_out
 from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
@@ -68,7 +68,7 @@ class Pipeline:
         alone: not one of several processes, each of which sees only a share of the photos.
         """
         self.photos, self.folder, self.config, self.kits, self.masks = photos, folder, config, kits, masks
-        self.decisions, self.memory, self.raw, self._alone = decisions, memory, raw, alone
+        self.decisions, self.memory, self.raw, self.alone = decisions, memory, raw, alone
         self._saver = Saver(folder, masks, decisions, raw)
         self._filters = make_filters(config)
         self._comparing = [judge for judge in self._filters if isinstance(judge, Comparing)]
@@ -139,8 +139,8 @@ class Pipeline:
         source, root = item
         kit = self.kits[self.config.override_of(source)]
         photo, path = Photo(source, root, kit), self.photos / source
-        if not again and self.folder.ledger.taken(source) and (rows := self.folder.ledger.rows(source)):
-            return self._taken(photo, rows)
+        if not again and (taken := self.taken(photo)):
+            return taken
         try:
             data = path.read_bytes()
             photo = replace(photo, sha256=digest(data), caption=find_caption(path, self.photos, kit.config.caption))
@@ -167,8 +167,11 @@ class Pipeline:
         except UnreadableImage as error:
             return replace(photo, problem=f"{UNREADABLE}: {error}")
 
-    def _taken(self, photo: Photo, rows: list[Row]) -> Photo:
-        """What another process of this run has finished: nothing of it is read again."""
+    def taken(self, photo: Photo) -> Photo | None:
+        """What another process of this run has finished, of which nothing is read again; None for all others."""
+        rows = self.folder.ledger.rows(photo.source) if self.folder.ledger.taken(photo.source) else []
+        if not rows:
+            return None
         first = rows[0]
         if first.source_sha256:
             self.decisions.seen.add(first.source_sha256)
@@ -235,13 +238,14 @@ class Pipeline:
         reason = reason_against(photo, self._asked(photo))
         if photo.finished and not reason:
             # What it was held against may be in the share of another process.
-            if not self._alone or photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
+            if not self.alone or photo.finished[0].kind not in {judge.kind for judge in self._comparing}:
                 return self._finished_work(photo)
             # The photo that it was held against has gone.
             photo = self.load((photo.source, photo.root), again=True)
             reason = reason_against(photo, self._asked(photo))
         if reason:
-            return Work(replace(photo, pixels=None), [lost_row(photo.origin, reason, photo.kit.config)])
+            photo = as_read(photo)
+            return Work(photo, [lost_row(photo.origin, reason, photo.kit.config)])
         return Work(photo, [])
 
     def _asked(self, photo: Photo) -> Sequence[Filter]:
@@ -252,7 +256,7 @@ class Pipeline:
 
     def _finished_work(self, photo: Photo) -> Work:
         """Nothing to do, or captions alone, where what they are made with has changed."""
-        if not photo.taken and (rows := to_caption(photo)):
+        if rows := to_caption(photo):
             return Work(photo, rows)
         return Work(photo, list(photo.finished), new=False)
 

@@ -18,6 +18,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.captioners.captioner import Captioner
 from sga_kohya.hsd.clips.cutting import Cutter, check_libraries
 from sga_kohya.hsd.clips.found import clip_folders, take_clips
+from sga_kohya.hsd.clips.labels import OFF
 from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.kits import Kit, make_kits
@@ -51,6 +52,8 @@ MARKERS = (MANIFEST, JOURNAL, LOCK)
 HEADERS_AHEAD = 256
 
 REMEDY = "give another OUT"
+Made = Iterator[tuple[list[Row], bool]]
+"""The rows of one source after the other, and whether they are new."""
 
 
 @dataclass(frozen=True)
@@ -169,31 +172,42 @@ def prepare(
 
 @dataclass(frozen=True)
 class Plan:
-    """order: photos, each with the bytes that decoding it takes. roots: their names. kept: photos that cannot be opened
-    now, with the rows of earlier runs."""
+    """order: photos, each with the bytes that decoding it takes. roots: their names. clips: those of clips. kept: the
+    rows of earlier runs, by photo and by clip that cannot be opened now."""
 
     order: Iterable[tuple[str, int]]
     roots: Mapping[str, str]
+    clips: Mapping[str, str]
     kept: Mapping[str, list[Row]]
+
+    def kept_of(self, moving: bool) -> list[list[Row]]:
+        """Of clips, or of photos."""
+        return [rows for rows in self.kept.values() if rows[0].moving == moving]
 
 
 def plan(job: Job, pipeline: Pipeline) -> Plan:
-    """Which photos are taken, in which order, and what their slices are called."""
-    folder, sources = pipeline.folder, sample(job.sources, job.only)
+    """Which photos and clips are taken, in which order, and what their slices are called."""
+    folder = pipeline.folder
+    photos, clips = sample(job.sources, job.only), sample(job.clips, job.only)
     below = [source for name in job.found.unreadable for source in folder.ledger.sources_below(name)]
-    closed = [source for source in sources if not os.access(job.photos / source, os.R_OK)]
+    closed = [source for source in (*photos, *clips) if not os.access(job.photos / source, os.R_OK)]
     kept = {source: rows for source in (*below, *closed) if (rows := folder.made_before(source))}
-    sources = [source for source in sources if source not in kept]
+    if job.config.clips == OFF:
+        kept = {source: rows for source, rows in kept.items() if not rows[0].moving}
+    photos, clips = ([source for source in some if source not in kept] for some in (photos, clips))
     # Names that stay are taken, even where the photos there are now would share them out otherwise.
-    roots = assign_roots(sources, folder.taken | {row.root for rows in kept.values() for row in rows})
-    return Plan(in_order(job, sources), roots, kept)
+    stay = folder.taken | {row.root for rows in kept.values() for row in rows}
+    roots = assign_roots(photos, stay)
+    # Clips leave the photos' names alone.
+    return Plan(in_order(job, photos), roots, assign_roots(clips, stay | set(roots.values())), kept)
 
 
 def finish(job: Job, pipeline: Pipeline, plan: Plan) -> Result:
     """Everything, but for what is finished."""
     out, config, folder = job.out, job.config, pipeline.folder
     tally, edited = _stream(job, pipeline, plan)
-    film = _stream_clips(job, pipeline, plan, edited) if job.clips else None
+    film, edited_clips = _stream_clips(job, pipeline, plan)
+    edited = sorted(edited + edited_clips)
     swept = folder.finish(texts(dataset_of(config, out, tally, film), config.export), to_toml(config))
     raw = None
     if pipeline.raw:
@@ -226,52 +240,50 @@ def _sources(photos: Path, found: Found, config: HsdConfig, clips: Sequence[str]
 
 
 def _stream(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[Tally, list[str]]:
-    """All photos, large ones first; then what lies in folders that cannot be read now, as it is."""
-    folder = pipeline.folder
+    """All photos, large ones first. Returns what the user has edited, too."""
     tally = Tally(level.name for level in job.config.levels)
-    edited: list[str] = []
     with threads(pipeline, job.workers) as pool:
-        hidden = not (job.progress and plan.roots)
-        with tqdm(total=len(plan.roots), unit="photo", disable=hidden, smoothing=0.05) as bar:
-            for rows, taken in cut(pipeline, plan.order, plan.roots, pool, job.workers):
-                tally.add(rows, taken.new)
-                edited += taken.edited
-                bar.update()
-        for rows in plan.kept.values():
-            folder.done(rows, new=False)
-            tally.add(rows, new=False)
-        pipeline.unopened.extend(plan.kept)
-    return tally, sorted(edited)
+        made = pipeline.stream(plan.order, plan.roots, pool, ahead=job.workers)
+        return tally, _count(job, pipeline, made, len(plan.roots), plan.kept_of(moving=False), tally)
 
 
-def _stream_clips(job: Job, pipeline: Pipeline, plan: Plan, edited: list[str]) -> ClipTally:
-    """All clips, after the photos, whose names they leave alone. edited: takes up what the user has edited."""
-    folder, config = pipeline.folder, job.config
-    tally = ClipTally(level.name for level in of_clips(config).levels)
-    with threads(pipeline, job.workers) as pool, one_thread_each():
-        taken = {*plan.roots.values(), *(row.root for rows in plan.kept.values() for row in rows)}
-        roots = assign_roots(sample(job.clips, job.only), folder.taken | taken)
-        roots = {source: root for source, root in roots.items() if source not in plan.kept}
-        for rows, new in Cutter(pipeline, config).stream(roots, pool, job.workers, job.progress):
-            tally.add(rows, new)
-            edited += edited_files(folder, rows)
-    return tally
+def _stream_clips(job: Job, pipeline: Pipeline, plan: Plan) -> tuple[ClipTally | None, list[str]]:
+    """All clips, as `_stream`; None where there are none."""
+    kept = plan.kept_of(moving=True)
+    if not plan.clips and not kept:
+        return None, []
+    tally = ClipTally(level.name for level in of_clips(job.config).levels)
+    with threads(pipeline, job.workers) as pool:
+        made = Cutter(pipeline).stream(plan.clips, pool, job.workers)
+        return tally, _count(job, pipeline, made, len(plan.clips), kept, tally)
 
 
-def cut(
-    pipeline: Pipeline,
-    order: Iterable[tuple[str, int]],
-    roots: Mapping[str, str],
-    pool: ThreadPoolExecutor,
-    workers: int,
-) -> Iterator[tuple[list[Row], Taken]]:
-    """The rows of one photo after the other, in order, and what is to be said of them."""
-    folder = pipeline.folder
+def _count(job: Job, pipeline: Pipeline, made: Made, count: int, kept: Sequence[list[Row]], tally: Tally) -> list[str]:
+    """What is made, of so many sources; then what cannot be opened now, as it is. Returns what the user has edited."""
+    edited: list[str] = []
+    with progress_bar(tally.unit, count, job.progress) as bar:
+        for rows, taken in told(pipeline.folder, made):
+            tally.add(rows, taken.new)
+            edited += taken.edited
+            bar.update()
+    for rows in kept:
+        pipeline.folder.done(rows, new=False)
+        tally.add(rows, new=False)
+        pipeline.unopened.append(rows[0].source)
+    return edited
+
+
+def progress_bar(unit: str, total: int, shown: bool) -> tqdm:
+    return tqdm(total=total, unit=unit, disable=not (shown and total), smoothing=0.05)
+
+
+def told(folder: OutputFolder, made: Made) -> Iterator[tuple[list[Row], Taken]]:
+    """The rows of one source after the other, and what is to be said of them."""
     with one_thread_each():
-        for rows, new in pipeline.stream(order, roots, pool, ahead=workers):
+        for rows, new in made:
             # What another process of this run has just finished was asked there.
-            told = None if new else folder.ledger.taken(rows[0].source)
-            yield rows, told or Taken(new, list(edited_files(folder, rows)))
+            known = None if new else folder.ledger.taken(rows[0].source)
+            yield rows, known or Taken(new, list(edited_files(folder, rows)))
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Several processes that fill one OUT, on one machine or on many, as torchrun and accelerate launch start them.
 
-Process 0 decides what each cuts, cuts its own share like the others, and at the end goes over all photos as any later
-run would: it takes over what the others have finished, and does what one of them has left. All that they tell each
-other is in files of OUT/.sga_processes: a lock for as long as a process lives, process 0's invitation, the others'
+Process 0 decides what each cuts, cuts its own share like the others, and at the end goes over everything as any
+later run would: it takes over what the others have finished, and does what one of them has left. All that they tell
+each other is in files of OUT/.sga_processes: a lock for as long as a process lives, process 0's invitation, the others'
 answers, what each is to cut, and their journals. Whoever dies, or is killed with all of them, leaves what any later run
 takes over.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ PATIENCE = 600
 SILENCE = 20
 """Seconds of them in which nothing is said."""
 BLOCK = 32
-"""Photos in a row that one process cuts, at most: near-duplicates mostly lie side by side, and best meet in one."""
+"""Sources in a row that one process cuts, at most: near-duplicates mostly lie side by side, and best meet in one."""
 
 GRACE = 60
 """Seconds of them, where process 0 has been here before and has ended."""
@@ -41,7 +42,7 @@ STARTED = time.time()
 ENDED = "process 0 has ended, and told why: the same command goes on from here"
 
 Item = tuple[str, str]
-"""A photo and its root."""
+"""A source, photo or clip, and its root."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,15 @@ class Leader:
                 write_whole(self.folder / "run.json", json.dumps({"run": self.run, "ended": time.time()}))
                 raise
 
-    def hand_out(self, items: Sequence[Item]) -> list[Item]:
+    def hand_out(self, *kinds: Sequence[Item]) -> list[Item]:
         """Waits for all others, gives each what it is to cut, and returns what is left for this one.
 
-        items: all, in order. Raises SgaError where one of the others does not come.
+        kinds: of each kind all, in order; every process gets its part of each. Raises SgaError where one of the others
+        does not come.
         """
         tokens = {rank: self._answer(rank) for rank in self._others}
-        shares = split(items, self.process.size)
+        parts = [split(items, self.process.size) for items in kinds]
+        shares = [list(chain(*own)) for own in zip(*parts, strict=True)]
         for rank, token in tokens.items():
             journal = self.folder / f"{rank}.jsonl"
             self._read[journal] = journal.stat().st_size if journal.is_file() else 0
@@ -132,22 +135,22 @@ class Leader:
                 told = True
             time.sleep(PAUSE)
 
-    def finished(self, now: bool = False) -> int:
-        """Photos that the others have finished since the last time. now: not only if that was a while ago."""
+    def finished(self, now: bool = False) -> list[str]:
+        """Sources that the others have finished since the last time. now: not only if that was a while ago."""
         if not now and time.monotonic() < self._next_look:
-            return 0
+            return []
         self._next_look = time.monotonic() + LOOK
-        return sum(self._lines(journal) for journal in self._read)
+        return [source for journal in self._read for source in self._sources(journal)]
 
-    def _lines(self, journal: Path) -> int:
+    def _sources(self, journal: Path) -> list[str]:
         if not journal.is_file():
-            return 0
+            return []
         with journal.open("rb") as file:
             file.seek(self._read[journal])
             lines = file.read()
         whole = lines[: lines.rfind(b"\n") + 1]
         self._read[journal] += len(whole)
-        return sum(line.startswith(b'{"source"') for line in whole.split(b"\n"))
+        return [json.loads(line)["source"] for line in whole.split(b"\n") if line.startswith(b'{"source"')]
 
     def awaited(self) -> list[int]:
         """The others that are alive."""
@@ -229,7 +232,7 @@ def journal_of(rank: int | None) -> str:
 
 
 def split(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """To so many processes, block by block in turn, so that each gets large photos and small ones."""
+    """To so many processes, block by block in turn, so that each gets large ones and small ones."""
     block = max(1, min(BLOCK, len(items) // (4 * size)))
     shares: list[list[Item]] = [[] for _ in range(size)]
     for i in range(0, len(items), block):

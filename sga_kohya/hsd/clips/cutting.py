@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from sga_kohya.hsd.clips.copies import Copies
 from sga_kohya.hsd.clips.labels import SHOT, SPATIAL
 from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.clips.plan import Part, parts
@@ -28,13 +28,13 @@ from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.pipeline import Pipeline, bounded_map, enlarged
-from sga_kohya.hsd.review.obey import obey
+from sga_kohya.hsd.review.obey import REJECTED, obey
 from sga_kohya.hsd.saving import Saver, shown_in
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.files import sha256
 from sga_kohya.kit.text import counted, safe
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same clip and settings give other slices or rows than before: earlier ones are then redone."""
 TOO_SHORT = "too short"
 CUT_INSIDE = "a cut seems to be inside: clip_shots keeps slices within a shot"
@@ -74,16 +74,17 @@ def check_libraries(config: HsdConfig, clips: Sequence[str]) -> None:
 class Cutter:
     """pipeline: of the photos of the same run, whose folder, decisions and captions are those of clips, too."""
 
-    def __init__(self, pipeline: Pipeline, config: HsdConfig) -> None:
-        self.pipeline, self.config, self.folder = pipeline, config, pipeline.folder
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline, self.config, self.folder = pipeline, pipeline.config, pipeline.folder
         self._saver = Saver(pipeline.folder, pipeline.masks, pipeline.decisions)
         own = {name: of_clips(kit.config) for name, kit in pipeline.kits.items()}
         self._levels = own
+        self._copies = Copies(self.config.near_duplicates >= 0)
         means = {name: means_of(kit.detector) for name, kit in pipeline.kits.items()}
         self._digests = {name: settings_digest(config, means[name]) for name, config in own.items()}
 
     def stream(
-        self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int, progress: bool
+        self, roots: Mapping[str, str], pool: ThreadPoolExecutor, workers: int
     ) -> Iterator[tuple[list[Row], bool]]:
         """The rows of one clip after the other, in order, once its files are there, and whether they are new.
 
@@ -92,21 +93,23 @@ class Cutter:
         loaded = bounded_map(pool, self.load, sorted(roots.items()), limit=2)
         planned = map(self.plan, loaded)
         saved = bounded_map(pool, self.save, planned, limit=workers + 1)
-        for rows, new in tqdm(saved, total=len(roots), unit="clip", disable=not progress, smoothing=0.05):
+        for rows, new in saved:
             self.folder.done(rows, new)
             yield rows, new
 
-    def load(self, item: tuple[str, str]) -> Film:
-        """item: source and root. What cannot be read becomes the clip's problem."""
+    def load(self, item: tuple[str, str], again: bool = False) -> Film:
+        """item: source and root. What cannot be read becomes the clip's problem. again: also what is finished."""
         source, root = item
         kit = self.pipeline.kits[self.config.override_of(source)]
         photo, path = Photo(source, root, kit), self.pipeline.photos / source
+        if not again and (taken := self.pipeline.taken(photo)):
+            return Film(taken)
         try:
             known = sha256(path)
             photo = replace(photo, sha256=known, caption=find_caption(path, self.pipeline.photos, kit.config.caption))
             self.pipeline.decisions.seen.add(known)
             photo = replace(photo, inputs=self._inputs(photo))
-            if finished := finished_rows(self.folder, photo):
+            if not again and (finished := finished_rows(self.folder, photo)):
                 first = finished[0]
                 return Film(replace(photo, size=first.source_size, notes=first.notes, finished=finished))
             clip = examine(path)
@@ -129,6 +132,21 @@ class Cutter:
         return digest(json.dumps(inputs).encode())
 
     def plan(self, film: Film) -> Work:
+        """Says what to save of one clip after the other; the only stage that touches detectors."""
+        photo = film.photo
+        reason = None if self.pipeline.decisions.pins(photo.sha256) else self._copies(photo)
+        if reason:
+            # As if nothing had been sought in it, which one process may have done and another not.
+            return Work(film, [self._lost(replace(photo, size=None, notes=()), reason)])
+        if self.pipeline.alone and photo.finished and photo.finished[0].kind == self._copies.kind:
+            # The clip that it was a copy of has gone, or gives nothing now.
+            film = self.load((photo.source, photo.root), again=True)
+        work = self._without_copies(film)
+        if any(row.file or row.kind == REJECTED for row in work.rows):
+            self._copies.used(photo)
+        return work
+
+    def _without_copies(self, film: Film) -> Work:
         photo, clip = film.photo, film.clip
         if photo.problem and photo.finished:
             self.pipeline.unopened.append(photo.source)

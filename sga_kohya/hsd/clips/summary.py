@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import NONE
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.kit.text import counted
@@ -41,7 +42,8 @@ def warnings(film: ClipTally | None, config: HsdConfig) -> Iterator[str]:
     if film is None:
         return
     for kind, count in sorted(film.lost.items()):
-        yield f"{counted(count, 'clip was', 'clips were')} skipped, {kind}: {film.some(kind, count)}"
+        advice = "; --near_duplicates -1 keeps them" if kind == NEAR_DUPLICATE else ""
+        yield f"{counted(count, 'clip was', 'clips were')} skipped, {kind}: {film.some(kind, count)}{advice}"
     for note, count in film.notes.most_common():
         yield f"{counted(count, 'clip')}, {note}: {film.some(note, count)}"
     count = sum(film.guessed.values())

@@ -21,6 +21,8 @@ class ClipSet(NamedTuple):
 class ClipTally(Tally):
     """As of photos; `photos` counts clips. sets: to slices."""
 
+    unit = "clip"
+
     def __init__(self, levels: Iterable[str]) -> None:
         super().__init__(levels)
         self.sets: Counter[ClipSet] = Counter()

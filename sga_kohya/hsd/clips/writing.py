@@ -12,8 +12,9 @@ from sga_kohya.hsd.cut.geometry import Size
 
 MOVIE = "mp4"
 CODEC = "libx264"
-QUALITY = {"crf": "12", "preset": "veryfast"}
-"""Above 45 dB of PSNR on most clips, about as much again as the source of the same pixels has in a camera's file."""
+QUALITY = {"crf": "12", "preset": "veryfast", "x264-params": "cpu-independent=1"}
+"""Above 45 dB of PSNR on most clips, about as much again as the source of the same pixels has in a camera's file.
+Without cpu-independent the bytes depend on the processor, and with AVX-512 differ from one time to the next."""
 BT601, BT709_PRIMARIES, LIMITED = 6, 1, 1
 """The matrix is the one that PyAV's `to_image`, and so musubi-tuner, takes every file for, whatever the file says."""
 
@@ -37,7 +38,7 @@ class Movie:
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        # One thread: the bytes must not depend on the machine. Clips are written side by side.
+        # One thread: the bytes must not depend on how many the machine has. Clips are written side by side.
         context.thread_count = 1
         context.colorspace, context.color_range = BT601, LIMITED
         context.color_primaries = context.color_trc = BT709_PRIMARIES

@@ -146,8 +146,9 @@ def _left_alone(result: Result) -> Iterator[str]:
             count = counted(len(files), f"{kind} was edited here and stays", f"{kind}s were edited here and stay")
             yield f"{count} that way, such as {files[0]}"
     if result.unopened:
+        what = "photo" if result.clips is None else "photo or clip"
         yield (
-            f"{counted(len(result.unopened), 'photo')} could not be opened now, what earlier runs made stays: "
+            f"{counted(len(result.unopened), what)} could not be opened now, what earlier runs made stays: "
             f"{_some(result.unopened)}"
         )
     if result.swept and result.swept.left:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import ClassVar
 
 from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.cut.geometry import Size
@@ -63,6 +64,8 @@ class Tally:
     cropped: photos taken as one region that lose much of themselves, being too long for any size. guessed: words of
     names that photos train on for want of a caption, to photos. examples: safe to print.
     """
+
+    unit: ClassVar[str] = "photo"
 
     def __init__(self, levels: Iterable[str]) -> None:
         self.levels = {name: LevelTally() for name in levels}

@@ -124,15 +124,16 @@ class HsdConfig:
     redundant_iou: {(coarser, finer): threshold in (0, 1]}; pairs that are not listed are not compared; None compares
     all finer levels at 0.7. duplicate_overlap: IoU or containment in (0, 1] above which two boxes of one level are the
     same. near_duplicates: largest number of differing bits, 0 to 64, of the perceptual hashes of two photos of which
-    the later is left out; -1 keeps all. min_size: shortest side of a slice in pixels; a photo below it is skipped.
-    upscale_model: ESRGAN weights, None for Lanczos. masks: what counts in training: NONE, ALPHA, DETECTOR, or a folder
-    of pictures named as the photos. caption: text for photos without a caption file, which otherwise train on words of
-    their folder or name. captioner: registered, or package.module:function. captioner_options: checked by the captioner
-    itself. drop_tags: leave out tags of what a slice does not show. batch_size: for dataset.toml. export: further
-    trainers to write a file for. clips: one of MODES of clips/labels.py. clip_fps: frames a second of their slices.
-    clip_frames, clip_resolution: of spatial slices, as of a level; clip_segments: parts of one clip that are cut, each
-    a group, at most; clip_shots: none goes across a cut. clip_labels: of temporal slices, long to short. overrides:
-    sub-folder of PHOTOS, with '/', to the settings of the photos below it.
+    the later is left out; -1 keeps all, also clips that are one file. min_size: shortest side of a slice in pixels; a
+    photo below it is skipped. upscale_model: ESRGAN weights, None for Lanczos. masks: what counts in training: NONE,
+    ALPHA, DETECTOR, or a folder of pictures named as the photos. caption: text for photos without a caption file, which
+    otherwise train on words of their folder or name. captioner: registered, or package.module:function.
+    captioner_options: checked by the captioner itself. drop_tags: leave out tags of what a slice does not show.
+    batch_size: for dataset.toml. export: further trainers to write a file for. clips: one of MODES of clips/labels.py.
+    clip_fps: frames a second of their slices. clip_frames, clip_resolution: of spatial slices, as of a level;
+    clip_segments: parts of one clip that are cut, each a group, at most; clip_shots: none goes across a cut.
+    clip_labels: of temporal slices, long to short. overrides: sub-folder of PHOTOS, with '/', to the settings of the
+    photos below it.
     """
 
     levels: tuple[LevelConfig, ...] = DEFAULT_LEVELS
