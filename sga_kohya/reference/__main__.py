@@ -18,6 +18,11 @@ from sga_kohya.reference.families import FAMILIES
 from sga_kohya.reference.options import MIXED_PRECISIONS, RunOptions
 from sga_kohya.words import LINEAR, PATH_NAMES
 
+_PRECISION = (
+    "bf16: frozen weights in bfloat16 and the network under autocast, at half the memory; what is trained and saved is "
+    "float32 all the same. no: everything is (default: bf16 on a card that has it, no elsewhere)"
+)
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
@@ -52,12 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--zero_terminal_snr", action="store_true", help="rescale their noise schedule to end in pure noise")
     add("--save_every", type=_count, default=0, help="steps between checkpoints; one is always saved at the end")
     add("--sample_every", type=_count, default=0, help="steps between sample images; some are always drawn at the end")
-    add(
-        "--mixed_precision",
-        choices=MIXED_PRECISIONS,
-        help="bf16: frozen weights in bfloat16 and the network under autocast, at half the memory; what is trained and "
-        "saved is float32 all the same. no: everything is (default: bf16 on a card that has it, no elsewhere)",
-    )
+    add("--mixed_precision", choices=MIXED_PRECISIONS, help=_PRECISION)
     add("--resume", nargs="?", const="latest", help="continue exactly: from this checkpoint folder, or the run's last")
     add_arguments(parser)
     return parser

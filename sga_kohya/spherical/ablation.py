@@ -9,7 +9,7 @@ Every step is skipped when its result lies in OUT, and a run that was cut off go
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,9 @@ def _images(name: str, seed: int, dataset: Path, vae: Path, classes: list[str], 
     out = options.out / "runs" / f"{name}-{seed}"
     kept = out / "samples.pt"
     if not kept.is_file():
+        # float32, as its decoders were trained, so that what a path draws does not depend on the card.
         run = RunOptions(dataset, out, vae=vae, steps=options.steps, seed=seed, width=options.width, save_every=200)
+        run = replace(run, mixed_precision="no")
         config = SgaConfig(enabled=False, path=name)
         file = out / "model" / "diffusion_pytorch_model.safetensors"
         if file.is_file():
@@ -158,7 +160,7 @@ def _images(name: str, seed: int, dataset: Path, vae: Path, classes: list[str], 
             stack.denoiser.load(file.parent)
         else:
             resume = "latest" if any((out / "checkpoints").glob("step-*[0-9]")) else None
-            trainer = Trainer(RunOptions(**{**vars(run), "resume": resume}), config)
+            trainer = Trainer(replace(run, resume=resume), config)
             trainer.run()
             stack = trainer.stack
         with whole_file(kept) as part:

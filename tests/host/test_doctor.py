@@ -125,4 +125,4 @@ def test_other_doors_configs_are_examined(answers, script):
     assert any(text.startswith(f"{script} reads them") for text in texts(answer, "ok", "options"))
     assert "4: 3 with K=3, 1 with K=2" in texts(answer, "ok", "data")[0]
     assert {f["subject"] for f in answer if f["level"] == "error"} == {"models"}
-    assert "pretrained_model_name_or_path = no.pt: " in texts(answer, "error", "models")[0]
+    assert "--pretrained_model_name_or_path no.pt: " in texts(answer, "error", "models")[0]

@@ -1,6 +1,8 @@
 """Rank distribution beside the first-place rate of each dataset (Figs. 9 and 10), as a PNG; the page draws its own."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sga_kohya.evaluate.plan.plan import Plan
 from sga_kohya.evaluate.rate.analysis import Ranked
@@ -47,14 +49,20 @@ def _save_figure(plan: Plan, title: str, ranked: Ranked, path: Path) -> None:
     left.invert_yaxis()
     left.set(xlim=(0, 100), xlabel="% of rankings (whiskers: interval of the first-place rate)", title=title)
     left.legend(title="place", ncols=size, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
-    heat = np.array([[100 * number.value for number in row] for row in ranked.heat.values()])
-    right.imshow(heat, cmap="Blues", vmin=0, vmax=max(60.0, np.nanmax(heat, initial=0)), aspect="auto")
-    right.set_xticks(range(size), labels, rotation=20, ha="right")
-    right.set_yticks(range(len(ranked.heat)), list(ranked.heat))
-    right.set_title("first places by dataset, %")
-    for (row, column), value in np.ndenumerate(heat):
-        right.text(
-            column, row, numeral(value, ".0f"), ha="center", va="center", color="white" if value > 38 else "black"
-        )
+    _draw_heat(right, labels, ranked)
     with whole_file(path) as part:
         figure.savefig(part, format="png")
+
+
+def _draw_heat(axes: Any, labels: Sequence[str], ranked: Ranked) -> None:
+    """First-place rates, a row for each data set."""
+    import numpy as np
+
+    heat = np.array([[100 * number.value for number in row] for row in ranked.heat.values()])
+    axes.imshow(heat, cmap="Blues", vmin=0, vmax=max(60.0, np.nanmax(heat, initial=0)), aspect="auto")
+    axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
+    axes.set_yticks(range(len(ranked.heat)), list(ranked.heat))
+    axes.set_title("first places by dataset, %")
+    for (row, column), value in np.ndenumerate(heat):
+        color = "white" if value > 38 else "black"
+        axes.text(column, row, numeral(value, ".0f"), ha="center", va="center", color=color)
