@@ -352,10 +352,10 @@ def test_loss_weights_and_reduction_reach_the_sub_batches():
     assert {part.granularities[0]: part.weight for part in step} == {"macro": 2.0, "micro": 1.0}
 
 
-def plan_lines(levels, **measures):
-    """What the printed plan says of the steps of eight groups of those granularities, one a step."""
-    slices = [(Slice(0, f"{n}/{level}", level, "square"), str(n)) for n in range(8) for level in levels]
-    planner = Planner(form_groups(slices), [1], weight)
+def plan_lines(levels, photos=8, batch_size=1, **measures):
+    """What the printed plan says of the steps of groups of those granularities; eight of them, one a step."""
+    slices = [(Slice(0, f"{n}/{level}", level, "square"), str(n)) for n in range(photos) for level in levels]
+    planner = Planner(form_groups(slices), [batch_size], weight)
 
     class Dataset:
         planned = True
@@ -375,6 +375,15 @@ def test_the_plan_says_that_tuples_take_fewer_and_larger_steps_and_what_that_mea
     assert "without tuples the same passes are 24 steps" in plan_lines(LEVELS)[1]
     assert "Try up to 1.7 times the rate" in plan_lines(LEVELS)[1]
     assert len(plan_lines(LEVELS[:1])) == 1
+
+
+def test_the_plan_says_how_many_steps_are_small_where_they_are_many():
+    groups = kohya_groups(9, (LEVELS,))
+    epoch = Planner(groups, [4], weight).epoch(0)
+    assert sorted(epoch.slices()) == [3, 12, 12] == sorted(sum(len(part.keys) for part in step) for step in epoch)
+    [said] = [line for line in plan_lines(LEVELS[:1], photos=9, batch_size=4) if line.startswith("  small")]
+    assert "1 of the steps have fewer slices than a batch" in said
+    assert not [line for line in plan_lines(LEVELS, photos=12, batch_size=4) if line.startswith("  small")]
 
 
 def test_the_plan_tells_the_tokens_of_each_granularity_s_largest_sub_batch_and_which_is_the_most():

@@ -166,6 +166,11 @@ class Epoch(Sequence[TupleStep]):
         parts = -(-counts // np.array(self._planner.batch_sizes)[dataset])
         return Counter(dict(enumerate(np.bincount(dataset, parts).astype(int).tolist())))
 
+    def slices(self) -> NDArray[np.int64]:
+        """How many slices each step has, without making it."""
+        of_group = np.diff(self._planner.groups.ends, prepend=0)[self._groups]
+        return np.diff(np.append(0, np.cumsum(of_group))[self._ends], prepend=0)
+
     def largest(self) -> dict[Cell, int]:
         """How many slices the largest sub-batch of each cell has, without making it."""
         cells, sizes = self._planner.groups.cells, self._planner.batch_sizes
