@@ -144,7 +144,7 @@ def _difference(one: Comparison) -> str:
 
 def _written(found: Interval, spec: str) -> str:
     """With no-break spaces: in a narrow column the interval goes to a line of its own, whole."""
-    return f"{found.value:{spec}} {found.brackets(spec)}".replace(", ", ",\u00a0")
+    return found.words(spec).replace(", ", ",\u00a0")
 
 
 def _learned(one: Finished) -> list[list[str]]:
@@ -165,8 +165,7 @@ def _learned(one: Finished) -> list[list[str]]:
 
 def _against_stock(runs: Runs, arm: str, own: bool) -> str:
     values = runs.differences(arm, STOCK, verdicts.error(), own, relative=True)
-    found = student(values) if values else Interval(NONE)
-    return _written(found, "+.2f")
+    return _written(verdicts.interval_of(values), "+.2f")
 
 
 def _kept(one: Finished) -> list[list[str]]:
@@ -174,8 +173,7 @@ def _kept(one: Finished) -> list[list[str]]:
 
 
 def _mean(rows: Sequence[Row], key: str, spec: str) -> str:
-    found = student([float(row[key]) for row in rows]) if rows else Interval(NONE)
-    return _written(found, spec)
+    return _written(verdicts.interval_of([float(row[key]) for row in rows]), spec)
 
 
 def _conflict(one: Finished) -> str:

@@ -134,16 +134,17 @@ def lower_error(
     runs: Runs, this: str, other: str, words: str, measure: Measure | None = None, own: bool = True, needed: bool = True
 ) -> Comparison:
     values = runs.differences(this, other, measure or error(), own, relative=True)
-    return Comparison(words, _student(values), len(values), MARGIN, needed)
+    return Comparison(words, interval_of(values), len(values), MARGIN, needed)
 
 
 def higher(runs: Runs, this: str, other: str, key: str, words: str, margin: float, needed: bool = True) -> Comparison:
     """At one rate for both, so that gradients are compared on the same footing."""
     values = runs.differences(this, other, lambda row: float(row[key]), own=False, relative=False)
-    return Comparison(words, _student(values), len(values), margin, needed)
+    return Comparison(words, interval_of(values), len(values), margin, needed)
 
 
-def _student(values: Sequence[float]) -> Interval:
+def interval_of(values: Sequence[float]) -> Interval:
+    """Student's; NaN of none."""
     return student(values) if values else Interval(float("nan"))
 
 
@@ -241,7 +242,7 @@ def _faster(runs: Runs, short: int, whole: int) -> Claim:
         seeds = sorted(left.keys() & right.keys())
         values = [100 * (error(whole)(right[s]) - error(short)(left[s])) / error(whole)(right[s]) for s in seeds]
         words = f"% of held-out error, full after {short} passes against {other} after {whole}"
-        found.append(Comparison(words, _student(values), len(values), MARGIN, as_good=True))
+        found.append(Comparison(words, interval_of(values), len(values), MARGIN, as_good=True))
     return Claim(4, "Faster", "full at N1 is as good as photos and as h-sd at 1.5 N1", found)
 
 
@@ -252,5 +253,5 @@ def _parts(dit: Runs, unet: Runs) -> Claim:
         tuples = runs.differences("full", "without tuples", error(), True, True)
         values = [sign * (a - b) for a, b in zip(modulation, tuples, strict=False)]
         words = f"% of error that {'modulation saves' if sign > 0 else 'tuples save'} of a {name} beyond the other part"
-        found.append(Comparison(words, _student(values), len(values), MARGIN))
+        found.append(Comparison(words, interval_of(values), len(values), MARGIN))
     return Claim(5, "A DiT needs modulation more, a U-Net tuples", "both differences above 0", found)
