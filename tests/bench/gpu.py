@@ -32,7 +32,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -76,23 +76,24 @@ SIZES = {
 }
 
 
-def worker(size: Size, arms: Sequence[str], steps: int, rounds: int, until: float) -> None:
-    """All runs of one size in this process. Prints a line of JSON for each, and begins none that would end too late."""
+def worker(name: str, batches: Sequence[int], arms: Sequence[str], steps: int, rounds: int, until: float) -> None:
+    """All runs of one size, in a process of their own. Prints a line of JSON for each, and begins none that would end
+    too late."""
     os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
     from tests.host.conftest import NO_CHECKOUT, default_checkout
     from tests.host.run import load_stack
 
-    checkout = default_checkout()
+    size, checkout = SIZES[name], default_checkout()
     if not checkout:
         sys.exit(NO_CHECKOUT)
     sys.path.insert(0, str(checkout))
     stack = load_stack(size.script)
     if size.model == "FLUX":
         stack.shrink_host()
-    longest, full = dict.fromkeys(size.batches, 0.0), set()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number, batch in itertools.product(range(rounds), size.batches):
+    longest, full = dict.fromkeys(batches, 0.0), set()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for number, batch in itertools.product(range(rounds), batches):
             bench = Bench(size, batch, steps, checkout, stack, folder / f"{number}-{batch}")
             for arm in arms[:: -1 if number % 2 else 1]:
                 if batch in full or time.time() + longest[batch] > until:
@@ -332,8 +333,8 @@ def measure(
     name: str, batches: Sequence[int], arms: Sequence[str], steps: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
     """What the worker of one size said, until its time was over. Raises RuntimeError where it failed."""
-    words = ["--worker", name, listed(batches), listed(arms), *map(str, (steps, rounds, time.time() + seconds))]
-    command, said, others = [sys.executable, __file__, *words], [], collections.deque(maxlen=30)
+    asked = json.dumps([name, batches, arms, steps, rounds, time.time() + seconds])
+    command, said, others = [sys.executable, __file__, "--worker", asked], [], collections.deque(maxlen=30)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with subprocess.Popen(command, cwd=TESTS.parent, **pipes) as process:
         late = threading.Timer(1.2 * seconds + 30, process.kill)
@@ -396,51 +397,48 @@ def note_pace(size: Size, batch: int, said: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=names, default=["flux", "sdxl"], help=f"of {', '.join(SIZES)}")
-    parser.add_argument("--batches", type=numbers, help="1,4,8 by default")
-    parser.add_argument("--arms", type=names, default=list(ARMS), help=f"of {', '.join(ARMS)}; always with stock")
+    parser.add_argument("--sizes", type=some_of(SIZES), default=["flux", "sdxl"], help=f"of {', '.join(SIZES)}")
+    parser.add_argument(
+        "--batches", type=lambda text: [int(number) for number in text.split(",")], help="1,4,8 by default"
+    )
+    parser.add_argument("--arms", type=some_of(ARMS), default=ARMS, help=f"of {', '.join(ARMS)}; stock is always run")
     parser.add_argument("--minutes", type=float, default=7.5)
     parser.add_argument("--steps", type=int, default=3, help="of a run, three passes each; the first is left out")
     parser.add_argument("--rounds", type=int, default=100, help="at most")
     options = parser.parse_args()
+    arms = [arm for arm in ARMS if arm in {"stock", *options.arms}]
     end, failed = time.time() + 60 * options.minutes, 0
     print(f"{card()}, torch {torch.__version__}; ratios with 95 % intervals over rounds")
     for number, name in enumerate(options.sizes):
         batches = options.batches or SIZES[name].batches
         seconds = (end - time.time()) / (len(options.sizes) - number)
         try:
-            said = measure(name, batches, options.arms, options.steps, options.rounds, seconds)
+            said = measure(name, batches, arms, options.steps, options.rounds, seconds)
         except RuntimeError as error:
             print(f"{name}: failed\n{error}", flush=True)
             failed = 1
             continue
         for batch in batches:
             own = [fact for fact in said if fact["batch"] == batch]
-            lines = [*report(name, batch, options.arms, own), note_pace(SIZES[name], batch, own)]
+            lines = [*report(name, batch, arms, own), note_pace(SIZES[name], batch, own)]
             print(*filter(None, lines), sep="\n", flush=True)
     return failed
 
 
-def names(text: str) -> list[str]:
-    return text.split(",")
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Reads names with commas between."""
 
+    def read(text: str) -> list[str]:
+        if unknown := [name for name in text.split(",") if name not in known]:
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}: choose of {', '.join(known)}")
+        return text.split(",")
 
-def numbers(text: str) -> list[int]:
-    return [int(number) for number in names(text)]
-
-
-def listed(values: Sequence[Any]) -> str:
-    return ",".join(map(str, values))
-
-
-def start_worker(name: str, batches: str, arms: str, steps: str, rounds: str, until: str) -> None:
-    size = dataclasses.replace(SIZES[name], batches=numbers(batches))
-    worker(size, names(arms), int(steps), int(rounds), float(until))
+    return read
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(TESTS.parent))
     if sys.argv[1:2] == ["--worker"]:
-        start_worker(*sys.argv[2:])
+        worker(*json.loads(sys.argv[2]))
     else:
         sys.exit(main())
