@@ -92,25 +92,63 @@ def test_each_family_is_told_by_its_own_options_and_has_what_it_needs(family):
     assert ("clip_l" in needed_options(family.scripts[0], argparse.Namespace(model_type="chroma"))) is False
 
 
-def test_keys_that_nobody_reads_and_values_that_nobody_checks():
+@pytest.fixture
+def parser() -> argparse.ArgumentParser:
+    """Some options of train_network.py, as its own parser has them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int)
     parser.add_argument("--learning_rate", type=float)
     parser.add_argument("--sdpa", action="store_true")
     parser.add_argument("--text_encoder_lr", type=float, nargs="*")
+    parser.add_argument("--network_args", type=str, nargs="*")
     parser.add_argument("--loss_type", choices=["l1", "l2"])
+    parser.add_argument("--max_token_length", type=int, choices=[None, 150, 225])
+    parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
+    parser.add_argument("--resolution", type=str)
     parser.add_argument("--sga_tuples")
+    return parser
+
+
+def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
     good = {"seed": 1, "learning_rate": 1, "sdpa": False, "text_encoder_lr": [1e-6], "loss_type": "l2"}
-    assert list(wrong_settings(parser, good | {"sga_tuples": False})) == []
-    bad = {"seed": 1.5, "learning_rate": "x", "sdpa": 1, "text_encoder_lr": 1e-6, "loss_type": "l3", "learning_rat": 1}
-    assert list(wrong_settings(parser, bad)) == [
+    assert list(wrong_settings(parser, good | {"sga_tuples": False}, "x.py")) == []
+    bad = {"seed": 1.5, "learning_rate": "x", "network_args": "algo=lora", "loss_type": "l3", "resolution": 1024}
+    assert list(wrong_settings(parser, bad | {"learning_rat": 1}, "x.py")) == [
         ("error", "seed = 1.5: write a whole number"),
         ("error", 'learning_rate = "x": write a number'),
-        ("error", "sdpa = 1: write true or false"),
-        ("error", "text_encoder_lr = 1e-06: write a list in [ ]"),
+        ("error", 'network_args = "algo=lora": write a list in [ ]'),
         ("error", 'loss_type = "l3": write one of l1, l2'),
-        ("warning", "learning_rat: sd-scripts knows no such key and ignores it; did you mean learning_rate?"),
+        ("error", 'resolution = 1024: write it in quotes: "1024"'),
+        ("warning", "learning_rat: x.py knows no such key and ignores it; did you mean learning_rate?"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("text_encoder_lr", 5e-5),
+        ("text_encoder_lr", 0),
+        ("max_token_length", 75),
+        ("max_token_length", 255),
+        ("dynamo_backend", "no"),
+        ("sdpa", 1),
+    ],
+)
+def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wrong(parser, key, value):
+    assert list(wrong_settings(parser, {key: value}, "x.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("text_encoder_lr", "5e-5"), ("max_token_length", 20), ("dynamo_backend", "yes")]
+)
+def test_but_not_every_value_of_these(parser, key, value):
+    assert [level for level, _ in wrong_settings(parser, {key: value}, "x.py")] == ["error"]
+
+
+@pytest.mark.parametrize(("text", "counts"), [("false", "true"), ("yes", "true"), ("", "false")])
+def test_a_switch_in_words_is_told_what_it_counts_as(parser, text, counts):
+    ((level, said),) = wrong_settings(parser, {"sdpa": text}, "x.py")
+    assert level == "warning" and f"this counts as {counts}," in said
 
 
 def test_models_that_are_missing_or_not_named(tmp_path):

@@ -106,7 +106,10 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "lycoris.kohia: No module named 'lycoris.kohia'; pip install lycoris-lora",
     ):
         assert sum(part in text for text in errors) == 1, (part, errors)
-    assert "guidance_scal: sd-scripts knows no such key and ignores it; did you mean guidance_scale?" in warnings
+    assert (
+        "guidance_scal: flux_train_network.py knows no such key and ignores it; did you mean guidance_scale?"
+        in warnings
+    )
 
 
 def test_buckets_that_the_script_would_refuse(answers):

@@ -80,7 +80,10 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "--vae none: ",
     ):
         assert sum(part in text for text in errors) == 1, (part, errors)
-    assert "learning_rat: musubi-tuner knows no such key and ignores it; did you mean learning_rate?" in warnings
+    assert (
+        "learning_rat: flux_2_train_network.py knows no such key and ignores it; did you mean learning_rate?"
+        in warnings
+    )
     assert any("have no caches and do not train, such as 00" in text for text in warnings)
     assert not any("sd-scripts" in text for text in errors + warnings)
 
