@@ -101,7 +101,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sdpa", action="store_true")
     parser.add_argument("--text_encoder_lr", type=float, nargs="*")
     parser.add_argument("--network_args", type=str, nargs="*")
-    parser.add_argument("--loss_type", choices=["l1", "l2"])
+    parser.add_argument("--base_weights", type=str, nargs="*")
+    parser.add_argument("--base_weights_multiplier", type=float, nargs="*")
+    parser.add_argument("--loss_type", choices=["l1", "l2"], default="l2")
+    parser.add_argument("--log_with", choices=["tensorboard"])
     parser.add_argument("--max_token_length", type=int, choices=[None, 150, 225])
     parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
     parser.add_argument("--resolution", type=str)
@@ -113,13 +116,13 @@ def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
     good = {"seed": 1, "learning_rate": 1, "sdpa": False, "text_encoder_lr": [1e-6], "loss_type": "l2"}
     assert list(wrong_settings(parser, good | {"sga_tuples": False}, "x.py")) == []
     bad = {"seed": 1.5, "learning_rate": "x", "network_args": "algo=lora", "loss_type": "l3", "resolution": 1024}
-    assert list(wrong_settings(parser, bad | {"learning_rat": 1}, "x.py")) == [
+    assert list(wrong_settings(parser, bad | {"sdp": True}, "x.py")) == [
         ("error", "seed = 1.5: write a whole number"),
         ("error", 'learning_rate = "x": write a number'),
         ("error", 'network_args = "algo=lora": write a list in [ ]'),
         ("error", 'loss_type = "l3": write one of l1, l2'),
         ("error", 'resolution = 1024: write it in quotes: "1024"'),
-        ("warning", "learning_rat: x.py knows no such key and ignores it; did you mean learning_rate?"),
+        ("warning", "sdp: x.py knows no such key and ignores it; did you mean sdpa?"),
     ]
 
 
@@ -145,10 +148,30 @@ def test_but_not_every_value_of_these(parser, key, value):
     assert [level for level, _ in wrong_settings(parser, {key: value}, "x.py")] == ["error"]
 
 
-@pytest.mark.parametrize(("text", "counts"), [("false", "true"), ("yes", "true"), ("", "false")])
-def test_a_switch_in_words_is_told_what_it_counts_as(parser, text, counts):
-    ((level, said),) = wrong_settings(parser, {"sdpa": text}, "x.py")
-    assert level == "warning" and f"this counts as {counts}," in said
+def test_a_switch_in_words_is_told_what_it_counts_as(parser):
+    said = 'sdpa = "false": any text counts as true, whatever it says; write true or false'
+    assert list(wrong_settings(parser, {"sdpa": "false"}, "x.py")) == [("warning", said)]
+
+
+def test_what_a_gui_leaves_empty_is_no_error_where_the_script_finds_nothing_in_it(parser):
+    assert list(wrong_settings(parser, {"network_args": "", "sdpa": "", "text_encoder_lr": ""}, "x.py")) == []
+    assert [level for level, _ in wrong_settings(parser, {"log_with": ""}, "x.py")] == ["warning"]
+    assert [level for level, _ in wrong_settings(parser, {"seed": "", "loss_type": ""}, "x.py")] == ["error", "error"]
+
+
+def test_the_many_keys_of_a_gui_are_one_line_and_no_hint_names_a_key_that_is_there(parser):
+    settings = {"gpu_ids": "0", "learning_rat": 1, "resolution": "512", "resolutions": "512", "additional": ""}
+    assert [text for _, text in wrong_settings(parser, settings, "x.py")] == [
+        "learning_rat: x.py knows no such key and ignores it; did you mean learning_rate?",
+        "gpu_ids, resolutions, additional: x.py knows none of these keys and ignores them",
+    ]
+
+
+def test_a_multiplier_of_no_weights_is_read_by_nobody(parser):
+    alone = {"base_weights_multiplier": 1.0}
+    assert list(wrong_settings(parser, alone | {"base_weights": ""}, "x.py")) == []
+    ((level, _),) = wrong_settings(parser, alone | {"base_weights": ["a.safetensors"]}, "x.py")
+    assert level == "error"
 
 
 def test_models_that_are_missing_or_not_named(tmp_path):

@@ -11,14 +11,17 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.hints import closest
 from sga_kohya.options import HOST, read_options
 
-_READ_AS_WELL: dict[str, Callable[[Any], bool]] = {
-    "text_encoder_lr": lambda value: _is_number(value),
-    "max_token_length": lambda value: _is_number(value) and value >= 75 and value == int(value),
-    "dynamo_backend": lambda value: value == "no",
+_READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "text_encoder_lr": lambda value, _: _is_number(value),
+    "max_token_length": lambda value, _: _is_number(value) and value >= 75 and value == int(value),
+    "dynamo_backend": lambda value, _: value == "no",
+    "base_weights_multiplier": lambda value, settings: not settings.get("base_weights"),
 }
-"""What sd-scripts reads of a TOML although its parser refuses it on the command line: one number for what was no list
-before v0.9, any length (75 is its own default), and accelerate's name for no compilation. Thousands of files have them;
-the kohya_ss GUI writes the last two."""
+"""What a host reads of a TOML, or does not look at, although its parser refuses it on the command line.
+
+(value, all settings) -> whether this is such a value. One number for what was no list before; any length (75 is the
+default); accelerate's name for no compilation. Published files are full of them, and GUIs write them.
+"""
 
 
 def settings_of_file(name: str | None, host: str = HOST) -> dict[str, Any]:
@@ -42,16 +45,21 @@ def wrong_settings(
     not know may be another script's.
     """
     actions = {action.dest: action for action in parser._actions}
+    unknown = []
     for key, value in settings.items():
         if key not in actions:
             close = closest(key, actions, cutoff=0.8)
-            hint = f"; did you mean {close}?" if close else ""
-            yield "warning", f"{key}: {script} knows no such key and ignores it{hint}"
-        elif not key.startswith("sga") and not _READ_AS_WELL.get(key, _never)(value):  # ours were read by SgaConfig
-            switch = actions[key].nargs == 0
-            reason = _wrong_switch(value) if switch else _wrong_value(actions[key], value)
+            if close and close not in settings:
+                yield "warning", f"{key}: {script} knows no such key and ignores it; did you mean {close}?"
+            else:
+                unknown.append(key)
+        elif not key.startswith("sga") and not _READ_AS_WELL.get(key, _never)(value, settings):  # SgaConfig reads ours
+            level, reason = _wrong(actions[key], value)
             if reason:
-                yield "warning" if switch else "error", f"{key} = {json.dumps(value, default=str)}: {reason}"
+                yield level, f"{key} = {json.dumps(value, default=str)}: {reason}"
+    if unknown:  # a GUI's file has dozens of its own
+        words = ("no such key", "it") if len(unknown) == 1 else ("none of these keys", "them")
+        yield "warning", f"{', '.join(unknown)}: {script} knows {words[0]} and ignores {words[1]}"
 
 
 def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: Sequence[str]) -> argparse.Namespace:
@@ -64,7 +72,7 @@ def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: S
         raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
 
 
-def _never(value: Any) -> bool:
+def _never(value: Any, settings: Mapping[str, Any]) -> bool:
     return False
 
 
@@ -72,15 +80,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _wrong_switch(value: Any) -> str | None:
-    """A script asks of a switch only whether its value is true to Python, as 1 is."""
-    if isinstance(value, bool) or value in (0, 1):
-        return None
-    return f"this counts as {'true' if value else 'false'}, whatever the words say; write true or false"
+def _wrong(action: argparse.Action, value: Any) -> tuple[str, str | None]:
+    """How bad a value is, and why; None where it is as the parser would have it, or as good as that."""
+    if action.nargs == 0:  # of a switch a script asks only whether it is true to Python
+        plain = isinstance(value, bool) or value in (0, 1, "")
+        return "warning", None if plain else "any text counts as true, whatever it says; write true or false"
+    if value == "" and _listed(action):
+        return "warning", None  # an empty text has no items either
+    if value == "" and action.choices is not None and action.default is None:
+        return "warning", "empty is not the same as left out everywhere; leave it out"
+    return "error", _wrong_value(action, value)
+
+
+def _listed(action: argparse.Action) -> bool:
+    return action.nargs in ("*", "+") or isinstance(action.nargs, int)
 
 
 def _wrong_value(action: argparse.Action, value: Any) -> str | None:
-    listed = action.nargs in ("*", "+") or isinstance(action.nargs, int)
+    listed = _listed(action)
     if listed != isinstance(value, list):
         return "write a list in [ ]" if listed else "write a single value"
     kind: Callable[[str], Any] = action.type if callable(action.type) else str
