@@ -1,6 +1,7 @@
 """The doctor's parts that need no sd-scripts: which trainer, which packages, how much room, how findings are shown."""
 
 import argparse
+import importlib.metadata
 import json
 import shutil
 import struct
@@ -22,7 +23,8 @@ from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.settings import check_models, checkpoint_size
 from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
-from sga_kohya.hosts.toml_keys import wrong_settings
+from sga_kohya.hosts.toml_keys import _too_deep, wrong_settings
+from sga_kohya.kit.toml_file import merge_sections
 from sga_kohya.presets import door, preset_files
 
 from . import stub_host
@@ -167,6 +169,14 @@ def test_the_many_keys_of_a_gui_are_one_line_and_no_hint_names_a_key_that_is_the
     ]
 
 
+def test_settings_in_a_section_of_a_section_are_read_by_nobody(parser):
+    tables = {"general": {"args": {"seed": 1}, "dataset_args": {}}, "noise": {}}
+    assert list(wrong_settings(parser, merge_sections(tables), "x.py")) == [
+        ("error", _too_deep("args", "seed", "x.py")),
+        ("warning", "dataset_args: x.py knows no such key and ignores it"),
+    ]
+
+
 def test_a_multiplier_of_no_weights_is_read_by_nobody(parser):
     alone = {"base_weights_multiplier": 1.0}
     assert list(wrong_settings(parser, alone | {"base_weights": ""}, "x.py")) == []
@@ -231,6 +241,31 @@ def test_packages_against_the_checkout_s_pins(tmp_path, monkeypatch):
     assert texts(findings, "error") == ["diffusers is not installed: pip install diffusers==0.32.1"]
     check_packages("sd-scripts", listed, {"optimizer_type": "AdamW8bit"}, findings)
     assert "bitsandbytes is not installed: pip install bitsandbytes" in texts(findings, "error")
+
+
+@pytest.mark.parametrize(
+    ("options", "package"),
+    [
+        ({"log_with": "wandb"}, "wandb"),
+        ({"log_with": "all"}, "wandb"),
+        ({"xformers": True}, "xformers"),
+        ({"optimizer_type": "DAdaptAdam"}, "dadaptation"),
+        ({"optimizer_type": "PagedAdamW"}, "bitsandbytes"),
+        ({"sage_attn": True}, "sageattention"),
+    ],
+)
+def test_packages_that_no_list_has_are_looked_for_where_they_are_asked_for(monkeypatch, options, package):
+    def version(name: str) -> str:
+        if name in ("torch", "torchvision"):
+            return "2"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("sga_kohya.doctor.environment.version", version)
+    asked, not_asked = Findings(), Findings()
+    check_packages("sd-scripts", ("requirements.txt", []), options, asked)
+    check_packages("sd-scripts", ("requirements.txt", []), dict.fromkeys(options), not_asked)
+    assert f"{package} is not installed: pip install {package}" in texts(asked, "error")
+    assert texts(not_asked, "error") == []
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):

@@ -47,7 +47,10 @@ def wrong_settings(
     actions = {action.dest: action for action in parser._actions}
     unknown = []
     for key, value in settings.items():
-        if key not in actions:
+        deep = [inner for inner in _keys_within(value) if inner in actions]
+        if key not in actions and deep:
+            yield "error", _too_deep(key, deep[0], script)
+        elif key not in actions:
             close = closest(key, actions, cutoff=0.8)
             if close and close not in settings:
                 yield "warning", f"{key}: {script} knows no such key and ignores it; did you mean {close}?"
@@ -70,6 +73,21 @@ def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: S
             return parser.parse_args(list(words), namespace=argparse.Namespace(**settings))
     except SystemExit:
         raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
+
+
+def _keys_within(value: Any) -> Iterator[str]:
+    """Every key of a table, at any depth."""
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        yield key
+        yield from _keys_within(inner)
+
+
+def _too_deep(table: str, key: str, script: str) -> str:
+    return (
+        f"[….{table}]: {script} reads keys at the top and in [sections], but not {key} and others in a section of a "
+        "section. Files of LoRA_Easy_Training_Scripts are like that, and only its own launcher reads them: train from "
+        "there, see `sga-kohya patch`, or move the keys up"
+    )
 
 
 def _never(value: Any, settings: Mapping[str, Any]) -> bool:
