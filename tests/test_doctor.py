@@ -23,6 +23,7 @@ from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.settings import check_models, checkpoint_size
 from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
+from sga_kohya.hosts.sd_scripts.settings import FILES
 from sga_kohya.hosts.toml_keys import _too_deep, wrong_settings
 from sga_kohya.kit.toml_file import merge_sections
 from sga_kohya.presets import door, preset_files
@@ -241,6 +242,16 @@ def test_packages_against_the_checkout_s_pins(tmp_path, monkeypatch):
     assert texts(findings, "error") == ["diffusers is not installed: pip install diffusers==0.32.1"]
     check_packages("sd-scripts", listed, {"optimizer_type": "AdamW8bit"}, findings)
     assert "bitsandbytes is not installed: pip install bitsandbytes" in texts(findings, "error")
+
+
+def test_the_word_that_is_taught_is_needed_and_no_file():
+    given, missing, none = Findings(), Findings(), dict.fromkeys(FILES)
+    script = "train_textual_inversion.py"
+    for word, findings in (("mychar", given), (None, missing)):
+        args = argparse.Namespace(**none | {"pretrained_model_name_or_path": "a/b", "token_string": word})
+        check_models(script, args, SdScripts().files(script, args), findings)
+    assert texts(given, "error") == []
+    assert texts(missing, "error") == [f"--token_string is not set, and {script} cannot start without it"]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,11 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
     misplaced = write_dataset(folder / "misplaced", [LEVELS])
     misplaced.write_text(misplaced.read_text().replace("num_repeats", "max_bucket_reso = 512\nnum_repeats", 1))
     questions["misplaced"] = [*here, *to_arguments(options | {"dataset_config": misplaced})]
+    shuffled = {"cache_text_encoder_outputs": True, "shuffle_caption": True}
+    questions["shuffled"] = [*here, *to_arguments(options | shuffled)]
+    whole = {name: value for name, value in options.items() if not name.startswith("network_")}
+    questions["shuffled whole"] = [*here, "--script", "flux_train.py", *to_arguments(whole | shuffled)]
+    questions["cropped"] = [*here, *to_arguments(options | {"cache_latents": True, "random_crop": True})]
     questions["refused"] = [*here, *to_arguments(options), "--seed", "many"]
     for script in OTHERS:
         described = with_metadata_files(dataset) if script == "fine_tune.py" else dataset
@@ -137,6 +142,19 @@ def test_a_key_in_the_wrong_table_of_a_dataset_is_named_with_its_place(answers):
     assert error.endswith(
         f"misplaced/dataset.toml: {place}: sd-scripts knows no such key there; leave it out, or move it"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shuffled", "flux_train_network.py: when caching Text Encoder output, either caption_dropout_rate, shuffle"),
+        ("shuffled whole", "cache_text_encoder_outputs excludes what changes captions"),
+        ("cropped", "cache_latents excludes color_aug and random_crop"),
+    ],
+)
+def test_what_cannot_be_cached_is_said_as_the_script_would_say_it(answers, name, said):
+    (error,) = texts(answers[name], "error", "data")
+    assert error.startswith(said)
 
 
 def test_the_parser_s_own_words(answers):

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,33 @@ def check_bucket_steps(script: Path, group: Any) -> None:
                     "slices again by `python -m sga_kohya.hsd`"
                 ) from None
             return
+
+
+def check_caches(script: Path, args: argparse.Namespace, group: Any) -> None:
+    """What a script asserts of its settings and data together, before it loads a model. Raises SgaError with its words.
+
+    All cache latents alike; of the rest a network trainer has a method, and a full fine-tune one line.
+    """
+    asserts = getattr(_trainer(script), "assert_extra_args", None)
+    try:
+        if asserts is not None:
+            asserts(argparse.Namespace(**vars(args)), group, None)
+    except (AssertionError, ValueError) as error:
+        raise SgaError(f"{script.name}: {error}") from error
+    if getattr(args, "cache_latents", False) and not group.is_latent_cacheable():
+        raise SgaError("cache_latents excludes color_aug and random_crop: leave out one of them")
+    cached = asserts is None and getattr(args, "cache_text_encoder_outputs", False)
+    drops = {"cache_supports_dropout": True} if "cache_supports_dropout=True" in script.read_text("utf-8") else {}
+    if cached and not group.is_text_encoder_output_cacheable(**drops):
+        raise SgaError(
+            "cache_text_encoder_outputs excludes what changes captions: caption dropout, shuffle_caption and "
+            "token_warmup_step. Leave out one of them"
+        )
+
+
+def _trainer(script: Path) -> Any:
+    """An object of the class that a network trainer's script defines; None in other scripts."""
+    name = "sga_kohya_doctor"
+    defined = runpy.run_path(str(script), run_name=name).values()
+    kinds = (kind for kind in defined if isinstance(kind, type) and kind.__module__ == name)
+    return next((kind() for kind in kinds if hasattr(kind, "assert_extra_args")), None)
