@@ -129,20 +129,24 @@ def test_checkpointing_computes_the_blocks_twice_and_changes_no_gradient(options
     """Of every family, bit for bit. Layers outside of blocks are computed once."""
     found, calls = [], []
     for recomputed in (False, True):
-        run = replace(options, arch=arch(folder), model=folder, gradient_checkpointing=recomputed, steps=1)
-        trainer = Trainer(replace(run, out=options.out / str(recomputed)), SgaConfig(groups_per_step=5))
-        computed: list[str] = []
-        for layer in trainer.stack.denoiser.adapter.loras:
-            torch.nn.init.normal_(layer.lora_up.weight, std=0.1, generator=torch.Generator().manual_seed(1))
-            layer.lora_down.register_forward_hook(lambda *_, name=layer.lora_name, to=computed: to.append(name))
-        found.append(gradients(trainer))
-        calls.append(Counter(computed))
-    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+        stack = make_stack(replace(options, arch=arch(folder), model=folder, gradient_checkpointing=recomputed))
+        layers, computed, seeded = stack.denoiser.adapter.loras, Counter(), torch.Generator().manual_seed(0)
+        for layer in layers:
+            torch.nn.init.normal_(layer.lora_up.weight, std=0.1, generator=seeded)
+            layer.lora_down.register_forward_hook(lambda *_, name=layer.lora_name, to=computed: to.update([name]))
+        side = 4 * stack.family.multiple(stack.denoiser.model.config)
+        noisy, timesteps = torch.randn(2, stack.codec.channels, side, side, generator=seeded), torch.tensor([300, 700])
+        prediction = stack.denoiser(noisy, timesteps, *stack.text(CAPTIONS))
+        trained = [parameter for parameter in stack.denoiser.parameters() if parameter.requires_grad]
+        found.append(torch.autograd.grad(prediction.square().sum(), trained, allow_unused=True))
+        calls.append(computed)
+    assert sum(g is not None and bool(g.abs().max() > 0) for g in found[0]) > 10
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True) if pair != (None, None))
     more = [calls[True][name] / count for name, count in calls[False].items()]
     assert sum(factor == 2 for factor in more) >= 0.75 * len(more) and set(more) <= {1, 2}
 
 
-def test_encoders_are_gone_and_the_vae_rests_before_the_network_comes_onto_the_device(options, folder, monkeypatch):
+def test_encoders_are_gone_and_the_vae_rests_before_the_network_comes_onto_the_device(options, tmp_path, monkeypatch):
     """And nothing brings them back: samples are of captions that are known, and the VAE is there only to decode."""
     events: list[str] = []
     encoders: list[weakref.ref] = []
@@ -171,7 +175,8 @@ def test_encoders_are_gone_and_the_vae_rests_before_the_network_comes_onto_the_d
     monkeypatch.setattr(TupleAccelerator, "prepare", prepared)
     monkeypatch.setattr(PipelineText, "_loaded", loaded)
     monkeypatch.setattr(VaeCodec, "on", on)
-    trainer = Trainer(replace(options, arch=arch(folder), model=folder, steps=1), SgaConfig())
+    TINY["sd3"]().save_pretrained(tmp_path / "model")
+    trainer = Trainer(replace(options, model=tmp_path / "model", steps=1), SgaConfig())
     assert events == ["loaded", "vae", "rest", "prepared"]
     monkeypatch.setattr(VaeCodec, "encode", None)
     trainer.run()
