@@ -112,8 +112,8 @@ def _small(dataset: RunDataset) -> Iterator[str]:
     if small > _MANY_SMALL * len(dataset):
         yield (
             f"  small     {small} of the steps are less than half full, because few groups agree in their granularities"
-            ", and an\n            optimizer such as Adam moves as far after one of them as after a full one. A smaller "
-            "batch_size\n            makes fewer such steps"
+            ", and an\n            optimizer such as Adam moves as far after one of them as after a full one. A "
+            "smaller batch_size\n            makes fewer such steps"
         )
 
 

@@ -84,9 +84,9 @@ def _join(places: Steps, cells: Cells) -> Steps:
 
     A step gets as many groups as it has in places. A long line is cut into pieces that are joined at once.
     """
-    line, size = places.ravel(), places.shape[1]
-    window = max(size, min(len(line), _MOST_FITTED // max(len(line), 1)) // size * size)
-    line = np.append(line, np.full(-len(line) % window, -1, np.int32)).reshape(-1, window)
+    size, count = places.shape[1], places.size
+    window = max(size, min(count, _MOST_FITTED // max(count, 1)) // size * size)
+    line = np.append(places, np.full(-count % window, -1, np.int32)).reshape(-1, window)
     pieces = np.arange(len(line))
     of_line = np.ascontiguousarray(np.moveaxis(cells[line], 2, 0))  # (cells of a group, pieces, window)
     taken = np.where(line < 0, _LAST, 0).astype(np.int32)
