@@ -111,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_token_length", type=int, choices=[None, 150, 225])
     parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
     parser.add_argument("--resolution", type=str)
+    parser.add_argument("--resume", type=str)
     parser.add_argument("--sga_tuples")
     return parser
 
@@ -138,6 +139,7 @@ def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
         ("max_token_length", 255),
         ("dynamo_backend", "no"),
         ("sdpa", 1),
+        ("resume", False),
     ],
 )
 def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wrong(parser, key, value):

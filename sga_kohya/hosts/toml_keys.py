@@ -124,7 +124,7 @@ def _wrong_value(action: argparse.Action, value: Any) -> str | None:
             return f"write one of {', '.join(map(str, action.choices))}"
         if kind in (int, float) and (isinstance(item, bool) or not isinstance(item, (int, kind))):
             return "write a whole number" if kind is int else "write a number"
-        if kind is str and not isinstance(item, str):
+        if kind is str and not isinstance(item, str) and item is not False:  # `resume = false` is as good as left out
             return f'write it in quotes: "{item}"'
         try:
             kind(str(item))
