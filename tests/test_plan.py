@@ -186,6 +186,8 @@ def test_the_lower_bound_is_reached_where_buckets_agree_and_grows_where_they_do_
     assert lower_bound(alike, 4) == 9 == sum(map(len, Planner(alike, [4], weight).epoch(0)))
     unlike = form_groups((Slice(0, f"{n}/{level}", level, n), str(n)) for n in range(8) for level in LEVELS)
     assert lower_bound(unlike, 4) == 24
+    halves = form_groups((Slice(0, f"{n}/{level}", level, n % 2), str(n)) for n in range(14) for level in LEVELS)
+    assert lower_bound(halves, 8) == 6 == sum(map(len, Planner(halves, [8], weight).epoch(0))), "seven and seven"
 
 
 @settings(max_examples=30, deadline=None)
