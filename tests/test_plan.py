@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sga_kohya.config import SgaConfig
@@ -327,6 +327,7 @@ def kind_of(step, planner):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 2), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 9))
+@example([(0, 0)] * 57, 8, 0)
 def test_groups_that_are_left_over_are_an_even_share_of_every_step(cells, size, seed):
     """Also where all the others fill steps of equal cells."""
     steps = pack(np.array([(one, 4 + two) for one, two in cells], np.int32), size, random.Random(seed))
