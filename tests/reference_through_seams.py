@@ -20,7 +20,6 @@ from sga_kohya.hosts.seam import install
 from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.options import RunOptions
-from sga_kohya.reference.text import HashedWords
 from sga_kohya.training.events import Run
 from sga_kohya.training.session import Session
 from sga_kohya.tuples.accelerator import TupleAccelerator
@@ -39,10 +38,11 @@ scheduler = sd3_train_utils.FlowMatchEulerDiscreteScheduler(num_train_timesteps=
 arguments = argparse.Namespace(timestep_sampling="sigmoid", sigmoid_scale=1.0, ip_noise_gamma=None)
 
 stack = make_stack(RunOptions(Path(job["dataset"]), Path(), width=32, depth=2, pool=8))
-denoiser, words = stack.denoiser, HashedWords()
+denoiser = stack.denoiser
 denoiser.load_state_dict(torch.load(Path(job["folder"]) / "weights.pt"))
 accelerator = session.accelerator
 dataset = SliceDataset(Path(job["dataset"]), config)
+dataset.encode(stack.codec, stack.text, torch.device("cpu"))
 loader = DataLoader(dataset, collate_fn=itemgetter(0))
 optimizer = torch.optim.SGD(denoiser.parameters(), lr=0.0)
 denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
@@ -58,7 +58,7 @@ torch.set_rng_state(state)
 batch = first
 while True:
     with accelerator.accumulate(denoiser):
-        latents = stack.codec.encode(batch["images"])
+        latents = batch["latents"]
         generator = torch.Generator()
         generator.set_state(torch.get_rng_state())
         torch.randn(len(latents), generator=generator)  # the host draws its noise levels from here
@@ -67,7 +67,7 @@ while True:
             arguments, scheduler, latents, noise, torch.device("cpu"), torch.float32
         )
         torch.set_rng_state(generator.get_state())
-        prediction = denoiser(noisy, steps, *words(batch["captions"]))
+        prediction = denoiser(noisy, steps, *batch["text"])
         loss = train_util.conditional_loss(prediction, noise - latents, "l2", "none").mean([1, 2, 3]).mean()
         accelerator.backward(loss)
         if accelerator.sync_gradients:

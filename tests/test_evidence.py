@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from sga_kohya.kit.intervals import student
-from sga_kohya.reference.models import build
 from sga_kohya.reference.objectives import FlowMatching, slice_losses
+from sga_kohya.reference.scratch import build
 from sga_kohya.tuples.step import Slice
 
 from .bench.coverage import coverage

@@ -1,11 +1,14 @@
 """Each family of the reference trainer against diffusers' own pipeline of it, by this diffusers and by the newest."""
 
+import contextlib
 import json
 import logging
 import os
 import re
 import subprocess
 import sys
+import weakref
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +25,18 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.reference import folders
 from sga_kohya.reference.__main__ import main
+from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.families import FAMILIES, family_of
-from sga_kohya.reference.models import Stack, load, make_stack
+from sga_kohya.reference.latents import VaeCodec
+from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.precision import autocast
+from sga_kohya.reference.published import load
 from sga_kohya.reference.sample import sample
+from sga_kohya.reference.stack import Stack
+from sga_kohya.reference.text import PipelineText
 from sga_kohya.reference.trainer import Trainer, make_objective
+from sga_kohya.tuples.accelerator import TupleAccelerator
 from tests.reference_world import assert_gradient_is_eq_6, cut_photos, expected_gradients, gradients
 from tests.tiny_pipelines import TINY, flux, flux_without_text, tiny_vae
 
@@ -116,9 +125,87 @@ def test_a_gradient_in_bfloat16_is_eq_6(options, tmp_path, kind):
     assert (found - expected).norm() <= 2**-8 * expected.norm()
 
 
+def test_checkpointing_computes_the_blocks_twice_and_changes_no_gradient(options, folder):
+    """Of every family, bit for bit. Layers outside of blocks are computed once."""
+    found, calls = [], []
+    for recomputed in (False, True):
+        stack = make_stack(replace(options, arch=arch(folder), model=folder, gradient_checkpointing=recomputed))
+        layers, computed, seeded = stack.denoiser.adapter.loras, Counter(), torch.Generator().manual_seed(0)
+        for layer in layers:
+            torch.nn.init.normal_(layer.lora_up.weight, std=0.1, generator=seeded)
+            layer.lora_down.register_forward_hook(lambda *_, name=layer.lora_name, to=computed: to.update([name]))
+        side = 4 * stack.family.multiple(stack.denoiser.model.config)
+        noisy, timesteps = torch.randn(2, stack.codec.channels, side, side, generator=seeded), torch.tensor([300, 700])
+        prediction = stack.denoiser(noisy, timesteps, *stack.text(CAPTIONS))
+        trained = [parameter for parameter in stack.denoiser.parameters() if parameter.requires_grad]
+        found.append(torch.autograd.grad(prediction.square().sum(), trained, allow_unused=True))
+        calls.append(computed)
+    assert sum(g is not None and bool(g.abs().max() > 0) for g in found[0]) > 10
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True) if pair != (None, None))
+    more = [calls[True][name] / count for name, count in calls[False].items()]
+    assert sum(factor == 2 for factor in more) >= 0.75 * len(more) and set(more) <= {1, 2}
+
+
+def test_encoders_are_gone_and_the_vae_rests_before_the_network_comes_onto_the_device(options, tmp_path, monkeypatch):
+    """And nothing brings them back: samples are of captions that are known, and the VAE is there only to decode."""
+    events: list[str] = []
+    encoders: list[weakref.ref] = []
+
+    def prepared(self, *things):
+        events.append("prepared")
+        assert encoders and not any(reference() is not None for reference in encoders)
+        return prepare(self, *things)
+
+    def loaded(self, device):
+        events.append("loaded")
+        pipeline = load_encoders(self, device)
+        parts = [part for name, part in pipeline.components.items() if name.startswith("text_encoder")]
+        encoders.extend(weakref.ref(part) for part in parts if part is not None)
+        return pipeline
+
+    @contextlib.contextmanager
+    def on(self, device):
+        events.append("vae")
+        with vae_on(self, device):
+            yield
+        events.append("rest")
+        assert self.vae.device.type == "cpu"
+
+    prepare, load_encoders, vae_on = TupleAccelerator.prepare, PipelineText._loaded, VaeCodec.on
+    monkeypatch.setattr(TupleAccelerator, "prepare", prepared)
+    monkeypatch.setattr(PipelineText, "_loaded", loaded)
+    monkeypatch.setattr(VaeCodec, "on", on)
+    TINY["sd3"]().save_pretrained(tmp_path / "model")
+    trainer = Trainer(replace(options, model=tmp_path / "model", steps=1), SgaConfig())
+    assert events == ["loaded", "vae", "rest", "prepared"]
+    monkeypatch.setattr(VaeCodec, "encode", None)
+    trainer.run()
+    assert events[4:] == ["vae", "rest"]
+
+
+def test_a_vae_goes_to_the_device_and_back_whatever_happens_there(monkeypatch):
+    codec, places = VaeCodec(tiny_vae()), []
+    monkeypatch.setattr(codec.vae, "to", places.append)
+    with pytest.raises(MemoryError), codec.on(torch.device("meta")):
+        assert places == [torch.device("meta")]
+        raise MemoryError
+    assert places == [torch.device("meta"), "cpu"]
+
+
+def test_a_network_without_checkpointing_is_refused_before_anything_is_encoded(options, tmp_path, monkeypatch):
+    TINY["pixart-512"]().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(diffusers.PixArtTransformer2DModel, "_supports_gradient_checkpointing", False)
+    monkeypatch.setattr(SliceDataset, "encode", None)
+    run = replace(options, model=tmp_path / "model", gradient_checkpointing=True)
+    with pytest.raises(
+        SgaError, match="^--gradient_checkpointing: diffusers' PixArtTransformer2DModel has none: leave"
+    ):
+        Trainer(run, SgaConfig())
+
+
 def frozen(stack: Stack) -> list[list[Tensor]]:
     """Parameters of the network without its adapter, of each text encoder and of the VAE."""
-    encoders = [part for name, part in sorted(stack.text.pipeline.components.items()) if name.startswith("text_enc")]
+    encoders = [part for name, part in sorted(stack.text.load().components.items()) if name.startswith("text_enc")]
     return [list(part.parameters()) for part in (stack.denoiser.model, *encoders, stack.codec.vae) if part is not None]
 
 

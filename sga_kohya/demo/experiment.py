@@ -187,7 +187,7 @@ def measure(trainer: Trainer, repeats: int, seed: int) -> dict[tuple[str, int], 
     for label in LEVELS:
         keys = [item.key for item in dataset.slices if item.granularity == label]
         batch = dataset.load(SubBatch(0, tuple(keys) * repeats, (label,) * len(keys) * repeats))
-        latents, text = stack.codec.encode(batch["images"]), stack.text(batch["captions"])
+        latents, text = batch["latents"], batch["text"]
         for index, level in enumerate(NOISE_LEVELS):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed + 1))
             noisy = (1 - level) * latents + level * noise

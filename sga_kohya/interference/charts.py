@@ -41,22 +41,21 @@ def _cell(matrix: Matrix, i: int, j: int, top: float) -> Markup:
 
 def _content(matrix: Matrix, i: int, j: int, top: float) -> tuple[float, str, str, str]:
     """Strength from 0 to 1, the words in the cell, those of whoever points at it, and the class of its colour."""
+    name = f"{matrix.labels[min(i, j)]}-{matrix.labels[max(i, j)]}"
     if i == j:
         share = matrix.mean[i][i] / top
         found = share, f"{share:.2f}", f"mean squared length {matrix.mean[i][i]:.3g}", "own"
     else:
-        name = f"{matrix.labels[min(i, j)]}-{matrix.labels[max(i, j)]}"
         cosine = matrix.cosine.get(name, Interval(math.nan))
         words = numeral(cosine.value, "+.2f").replace("-", "−")
         kind = "help" if cosine.value >= 0 else "conflict"
         found = abs(cosine.value), words, f"95 % interval {cosine.brackets('+.2f')}", kind
-    return found if math.isfinite(found[0]) else (0.0, UNDEFINED, _why(matrix, i, j), "grid")
+    return found if math.isfinite(found[0]) else (0.0, UNDEFINED, _why(matrix, name), "grid")
 
 
-def _why(matrix: Matrix, i: int, j: int) -> str:
-    """What leaves a cell without a number."""
-    met = math.isfinite(matrix.mean[i][j])
-    return "not defined: a gradient is zero" if met else "not defined: these two were never in one draw"
+def _why(matrix: Matrix, name: str) -> str:
+    """What leaves the cell of a pair without a number."""
+    return "not defined: a gradient is zero" if matrix.met(name) else "not defined: these two were never in one draw"
 
 
 def lines(levels: Sequence[float], series: Sequence[Sequence[Interval]], ticks: Sequence[float], title: str) -> Chart:

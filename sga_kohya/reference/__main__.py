@@ -22,6 +22,10 @@ _PRECISION = (
     "bf16: frozen weights in bfloat16 and the network under autocast, at half the memory; what is trained and saved is "
     "float32 all the same. no: everything is (default: bf16 on a card that has it, no elsewhere)"
 )
+_RECOMPUTE = (
+    "compute activations inside blocks once more on the way back instead of keeping them: the same gradients, less "
+    "memory, about a third more time"
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--save_every", type=_count, default=0, help="steps between checkpoints; one is always saved at the end")
     add("--sample_every", type=_count, default=0, help="steps between sample images; some are always drawn at the end")
     add("--mixed_precision", choices=MIXED_PRECISIONS, help=_PRECISION)
+    add("--gradient_checkpointing", action="store_true", help=_RECOMPUTE)
     add("--resume", nargs="?", const="latest", help="continue exactly: from this checkpoint folder, or the run's last")
     add_arguments(parser)
     return parser

@@ -3,7 +3,6 @@
 Images must have their final size already; each size is a bucket. Nothing is resized, cropped or flipped.
 """
 
-import functools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
@@ -22,10 +22,15 @@ from sga_kohya.granularity import Identifier
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.text import read_text
 from sga_kohya.kit.toml_file import listed_tables, read_toml
+from sga_kohya.reference.latents import Codec
+from sga_kohya.reference.text import TextEncoder
 from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
 from sga_kohya.tuples.planner import Planner, eq_6
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
+
+# What Pillow raises for a file that is none of a picture's, or damaged, or a bomb.
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class SliceDataset(TupleDataset):
@@ -73,9 +78,21 @@ class SliceDataset(TupleDataset):
         return self.planner.epoch(epoch) if self.tuples else self._plain(epoch)
 
     def load(self, sub_batch: SubBatch) -> dict[str, Any]:
-        """images: (B, 3, H, W), in [-1, 1]. captions: B strings."""
-        images = torch.stack([load_image(key) for key in sub_batch.keys])
-        return {"images": images, "captions": [self.captions[key] for key in sub_batch.keys]}
+        """latents: (B, C, H, W). text: of B captions. Both on the CPU; `encode` comes first."""
+        latents = torch.stack([self.latents[key] for key in sub_batch.keys])
+        return {"latents": latents, "text": self.text([self.captions[key] for key in sub_batch.keys])}
+
+    @torch.no_grad()
+    def encode(self, codec: Codec, text: TextEncoder, device: torch.device, quiet: bool = True) -> None:
+        """Let the encoders compute, one after the other on that device, what the network is given of each slice.
+
+        Once, because no epoch changes them, so that the encoders can leave the device. quiet: without progress.
+        """
+        self.text = text
+        text.learn(tqdm(dict.fromkeys(self.captions.values()), "captions", disable=quiet), device)
+        with codec.on(device):
+            images = tqdm(self.sizes, "images", disable=quiet)
+            self.latents = {path: codec.encode(load_image(path)[None])[0].cpu() for path in images}
 
     def sampler(self, loader: DataLoader) -> EpochSampler:
         return _ResumableSampler(self)
@@ -129,11 +146,13 @@ class _ResumableSampler(EpochSampler):
         return ((epoch, position) for position in range(start, self.length))
 
 
-@functools.lru_cache(maxsize=256)
 def load_image(path: str) -> Tensor:
-    """(3, H, W), in [-1, 1]."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    """(3, H, W), in [-1, 1]. Raises SgaError for a file that is cut off."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 
 
@@ -166,5 +185,9 @@ def _size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except OSError as error:
-        raise SgaError(f"{path}: not a readable image ({error}); remove it or make it again") from None
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path | str, error: Exception) -> SgaError:
+    return SgaError(f"{path}: not a readable image ({error}); remove it or make it again")

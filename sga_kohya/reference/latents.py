@@ -1,11 +1,14 @@
 """Between pixels and latents: averaged pixels, or a local diffusers VAE."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import torch.nn.functional as F
+from diffusers.training_utils import free_memory
 from torch import Tensor
 
 from sga_kohya.errors import SgaError
@@ -28,14 +31,15 @@ class PooledPixels:
     def decode(self, latents: Tensor) -> Tensor:
         return F.interpolate(latents / 2, scale_factor=float(self.factor), mode="bicubic").clamp(-1, 1)
 
-    def to(self, device: torch.device) -> None:
+    def on(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """There is nothing to move."""
+        return contextlib.nullcontext()
 
 
 class VaeCodec:
     """A diffusers AutoencoderKL; latents are the mean of its posterior, shifted and scaled as its config says.
 
-    It computes in the type of its weights; images and latents are float32 by all means.
+    It computes in the type of its weights, on the CPU but within `on`; images and latents are float32 by all means.
 
     Those of other VAEs differ in factor and channels, in `units`, and in what the VAE takes and gives.
     """
@@ -51,7 +55,7 @@ class VaeCodec:
 
     def decode(self, latents: Tensor) -> Tensor:
         shift, scale = self.units()
-        return self.to_vae((latents / scale + shift).to(self.vae.dtype)).float().clamp(-1, 1)
+        return self.to_vae((latents.to(self.vae.device) / scale + shift).to(self.vae.dtype)).float().clamp(-1, 1)
 
     def units(self) -> tuple[Any, Any]:
         """Shift and scale: numbers, or (1, channels, 1, 1)."""
@@ -63,8 +67,15 @@ class VaeCodec:
     def to_vae(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents).sample
 
-    def to(self, device: torch.device) -> None:
+    @contextlib.contextmanager
+    def on(self, device: torch.device) -> Iterator[None]:
+        """Compute on that device, and rest on the CPU afterwards."""
         self.vae.to(device)
+        try:
+            yield
+        finally:
+            self.vae.to("cpu")
+            free_memory()
 
 
 class Flux2Codec(VaeCodec):

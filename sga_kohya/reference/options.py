@@ -30,4 +30,5 @@ class RunOptions:
     save_every: int = 0
     sample_every: int = 0
     mixed_precision: str | None = None
+    gradient_checkpointing: bool = False
     resume: str | None = None

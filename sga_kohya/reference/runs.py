@@ -10,12 +10,12 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.kit.cli import one_line
 from sga_kohya.kit.files import whole_folder, write_whole
-from sga_kohya.reference.models import Denoiser
+from sga_kohya.reference.denoiser import Denoiser
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.tuples.planner import VERSION
 
 # What may differ between an interrupted run and the one that resumes it.
-_FREE = {"out", "steps", "epochs", "save_every", "sample_every", "resume", "ss_sga_version"}
+_FREE = {"out", "steps", "epochs", "save_every", "sample_every", "gradient_checkpointing", "resume", "ss_sga_version"}
 
 # What runs did whose checkpoints do not say it.
 _FORMERLY = {"mixed_precision": "no"}

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sga_kohya.reference.models import Stack
 from sga_kohya.reference.scheduler import PathScheduler
+from sga_kohya.reference.stack import Stack
 
 
 @torch.no_grad()
@@ -31,7 +31,8 @@ def sample(stack: Stack, captions: Sequence[str], size: tuple[int, int], steps: 
     for timestep in scheduler.timesteps:
         prediction = stack.denoiser(latents, timestep.expand(len(latents)), *text)
         latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return stack.codec.decode(latents).cpu()
+    with stack.codec.on(latents.device):  # one by one: beside the network there is room for no more
+        return torch.cat([stack.codec.decode(one).cpu() for one in latents.split(1)])
 
 
 def save_images(images: Tensor, folder: Path, stem: str) -> None:

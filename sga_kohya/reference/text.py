@@ -1,11 +1,12 @@
 """Captions to what a model is conditioned on: hashed words, or the text encoders of a local diffusers folder."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from diffusers.training_utils import free_memory
 from torch import Tensor
 
 WORDS_DIM, MAX_WORDS = 64, 16
@@ -54,37 +55,48 @@ class HashedWords:
     def _word(self, word: str, dim: int) -> Tensor:
         return torch.randn(dim, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
 
-    def to(self, device: torch.device) -> None:
-        """There is nothing to move."""
+    def learn(self, captions: Iterable[str], device: torch.device) -> None:
+        """There is nothing to load."""
+        for _ in captions:
+            pass
 
 
 class PipelineText:
-    """The text encoders of a diffusers pipeline; each caption is encoded once.
+    """The text encoders of a diffusers pipeline, there only while they are needed: what they make of a caption stays.
 
-    encode: (pipeline, caption) -> its text, with B = 1, and a mask if captions differ in length.
+    load: what gives the pipeline. encode: (pipeline, caption) -> its text, with B = 1, and a mask if captions differ in
+    length. known: the texts so far, on the CPU in the encoders' type.
     """
 
-    def __init__(self, pipeline: Any, encode: Callable[[Any, str], Text]):
-        self.pipeline, self.encode = pipeline, encode
+    def __init__(self, load: Callable[[], Any], encode: Callable[[Any, str], Text]):
+        self.load, self.encode = load, encode
         self.known: dict[str, Text] = {}
 
     def __call__(self, captions: Sequence[str]) -> Text:
-        for caption in captions:
-            if caption not in self.known:
-                self.known[caption] = self._encode(caption)
+        """On the CPU; so are the encoders, where they must be loaded for a caption that was not learned."""
+        self.learn(captions, torch.device("cpu"))
         found = [self.known[caption] for caption in captions]
         longest = max(text.tokens.shape[1] for text in found)
         parts = zip(*(text.padded(longest) for text in found), strict=True)
-        return Text._make(None if part[0] is None else torch.cat(part) for part in parts)
-
-    def to(self, device: torch.device) -> None:
-        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-            if (encoder := getattr(self.pipeline, name, None)) is not None:
-                encoder.requires_grad_(False).to(device)
+        return Text._make(None if part[0] is None else torch.cat(part) for part in parts).float()
 
     @torch.no_grad()
-    def _encode(self, caption: str) -> Text:
-        return self.encode(self.pipeline, caption).float()
+    def learn(self, captions: Iterable[str], device: torch.device) -> None:
+        """Load the encoders onto that device, encode the captions that are not known, and let the encoders go."""
+        pipeline = None
+        for caption in captions:
+            if caption not in self.known:
+                pipeline = pipeline or self._loaded(device)
+                self.known[caption] = self.encode(pipeline, caption).to(torch.device("cpu"))
+        del pipeline
+        free_memory()
+
+    def _loaded(self, device: torch.device) -> Any:
+        pipeline = self.load()
+        for name, part in pipeline.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.requires_grad_(False).to(device)
+        return pipeline
 
 
 def encoder_device(pipeline: Any) -> torch.device:

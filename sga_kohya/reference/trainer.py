@@ -26,6 +26,7 @@ from sga_kohya.reference.data import SliceDataset
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, Noised, Objective, slice_losses
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample, save_images
+from sga_kohya.reference.stack import Stack
 from sga_kohya.tuples.accelerator import TupleAccelerator
 from sga_kohya.tuples.split import attach
 from sga_kohya.tuples.step import SubBatch
@@ -66,12 +67,20 @@ class Trainer:
         words = precision.chosen(options.mixed_precision, self.accelerator.device)
         self.options = options = replace(options, mixed_precision=words)
         checkpoint = runs.find(options, config)
-        self.stack = models.make_stack(options, config.path).to(self.accelerator.device)
+        self.stack = models.make_stack(options, config.path)
         self.dataset.check_sizes(self.stack.multiple, self.stack.largest)
         self.objective = make_objective(self.stack, config)
         trained = [p for p in self.stack.denoiser.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=options.lr)
         self.step = runs.restore(checkpoint, self.stack.denoiser, optimizer) if checkpoint else 0
+        # Ranks share an epoch's tuple steps; accelerate fills up the last round.
+        self.steps_per_epoch = -(-len(self.dataset) // self.accelerator.num_processes)
+        self.steps = options.steps or (options.epochs or 0) * self.steps_per_epoch
+        if self.step >= self.steps:
+            raise SgaError(f"the run in {options.out} is at step {self.step} already: ask for more than {self.steps}")
+        # The encoders are done and gone before the network comes onto the device.
+        device, quiet = self.accelerator.device, not self.accelerator.is_main_process
+        self.dataset.encode(self.stack.codec, self.stack.text, device, quiet)
         loader = DataLoader(self.dataset, batch_size=1, collate_fn=itemgetter(0))
         self.denoiser, self.optimizer, self.loader = self.accelerator.prepare(self.stack.denoiser, optimizer, loader)
         self.accelerator.cursor.step = self.step
@@ -81,11 +90,6 @@ class Trainer:
             options.out / "interference.jsonl",
             lambda figures: self.accelerator.log(figures, step=self.step + 1),
         )
-        # Ranks share an epoch's tuple steps; accelerate fills up the last round.
-        self.steps_per_epoch = -(-len(self.dataset) // self.accelerator.num_processes)
-        self.steps = options.steps or (options.epochs or 0) * self.steps_per_epoch
-        if self.step >= self.steps:
-            raise SgaError(f"the run in {options.out} is at step {self.step} already: ask for more than {self.steps}")
 
     def run(self) -> Spent:
         """Train to the end, save, and say what was spent."""
@@ -146,9 +150,7 @@ class Trainer:
     def losses(self, batch: dict[str, Any], sub_batch: SubBatch, generator: torch.Generator) -> tuple[Noised, Tensor]:
         """What the sub-batch was noised to, and the loss of each of its slices, (B,)."""
         device = self.accelerator.device
-        with torch.no_grad():
-            latents = self.stack.codec.encode(batch["images"].to(device))
-            text = self.stack.text(batch["captions"]).to(device)
+        latents, text = batch["latents"].to(device), batch["text"].to(device)
         noised = self.objective(latents, sub_batch.granularities, generator)
         return noised, slice_losses(self.denoiser(noised.noisy, noised.timesteps, *text), noised)
 
@@ -194,7 +196,7 @@ class Trainer:
             save_images(images, self.options.out / "samples", f"step-{self.step:08d}")
 
 
-def make_objective(stack: models.Stack, config: SgaConfig) -> Objective:
+def make_objective(stack: Stack, config: SgaConfig) -> Objective:
     """Flow matching or diffusion, as the family learns, each with its modulation if the settings say so."""
     if stack.family.flow:
         shift = config.timestep_shift if config.modulates else {}

@@ -24,9 +24,10 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.files import whole_file, write_whole
 from sga_kohya.kit.intervals import student
 from sga_kohya.kit.text import UNDEFINED, numeral
-from sga_kohya.reference.models import Stack, make_stack
+from sga_kohya.reference.models import make_stack
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.sample import sample
+from sga_kohya.reference.stack import Stack
 from sga_kohya.reference.trainer import Trainer
 from sga_kohya.spherical import crops, decoder, frechet, measures
 from sga_kohya.spherical.images import save_grid

@@ -16,8 +16,8 @@ from diffusers import DiffusionPipeline
 from lycoris import create_lycoris_from_weights
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.reference.models import load
 from sga_kohya.reference.options import RunOptions
+from sga_kohya.reference.published import load
 from sga_kohya.reference.sample import sample
 from sga_kohya.reference.trainer import Trainer
 from tests.reference_world import cut_photos, expected_gradients, gradients

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sga_kohya.reference.models import Denoiser
+from sga_kohya.reference.denoiser import Denoiser
 from sga_kohya.reference.objectives import Noised, Objective
 from sga_kohya.tuples.step import SubBatch
 

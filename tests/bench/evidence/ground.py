@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sga_kohya.kit.files import whole_file
-from sga_kohya.reference.models import Stack, build
 from sga_kohya.reference.objectives import Diffusion, FlowMatching, Objective
+from sga_kohya.reference.scratch import build
+from sga_kohya.reference.stack import Stack
 from sga_kohya.reference.text import HashedWords
 from tests.bench.evidence.fleet import Fleet, Member, Trained, plain_batches
 
