@@ -1,6 +1,7 @@
 """The doctor's parts that need no sd-scripts: which trainer, which packages, how much room, how findings are shown."""
 
 import argparse
+import importlib.metadata
 import json
 import shutil
 import struct
@@ -22,7 +23,9 @@ from sga_kohya.doctor.of_sd_scripts import SdScripts
 from sga_kohya.doctor.settings import check_models, checkpoint_size
 from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
-from sga_kohya.hosts.toml_keys import wrong_settings
+from sga_kohya.hosts.sd_scripts.settings import FILES
+from sga_kohya.hosts.toml_keys import _too_deep, wrong_settings
+from sga_kohya.kit.toml_file import merge_sections
 from sga_kohya.presets import door, preset_files
 
 from . import stub_host
@@ -92,25 +95,94 @@ def test_each_family_is_told_by_its_own_options_and_has_what_it_needs(family):
     assert ("clip_l" in needed_options(family.scripts[0], argparse.Namespace(model_type="chroma"))) is False
 
 
-def test_keys_that_nobody_reads_and_values_that_nobody_checks():
+@pytest.fixture
+def parser() -> argparse.ArgumentParser:
+    """Some options of train_network.py, as its own parser has them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int)
     parser.add_argument("--learning_rate", type=float)
     parser.add_argument("--sdpa", action="store_true")
     parser.add_argument("--text_encoder_lr", type=float, nargs="*")
-    parser.add_argument("--loss_type", choices=["l1", "l2"])
+    parser.add_argument("--network_args", type=str, nargs="*")
+    parser.add_argument("--base_weights", type=str, nargs="*")
+    parser.add_argument("--base_weights_multiplier", type=float, nargs="*")
+    parser.add_argument("--loss_type", choices=["l1", "l2"], default="l2")
+    parser.add_argument("--log_with", choices=["tensorboard"])
+    parser.add_argument("--max_token_length", type=int, choices=[None, 150, 225])
+    parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
+    parser.add_argument("--resolution", type=str)
     parser.add_argument("--sga_tuples")
+    return parser
+
+
+def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
     good = {"seed": 1, "learning_rate": 1, "sdpa": False, "text_encoder_lr": [1e-6], "loss_type": "l2"}
-    assert list(wrong_settings(parser, good | {"sga_tuples": False})) == []
-    bad = {"seed": 1.5, "learning_rate": "x", "sdpa": 1, "text_encoder_lr": 1e-6, "loss_type": "l3", "learning_rat": 1}
-    assert list(wrong_settings(parser, bad)) == [
+    assert list(wrong_settings(parser, good | {"sga_tuples": False}, "x.py")) == []
+    bad = {"seed": 1.5, "learning_rate": "x", "network_args": "algo=lora", "loss_type": "l3", "resolution": 1024}
+    assert list(wrong_settings(parser, bad | {"sdp": True}, "x.py")) == [
         ("error", "seed = 1.5: write a whole number"),
         ("error", 'learning_rate = "x": write a number'),
-        ("error", "sdpa = 1: write true or false"),
-        ("error", "text_encoder_lr = 1e-06: write a list in [ ]"),
+        ("error", 'network_args = "algo=lora": write a list in [ ]'),
         ("error", 'loss_type = "l3": write one of l1, l2'),
-        ("warning", "learning_rat: sd-scripts knows no such key and ignores it; did you mean learning_rate?"),
+        ("error", 'resolution = 1024: write it in quotes: "1024"'),
+        ("warning", "sdp: x.py knows no such key and ignores it; did you mean sdpa?"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("text_encoder_lr", 5e-5),
+        ("text_encoder_lr", 0),
+        ("max_token_length", 75),
+        ("max_token_length", 255),
+        ("dynamo_backend", "no"),
+        ("sdpa", 1),
+    ],
+)
+def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wrong(parser, key, value):
+    assert list(wrong_settings(parser, {key: value}, "x.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("text_encoder_lr", "5e-5"), ("max_token_length", 20), ("dynamo_backend", "yes")]
+)
+def test_but_not_every_value_of_these(parser, key, value):
+    assert [level for level, _ in wrong_settings(parser, {key: value}, "x.py")] == ["error"]
+
+
+def test_a_switch_in_words_is_told_what_it_counts_as(parser):
+    said = 'sdpa = "false": any text counts as true, whatever it says; write true or false'
+    assert list(wrong_settings(parser, {"sdpa": "false"}, "x.py")) == [("warning", said)]
+
+
+def test_what_a_gui_leaves_empty_is_no_error_where_the_script_finds_nothing_in_it(parser):
+    assert list(wrong_settings(parser, {"network_args": "", "sdpa": "", "text_encoder_lr": ""}, "x.py")) == []
+    assert [level for level, _ in wrong_settings(parser, {"log_with": ""}, "x.py")] == ["warning"]
+    assert [level for level, _ in wrong_settings(parser, {"seed": "", "loss_type": ""}, "x.py")] == ["error", "error"]
+
+
+def test_the_many_keys_of_a_gui_are_one_line_and_no_hint_names_a_key_that_is_there(parser):
+    settings = {"gpu_ids": "0", "learning_rat": 1, "resolution": "512", "resolutions": "512", "additional": ""}
+    assert [text for _, text in wrong_settings(parser, settings, "x.py")] == [
+        "learning_rat: x.py knows no such key and ignores it; did you mean learning_rate?",
+        "gpu_ids, resolutions, additional: x.py knows none of these keys and ignores them",
+    ]
+
+
+def test_settings_in_a_section_of_a_section_are_read_by_nobody(parser):
+    tables = {"general": {"args": {"seed": 1}, "dataset_args": {}}, "noise": {}}
+    assert list(wrong_settings(parser, merge_sections(tables), "x.py")) == [
+        ("error", _too_deep("args", "seed", "x.py")),
+        ("warning", "dataset_args: x.py knows no such key and ignores it"),
+    ]
+
+
+def test_a_multiplier_of_no_weights_is_read_by_nobody(parser):
+    alone = {"base_weights_multiplier": 1.0}
+    assert list(wrong_settings(parser, alone | {"base_weights": ""}, "x.py")) == []
+    ((level, _),) = wrong_settings(parser, alone | {"base_weights": ["a.safetensors"]}, "x.py")
+    assert level == "error"
 
 
 def test_models_that_are_missing_or_not_named(tmp_path):
@@ -170,6 +242,41 @@ def test_packages_against_the_checkout_s_pins(tmp_path, monkeypatch):
     assert texts(findings, "error") == ["diffusers is not installed: pip install diffusers==0.32.1"]
     check_packages("sd-scripts", listed, {"optimizer_type": "AdamW8bit"}, findings)
     assert "bitsandbytes is not installed: pip install bitsandbytes" in texts(findings, "error")
+
+
+def test_the_word_that_is_taught_is_needed_and_no_file():
+    given, missing, none = Findings(), Findings(), dict.fromkeys(FILES)
+    script = "train_textual_inversion.py"
+    for word, findings in (("mychar", given), (None, missing)):
+        args = argparse.Namespace(**none | {"pretrained_model_name_or_path": "a/b", "token_string": word})
+        check_models(script, args, SdScripts().files(script, args), findings)
+    assert texts(given, "error") == []
+    assert texts(missing, "error") == [f"--token_string is not set, and {script} cannot start without it"]
+
+
+@pytest.mark.parametrize(
+    ("options", "package"),
+    [
+        ({"log_with": "wandb"}, "wandb"),
+        ({"log_with": "all"}, "wandb"),
+        ({"xformers": True}, "xformers"),
+        ({"optimizer_type": "DAdaptAdam"}, "dadaptation"),
+        ({"optimizer_type": "PagedAdamW"}, "bitsandbytes"),
+        ({"sage_attn": True}, "sageattention"),
+    ],
+)
+def test_packages_that_no_list_has_are_looked_for_where_they_are_asked_for(monkeypatch, options, package):
+    def version(name: str) -> str:
+        if name in ("torch", "torchvision"):
+            return "2"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("sga_kohya.doctor.environment.version", version)
+    asked, not_asked = Findings(), Findings()
+    check_packages("sd-scripts", ("requirements.txt", []), options, asked)
+    check_packages("sd-scripts", ("requirements.txt", []), dict.fromkeys(options), not_asked)
+    assert f"{package} is not installed: pip install {package}" in texts(asked, "error")
+    assert texts(not_asked, "error") == []
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def test_modulation_is_the_papers_its_reverse_or_one_for_all():
 
 @pytest.mark.parametrize(
     ("name", "whole", "batch_size"),
-    [("h-sd, no small steps", "h-sd", 5), ("tuples, no small steps", "without modulation", 9)],
+    [("h-sd, no small steps", "h-sd", 3), ("tuples, no small steps", "without modulation", 9)],
 )
 def test_an_arm_without_small_steps_takes_all_others_of_its_twin_in_their_order(name, whole, batch_size, material):
     def first(arm):

@@ -8,7 +8,7 @@ import pytest
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd import Box, Detection, HsdConfig, LevelConfig
-from sga_kohya.hsd.cut.adapt import adapt, scales_to
+from sga_kohya.hsd.cut.adapt import adapt, scales_to, tabled
 from sga_kohya.hsd.cut.geometry import aspect_error, best_aspect_match, centred_box, containment, framing_crop, iou
 from sga_kohya.hsd.cut.sizes import target_sizes
 from sga_kohya.hsd.out.names import assign_roots, slice_stem, slug
@@ -86,7 +86,7 @@ def test_all_sizes_at_once_are_what_each_is_by_itself(level):
         box = Box(x, y, random.randrange(x + 1, bounds.width + 1), random.randrange(y + 1, bounds.height + 1))
         frames = [(target, framing_crop(box, bounds, target)) for target in targets]
         scales = [max(width / frame.width, height / frame.height) for (width, height), frame in frames]
-        assert scales_to(targets, box.size, bounds.size).tolist() == scales
+        assert scales_to(tabled(targets), box.size, bounds.size).tolist() == scales
         crop = adapt(Detection(box, 1.0, level.name), bounds, level, 256, 1.0)
         usable = [target for target, scale in zip(targets, scales, strict=True) if scale <= level.tau_up]
         assert crop.kept == bool(usable)

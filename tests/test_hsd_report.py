@@ -20,7 +20,7 @@ from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.report import write_report
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile_width
 from sga_kohya.hsd.out.tally import Tally
-from sga_kohya.hsd.run import sample
+from sga_kohya.hsd.photos.finding import sample
 from sga_kohya.kit.files import LOCK
 from tests.pages import HOSTILE, HOSTILE_NAME, assert_stays_text
 from tests.test_hsd_resume import CONFIG, LEVELS, photos, picture, slices

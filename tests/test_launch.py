@@ -68,6 +68,9 @@ def test_without_data_there_is_one_clear_error(checkout, tmp_path):
     assert "no [[datasets.subsets]] in it" in error("flux_train_network", here, f"--dataset_config={dataset}")
     dataset.write_text("datasets = [1]\n")
     assert "datasets is no list of tables" in error("flux_train_network", here, f"--dataset_config={dataset}")
+    dataset.write_text('[[datasets]]\nimage_directory = "photos"\n')
+    said = error("flux_train_network", here, f"--dataset_config={dataset}")
+    assert "this describes data for musubi-tuner (image_directory is in it)" in said
     dataset.write_text("= broken")
     assert "not valid TOML" in error("flux_train_network", here, f"--dataset_config={dataset}")
 

@@ -32,7 +32,7 @@ from sga_kohya.tuples.packing import pack
 from sga_kohya.tuples.planner import VERSION, Planner
 from sga_kohya.tuples.step import Slice
 
-from .bench.planner import lower_bound, realistic_groups
+from .bench.planner import bucketing, lower_bound, realistic_groups
 
 LEVELS = ("macro", "meso", "micro")
 
@@ -139,7 +139,7 @@ def test_the_same_plan_in_a_process_that_hashes_strings_otherwise():
 
 
 def test_other_plans_need_another_version_or_saved_states_would_resume_into_them():
-    assert (VERSION, plan_digest()) == (3, "8cfdc45a73149df2")
+    assert (VERSION, plan_digest()) == (4, "152b759a8eb7637d")
 
 
 @settings(max_examples=50, deadline=None)
@@ -217,7 +217,7 @@ def test_what_a_swap_saves_is_the_difference_of_the_sub_batches(groups, empty):
     for i, j in np.ndindex(4, 4):
         swapped = [*one[:i], two[j], *one[i + 1 :]], [*two[:j], one[i], *two[j + 1 :]]
         saved = cost(one) + cost(two) - sum(map(cost, swapped))
-        assert gains[i, j] == saved if two[j] >= 0 else gains[i, j] < -100
+        assert gains[i, j] == saved
 
 
 def test_a_data_set_and_its_plan_take_some_bytes_a_slice_beside_the_keys():
@@ -295,11 +295,69 @@ def test_steps_come_in_random_order_and_not_kind_after_kind():
     assert len(set(orders)) > 8, "three steps of each of two kinds can come in 20 orders"
 
 
-def test_the_step_that_is_not_full_comes_anywhere_in_an_epoch():
+def test_the_step_that_is_fuller_than_others_comes_anywhere_in_an_epoch():
     planner = Planner(kohya_groups(10), [4], weight)
     sizes = [[len(stems_of(step)) for step in planner.epoch(epoch)] for epoch in range(20)]
-    assert {len(order) for order in sizes} == {3}
-    assert {order.index(2) for order in sizes} == {0, 1, 2}
+    assert {tuple(sorted(order)) for order in sizes} == {(3, 3, 4)}
+    assert {order.index(4) for order in sizes} == {0, 1, 2}
+
+
+@settings(max_examples=100, deadline=None)
+@given(planners(), st.integers(0, 3))
+def test_no_step_has_fewer_groups_than_an_even_share_of_its_kind_and_none_more_than_fit(made, epoch):
+    _, planner = made
+    sizes = defaultdict(list)
+    for step in planner.epoch(epoch):
+        sizes[kind_of(step, planner)].append(step[-1].groups)
+    for (size, *_), found in sizes.items():
+        assert len(found) == -(-sum(found) // size)
+        assert sum(found) // len(found) <= min(found) and max(found) <= size
+
+
+def kind_of(step, planner):
+    """How many groups fit into a step, and what they agree in."""
+    facts = {(part.granularities[0], planner.batch_sizes[part.dataset]) for part in step}
+    size = max(size for _, size in facts)
+    if {label for label, _ in facts} == {None}:
+        return size, step[0].dataset
+    return planner.groups_per_step or size, frozenset(facts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 2), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 9))
+def test_groups_that_are_left_over_are_an_even_share_of_every_step(cells, size, seed):
+    """Also where all the others fill steps of equal cells."""
+    steps = pack(np.array([(one, 4 + two) for one, two in cells], np.int32), size, random.Random(seed))
+    groups = (steps >= 0).sum(axis=1)
+    assert sorted(steps[steps >= 0]) == list(range(len(cells))) and len(steps) == -(-len(cells) // size)
+    assert groups.min() >= len(cells) // len(steps)
+
+
+def test_long_lines_joined_in_pieces_have_even_steps_too(monkeypatch):
+    monkeypatch.setattr(packing, "_MOST_FITTED", 2_000)
+    rng = random.Random(0)
+    cells = np.array([(rng.randrange(9), 9 + rng.randrange(9)) for _ in range(201)], np.int32)
+    steps = pack(cells, 8, rng)
+    assert sorted(steps[steps >= 0]) == list(range(201))
+    assert Counter((steps >= 0).sum(axis=1).tolist()) == {8: 19, 7: 7}
+
+
+def test_a_group_goes_to_an_empty_place_unless_its_own_step_would_get_too_small():
+    full, short, shorter = [0, 1, 2], [3, 4, -1], [5, -1, -1]
+    ours, theirs = np.array([full, full, short, short], np.int32), np.array([short, shorter, short, full], np.int32)
+    one, two = packing._allowed(ours, theirs, 1), packing._allowed(ours, theirs, 2)
+    assert one[0].all() and one[3].all(), "places may stay empty in either of the two"
+    assert one[2].tolist() == [[True, True, False], [True, True, False], [False, False, False]]
+    assert two[2].tolist() == [[True, True, True], [True, True, True], [True, True, False]]
+    assert two[1].all()
+
+
+def test_even_steps_take_no_more_sub_batches_than_a_small_one_did():
+    """Means of three data sets by the planner before, whose leftover groups were a step of their own."""
+    for batch_size, before in ((4, 1.1812), (8, 1.4875)):
+        data = [realistic_groups(300, seed) for seed in range(3)]
+        found = [sum(Planner(g, [batch_size], weight).epoch(0).sub_batches().values()) for g in data]
+        assert np.mean([n / bucketing(g, batch_size) for n, g in zip(found, data, strict=True)]) < before
 
 
 def test_granularities_come_in_random_order_within_a_step():
@@ -378,12 +436,27 @@ def test_the_plan_says_that_tuples_take_fewer_and_larger_steps_and_what_that_mea
 
 
 def test_the_plan_says_how_many_steps_are_small_where_they_are_many():
-    groups = kohya_groups(9, (LEVELS,))
-    epoch = Planner(groups, [4], weight).epoch(0)
-    assert sorted(epoch.slices()) == [3, 12, 12] == sorted(sum(len(part.keys) for part in step) for step in epoch)
-    [said] = [line for line in plan_lines(LEVELS[:1], photos=9, batch_size=4) if line.startswith("  small")]
-    assert "1 of the steps have fewer slices than a batch" in said
-    assert not [line for line in plan_lines(LEVELS, photos=12, batch_size=4) if line.startswith("  small")]
+    def said(photos, batch_size):
+        return [line for line in plan_lines(LEVELS, photos, batch_size) if line.startswith("  small")]
+
+    [line] = said(photos=1, batch_size=4)
+    assert "1 of the steps are less than half full" in line
+    assert not said(photos=2, batch_size=4) and not said(photos=9, batch_size=4) and not said(photos=9, batch_size=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(planners())
+def test_a_step_is_less_than_half_full_only_where_no_more_groups_are_of_its_kind(made):
+    _, planner = made
+    steps = planner.epoch(0)
+    assert planner.small() == sum(2 * step[-1].groups < kind_of(step, planner)[0] for step in steps)
+
+
+def test_the_plan_looks_only_once_at_what_each_step_holds(monkeypatch):
+    asked, unique = [], np.unique
+    monkeypatch.setattr(np, "unique", lambda *of, **how: asked.append(of) or unique(*of, **how))
+    assert plan_lines(LEVELS, micro=Measure(1280, 1280, 1, 6_400))
+    assert len(asked) == 1
 
 
 def test_the_plan_tells_the_tokens_of_each_granularity_s_largest_sub_batch_and_which_is_the_most():

@@ -213,9 +213,9 @@ def test_keys_that_the_host_does_not_know_are_said_when_it_reads_them(checkout, 
     assert read.learning_rate == 2e-6
     begin = f"sga_kohya: warning: --config_file {config}: "
     assert [line.removeprefix(begin) for line in capsys.readouterr().out.splitlines()] == [
-        "learning_rat: sd-scripts knows no such key and ignores it; did you mean learning_rate?",
+        "learning_rat: train.py knows no such key and ignores it; did you mean learning_rate?",
         'seed = "one": write a whole number',
-        "other_plugin: sd-scripts knows no such key and ignores it",
+        "other_plugin: train.py knows no such key and ignores it",
     ]
 
 

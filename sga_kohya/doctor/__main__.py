@@ -117,7 +117,7 @@ def _ask_the_host(patient: Patient, script: str, words: Sequence[str], config: S
         with findings.about("options"):
             parser = patient.parser(script)
             in_toml = settings_of_file(read_options(given).get("config_file"), patient.name)
-            for level, text in wrong_settings(parser, in_toml, patient.name):
+            for level, text in wrong_settings(parser, in_toml, f"{Path(script).stem}.py"):
                 getattr(findings, level)(text)
             args = parse(parser, in_toml, given)
             patient.check(script, config, args)

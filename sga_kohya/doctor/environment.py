@@ -2,18 +2,28 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.patient import Pins
+from sga_kohya.hosts.checks import SWITCHED_OFF
 
 # A trainer's list has none of them, yet nothing runs without.
 _ALWAYS = ("torch", "torchvision")
-# Needed only by what is asked for.
-_OPTIONAL = {"bitsandbytes": "8bit", "tensorboard": "log_with"}
+# Needed only by what is asked for, listed by the trainer or not: (optimizer_type in small letters, all options).
+_WHERE_ASKED: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
+    "bitsandbytes": lambda optimizer, _: "8bit" in optimizer or optimizer.startswith("paged"),
+    "dadaptation": lambda optimizer, _: optimizer.startswith("dadapt"),
+    "tensorboard": lambda _, options: options.get("log_with") in ("tensorboard", "all"),
+    "wandb": lambda _, options: options.get("log_with") in ("wandb", "all"),
+    "xformers": lambda _, options: _is_on(options, "xformers") or options.get("attn_mode") == "xformers",
+    "flash-attn": lambda _, options: _is_on(options, "flash_attn"),
+    "sageattention": lambda _, options: _is_on(options, "sage_attn"),
+    "deepspeed": lambda _, options: _is_on(options, "deepspeed"),
+}
 _GIGABYTE = 1024**3
 _ATTENTION = ("sdpa", "xformers", "mem_eff_attn", "attn_mode", "use_flash_attn", "flash_attn", "flash3")
 
@@ -21,8 +31,11 @@ _ATTENTION = ("sdpa", "xformers", "mem_eff_attn", "attn_mode", "use_flash_attn",
 def check_packages(host: str, listed: tuple[str, Pins], options: Mapping[str, Any], findings: Findings) -> None:
     """Compare what is installed with a trainer's own pins. listed: what they are listed in, and they."""
     wrong, (where, pins) = 0, listed
-    for name, pin in [*((name, None) for name in _ALWAYS), *pins]:
-        if name in _OPTIONAL and not _asked_for(_OPTIONAL[name], options):
+    optimizer = str(options.get("optimizer_type") or "").lower()
+    asked = [name for name, wants in _WHERE_ASKED.items() if wants(optimizer, options)]
+    wanted = {**dict.fromkeys((*_ALWAYS, *asked)), **dict(pins)}
+    for name, pin in wanted.items():
+        if name in _WHERE_ASKED and name not in asked:
             continue
         try:
             installed = version(name)
@@ -43,8 +56,8 @@ def pins_in(lines: Iterable[str]) -> Pins:
     return [(match[1], match[2]) for line in lines if (match := re.match(pattern, line.strip()))]
 
 
-def _asked_for(word: str, options: Mapping[str, Any]) -> bool:
-    return bool(options.get(word)) or word in str(options.get("optimizer_type", "")).lower()
+def _is_on(options: Mapping[str, Any], name: str) -> bool:
+    return options.get(name) not in SWITCHED_OFF
 
 
 def check_gpu(options: Mapping[str, Any], findings: Findings) -> None:

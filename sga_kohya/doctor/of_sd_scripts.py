@@ -10,7 +10,7 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
 from sga_kohya.hosts.sd_scripts.checks import data_problems, problems
-from sga_kohya.hosts.sd_scripts.families import SCRIPTS, check_modulation, guess_script, needed_options
+from sga_kohya.hosts.sd_scripts.families import SCRIPTS, WORD, check_modulation, guess_script, needed_options
 from sga_kohya.options import HOST
 
 if TYPE_CHECKING:
@@ -72,16 +72,17 @@ class SdScripts:
     def files(self, script: str, args: argparse.Namespace) -> Files:
         from sga_kohya.hosts.sd_scripts.settings import FILES
 
-        return Files(needed_options(script, args), FILES, frozenset([self.model]))
+        return Files(needed_options(script, args), FILES, frozenset([self.model]), frozenset([WORD]))
 
     def network(self, args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         return str(getattr(args, "network_module", None) or ""), ("create_network",)
 
     def data(self, script: str, args: argparse.Namespace, words: Sequence[str], session: "Session") -> tuple[int, int]:
-        from sga_kohya.hosts.sd_scripts.build import build, check_bucket_steps
+        from sga_kohya.hosts.sd_scripts.build import build, check_bucket_steps, check_caches
 
         group = build(args)
         check_bucket_steps(self.checkout.root / script, group)
+        check_caches(self.checkout.root / script, args, group)
         return group.num_train_images, len(group)
 
     def levels(self, script: str, args: argparse.Namespace, config: SgaConfig) -> "Levels":

@@ -19,11 +19,12 @@ Pins = list[tuple[str, str | None]]
 @dataclass(frozen=True)
 class Files:
     """Options that name models. needed: it cannot start without. others: read where they are given. fetched: whose
-    value may also be the name of a repository."""
+    value may also be the name of a repository. words: whose value is no file, though they are needed as well."""
 
     needed: Sequence[str]
     others: Sequence[str] = ()
     fetched: frozenset[str] = field(default=frozenset())
+    words: frozenset[str] = field(default=frozenset())
 
 
 class Patient(Protocol):

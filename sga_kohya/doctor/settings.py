@@ -18,6 +18,8 @@ def check_models(script: str, args: argparse.Namespace, files: Files, findings: 
         given = getattr(args, key, None)
         if not given and key in files.needed:
             findings.error(not_named(key, script))
+        if key in files.words:
+            continue
         for value in map(str, given if isinstance(given, list) else [given] if given else []):
             if Path(value).exists():
                 present.append(key)

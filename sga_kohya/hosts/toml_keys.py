@@ -11,6 +11,18 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.hints import closest
 from sga_kohya.options import HOST, read_options
 
+_READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "text_encoder_lr": lambda value, _: _is_number(value),
+    "max_token_length": lambda value, _: _is_number(value) and value >= 75 and value == int(value),
+    "dynamo_backend": lambda value, _: value == "no",
+    "base_weights_multiplier": lambda value, settings: not settings.get("base_weights"),
+}
+"""What a host reads of a TOML, or does not look at, although its parser refuses it on the command line.
+
+(value, all settings) -> whether this is such a value. One number for what was no list before; any length (75 is the
+default); accelerate's name for no compilation. Published files are full of them, and GUIs write them.
+"""
+
 
 def settings_of_file(name: str | None, host: str = HOST) -> dict[str, Any]:
     """The keys of a --config_file as the host merges them; none where none is named."""
@@ -20,24 +32,37 @@ def settings_of_file(name: str | None, host: str = HOST) -> dict[str, Any]:
 
 def say_wrong_settings(parser: argparse.ArgumentParser, name: str, host: str = HOST) -> None:
     """Print what argparse lets pass in a --config_file; the host goes on, because other plugins have keys as well."""
-    for _, text in wrong_settings(parser, settings_of_file(name, host), host):
+    for _, text in wrong_settings(parser, settings_of_file(name, host), parser.prog):
         print(f"sga_kohya: warning: --config_file {name}: {text}", flush=True)
 
 
 def wrong_settings(
-    parser: argparse.ArgumentParser, settings: Mapping[str, Any], host: str = HOST
+    parser: argparse.ArgumentParser, settings: Mapping[str, Any], script: str
 ) -> Iterator[tuple[str, str]]:
-    """(level, text) of what argparse lets pass in a TOML: keys that nobody reads, values of a wrong type or choice."""
+    """(level, text) of what argparse lets pass in a TOML: keys that nobody reads, values of a wrong type or choice.
+
+    An error is what the script cannot work with. script: whose parser it is, as the texts name it; a key that it does
+    not know may be another script's.
+    """
     actions = {action.dest: action for action in parser._actions}
+    unknown = []
     for key, value in settings.items():
-        if key not in actions:
+        deep = [inner for inner in _keys_within(value) if inner in actions]
+        if key not in actions and deep:
+            yield "error", _too_deep(key, deep[0], script)
+        elif key not in actions:
             close = closest(key, actions, cutoff=0.8)
-            hint = f"; did you mean {close}?" if close else ""
-            yield "warning", f"{key}: {host} knows no such key and ignores it{hint}"
-        elif not key.startswith("sga"):  # ours were read by SgaConfig
-            reason = _wrong_value(actions[key], value)
+            if close and close not in settings:
+                yield "warning", f"{key}: {script} knows no such key and ignores it; did you mean {close}?"
+            else:
+                unknown.append(key)
+        elif not key.startswith("sga") and not _READ_AS_WELL.get(key, _never)(value, settings):  # SgaConfig reads ours
+            level, reason = _wrong(actions[key], value)
             if reason:
-                yield "error", f"{key} = {json.dumps(value, default=str)}: {reason}"
+                yield level, f"{key} = {json.dumps(value, default=str)}: {reason}"
+    if unknown:  # a GUI's file has dozens of its own
+        words = ("no such key", "it") if len(unknown) == 1 else ("none of these keys", "them")
+        yield "warning", f"{', '.join(unknown)}: {script} knows {words[0]} and ignores {words[1]}"
 
 
 def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: Sequence[str]) -> argparse.Namespace:
@@ -50,10 +75,47 @@ def parse(parser: argparse.ArgumentParser, settings: Mapping[str, Any], words: S
         raise SgaError(said.getvalue().strip().splitlines()[-1]) from None
 
 
+def _keys_within(value: Any) -> Iterator[str]:
+    """Every key of a table, at any depth."""
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        yield key
+        yield from _keys_within(inner)
+
+
+def _too_deep(table: str, key: str, script: str) -> str:
+    return (
+        f"[….{table}]: {script} reads keys at the top and in [sections], but not {key} and others in a section of a "
+        "section. Files of LoRA_Easy_Training_Scripts are like that, and only its own launcher reads them: train from "
+        "there, see `sga-kohya patch`, or move the keys up"
+    )
+
+
+def _never(value: Any, settings: Mapping[str, Any]) -> bool:
+    return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _wrong(action: argparse.Action, value: Any) -> tuple[str, str | None]:
+    """How bad a value is, and why; None where it is as the parser would have it, or as good as that."""
+    if action.nargs == 0:  # of a switch a script asks only whether it is true to Python
+        plain = isinstance(value, bool) or value in (0, 1, "")
+        return "warning", None if plain else "any text counts as true, whatever it says; write true or false"
+    if value == "" and _listed(action):
+        return "warning", None  # an empty text has no items either
+    if value == "" and action.choices is not None and action.default is None:
+        return "warning", "empty is not the same as left out everywhere; leave it out"
+    return "error", _wrong_value(action, value)
+
+
+def _listed(action: argparse.Action) -> bool:
+    return action.nargs in ("*", "+") or isinstance(action.nargs, int)
+
+
 def _wrong_value(action: argparse.Action, value: Any) -> str | None:
-    if action.nargs == 0:
-        return None if isinstance(value, bool) else "write true or false"
-    listed = action.nargs in ("*", "+") or isinstance(action.nargs, int)
+    listed = _listed(action)
     if listed != isinstance(value, list):
         return "write a list in [ ]" if listed else "write a single value"
     kind: Callable[[str], Any] = action.type if callable(action.type) else str
@@ -62,6 +124,8 @@ def _wrong_value(action: argparse.Action, value: Any) -> str | None:
             return f"write one of {', '.join(map(str, action.choices))}"
         if kind in (int, float) and (isinstance(item, bool) or not isinstance(item, (int, kind))):
             return "write a whole number" if kind is int else "write a number"
+        if kind is str and not isinstance(item, str):
+            return f'write it in quotes: "{item}"'
         try:
             kind(str(item))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from sga_kohya.errors import SgaError
+from sga_kohya.hsd.job import PREVIEW, check_folders
 from sga_kohya.hsd.out.ledger import STRIPS
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.out.output import Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT
-from sga_kohya.hsd.run import PREVIEW, REMEDY, Result, check_folders, run
+from sga_kohya.hsd.run import REMEDY, Result, run
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML
 from sga_kohya.kit.files import LOCK, only_writer, write_whole

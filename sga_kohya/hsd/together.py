@@ -10,9 +10,11 @@ from pathlib import Path
 
 from sga_kohya.hsd.clips.cutting import Cutter, check_libraries
 from sga_kohya.hsd.clips.tally import ClipTally
+from sga_kohya.hsd.job import MARKERS, check_folders, prepare, slice_folders
 from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.masks.sources import known_masks
 from sga_kohya.hsd.memory import Memory, usual_size
+from sga_kohya.hsd.order import plan, read_headers
 from sga_kohya.hsd.out.ledger import collect
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.out.raw_folder import RawFolder, collect_copies
@@ -20,20 +22,7 @@ from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.photos.images import load_plugins
 from sga_kohya.hsd.pipeline import Pipeline
 from sga_kohya.hsd.review.decisions import Decisions
-from sga_kohya.hsd.run import (
-    MARKERS,
-    REMEDY,
-    Result,
-    check_folders,
-    finish,
-    plan,
-    prepare,
-    progress_bar,
-    read_headers,
-    slice_folders,
-    threads,
-    told,
-)
+from sga_kohya.hsd.run import REMEDY, Result, finish, progress_bar, threads, told
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.hsd.team import PAUSE, Item, Leader, Process, Worker, clear, journal_of, refuse_others
 from sga_kohya.kit.files import only_writer

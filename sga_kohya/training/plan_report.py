@@ -4,9 +4,7 @@ import argparse
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.kit.cli import can_show
@@ -105,17 +103,17 @@ def _steps(dataset: RunDataset) -> Iterator[str]:
             f"larger steps learn\n            later. Try up to {ratio**0.5:.1f} times the rate, and compare runs at "
             "equal passes"
         )
-    yield from _small(dataset, epoch.slices())
+    yield from _small(dataset)
     yield from _tokens(dataset, epoch.largest())
 
 
-def _small(dataset: RunDataset, slices: NDArray[np.int64]) -> Iterator[str]:
-    """slices: of each step."""
-    small = int((slices < min(dataset.planner.batch_sizes)).sum())
-    if small > _MANY_SMALL * len(slices):
+def _small(dataset: RunDataset) -> Iterator[str]:
+    small = dataset.planner.small()
+    if small > _MANY_SMALL * len(dataset):
         yield (
-            f"  small     {small} of the steps have fewer slices than a batch, and an optimizer such as Adam moves as "
-            "far after\n            one of them as after a full one. A smaller batch_size makes fewer such steps"
+            f"  small     {small} of the steps are less than half full, because few groups agree in their granularities"
+            ", and an\n            optimizer such as Adam moves as far after one of them as after a full one. A "
+            "smaller batch_size\n            makes fewer such steps"
         )
 
 

@@ -16,7 +16,7 @@ Cells = NDArray[np.int32]
 Steps = NDArray[np.int32]
 """Numbers of the groups of each step, rows filled up with -1."""
 
-_ROUNDS = 50
+_ROUNDS = 30
 """Of exchanges. More save sub-batches, and let the same groups meet more often: tests/bench/README.md has the curve."""
 _MOST_COMPARED = 150_000_000
 """Pairs of cells that the exchanges of an epoch compare; at 1,000,000 groups this ends them before their rounds do."""
@@ -27,18 +27,19 @@ _AT_ONCE = 1_000_000
 
 
 def pack(cells: Cells, size: int, rng: random.Random) -> Steps:
-    """Partition groups into ceil(len / size) steps of at most size groups, those whose cells agree together.
+    """Partition groups into ceil(len / size) steps, none smaller than an even share, those whose cells agree together.
 
-    Groups with equal cells fill steps of their own; the rest is joined greedily and improved by exchanges. Returns
+    Groups with equal cells fill steps of their own; the rest is joined greedily and improved by exchanges. The places
+    that stay empty are spread over the rest, so steps of equal cells are part of it where it has too few. Returns
     (steps, size).
     """
     line, length, place = _in_line(cells, rng)
+    count, empty = -(-len(line) // size), -len(line) % size
     whole = place < length - length % size
-    rest = line[~whole]
-    filled = np.append(rest, np.full(-len(rest) % size, -1, np.int32))
+    whole &= np.cumsum(whole) <= max(count - empty, 0) * size
     padded = np.append(cells, np.full((1, cells.shape[1]), -1, np.int32), axis=0)  # its last row is that of group -1
-    mixed = _join(filled, padded, size)
-    _exchange(mixed, padded, rng)
+    mixed = _join(_places(line[~whole], size), padded)
+    _exchange(mixed, padded, -(-empty // count), rng)
     return np.concatenate([line[whole].reshape(-1, size), mixed])
 
 
@@ -69,13 +70,23 @@ def _in_line(cells: Cells, rng: random.Random) -> tuple[NDArray[np.int32], NDArr
     return dealt[order].astype(np.int32), np.repeat(lengths, lengths), place
 
 
-def _join(line: NDArray[np.int32], cells: Cells, size: int) -> Steps:
+def _places(rest: NDArray[np.int32], size: int) -> Steps:
+    """Groups in line, in the places of as few steps as hold them. Where places stay empty, the last steps have most."""
+    count, empty = -(-len(rest) // size), -len(rest) % size
+    filled = size - (empty + np.arange(count)) // max(count, 1)
+    places = np.full((count, size), -1, np.int32)
+    places[np.arange(size) < filled[:, None]] = rest
+    return places
+
+
+def _join(places: Steps, cells: Cells) -> Steps:
     """Steps of unlike groups: start with the next in line, then again and again take the one that fits best.
 
-    line: a multiple of size; what fills it up is taken last. A long one is cut into pieces that are joined at once.
+    A step gets as many groups as it has in places. A long line is cut into pieces that are joined at once.
     """
-    window = max(size, min(len(line), _MOST_FITTED // max(len(line), 1)) // size * size)
-    line = np.append(line, np.full(-len(line) % window, -1, np.int32)).reshape(-1, window)
+    size, count = places.shape[1], places.size
+    window = max(size, min(count, _MOST_FITTED // max(count, 1)) // size * size)
+    line = np.append(places, np.full(-count % window, -1, np.int32)).reshape(-1, window)
     pieces = np.arange(len(line))
     of_line = np.ascontiguousarray(np.moveaxis(cells[line], 2, 0))  # (cells of a group, pieces, window)
     taken = np.where(line < 0, _LAST, 0).astype(np.int32)
@@ -84,24 +95,24 @@ def _join(line: NDArray[np.int32], cells: Cells, size: int) -> Steps:
         if turn % size == 0:
             missing, cost = of_line >= 0, taken
         best = np.argmin(cost, axis=1)  # the first of equals
-        joined[:, turn] = line[pieces, best]
-        taken[pieces, best] = 2 * _LAST
+        fills = line[:, turn] >= 0
+        joined[:, turn] = np.where(fills, line[pieces, best], -1)
+        taken[pieces, best] += fills * _LAST
         for cell in of_line[:, pieces, best]:
             missing &= of_line != cell[:, None]
         cost = taken + missing.sum(axis=0, dtype=np.int32)
-    steps = joined.reshape(-1, size)
-    return steps[(steps >= 0).any(axis=1)]
+    return joined.reshape(-1, size)[: len(places)]
 
 
 _LAST = 1 << 20
 """More cells than a group has."""
 
 
-def _exchange(steps: Steps, cells: Cells, rng: random.Random) -> None:
+def _exchange(steps: Steps, cells: Cells, most_empty: int, rng: random.Random) -> None:
     """Rounds in which steps meet in pairs and swap the two groups that save most sub-batches, in place.
 
     Swaps that change nothing are made too: they lead out of dead ends, and let other groups meet. Pairs are random
-    among steps that share a cell, because others have nothing to gain.
+    among steps that share a cell, because others have nothing to gain. most_empty: places that may be in a step.
     """
     count, size = steps.shape
     compared = (size * cells.shape[1]) ** 2
@@ -110,7 +121,7 @@ def _exchange(steps: Steps, cells: Cells, rng: random.Random) -> None:
         order = _by_a_cell(steps, cells, rng)
         here, there = order[turn % 2 : -1 : 2], order[turn % 2 + 1 :: 2]
         for start in range(0, len(here), at_once):
-            _swap(steps, here[start : start + at_once], there[start : start + at_once], cells, rng)
+            _swap(steps, here[start : start + at_once], there[start : start + at_once], cells, most_empty, rng)
 
 
 def _by_a_cell(steps: Steps, cells: Cells, rng: random.Random) -> NDArray[np.int64]:
@@ -121,10 +132,10 @@ def _by_a_cell(steps: Steps, cells: Cells, rng: random.Random) -> NDArray[np.int
     return order[np.argsort(cells[group, drawn[:, 1] % cells.shape[1]], kind="stable")]
 
 
-def _swap(steps: Steps, here: NDArray, there: NDArray, cells: Cells, rng: random.Random) -> None:
+def _swap(steps: Steps, here: NDArray, there: NDArray, cells: Cells, most_empty: int, rng: random.Random) -> None:
     """Of each pair of steps, make the best of its swaps unless it costs."""
     size = steps.shape[1]
-    gain = _gains(steps[here], steps[there], cells)
+    gain = np.where(_allowed(steps[here], steps[there], most_empty), _gains(steps[here], steps[there], cells), -_LAST)
     ties = np.frombuffer(rng.randbytes(gain.size), np.uint8).reshape(gain.shape)
     score = (gain * 256 + ties).reshape(len(here), -1)
     best = np.argmax(score, axis=1)
@@ -134,11 +145,21 @@ def _swap(steps: Steps, here: NDArray, there: NDArray, cells: Cells, rng: random
     steps[here, i], steps[there, j] = steps[there, j], steps[here, i]
 
 
-def _gains(ours: Steps, theirs: Steps, cells: Cells) -> NDArray[np.int32]:
-    """Sub-batches that two steps save by swapping group i of one for group j of the other.
+def _allowed(ours: Steps, theirs: Steps, most_empty: int) -> NDArray[np.bool_]:
+    """Which group i of one step may be swapped for which group j of another, so that neither gets too small.
 
-    ours, theirs: (pairs, size). Returns (pairs, size, size); negative where a group would be swapped for an empty
-    place, so that the step which is not full stays the only one.
+    ours, theirs: (pairs, size). Returns (pairs, size, size). A group may go to an empty place of the other step where
+    its own step has fewer than most_empty; two empty places are no swap.
+    """
+    a, b = ours < 0, theirs < 0
+    stays, remains = (steps | (steps.sum(axis=1) >= most_empty)[:, None] for steps in (a, b))
+    return ~(stays[:, :, None] & b[:, None, :] | a[:, :, None] & remains[:, None, :])
+
+
+def _gains(ours: Steps, theirs: Steps, cells: Cells) -> NDArray[np.int32]:
+    """Sub-batches that two steps save by swapping group i of one for group j of the other, or for an empty place.
+
+    ours, theirs: (pairs, size). Returns (pairs, size, size).
     """
     a, b = cells[ours], cells[theirs]
     given, taken = _saved(a, b), _saved(b, a)
@@ -146,7 +167,6 @@ def _gains(ours: Steps, theirs: Steps, cells: Cells) -> NDArray[np.int32]:
     for i, j in product(range(a.shape[2]), repeat=2):
         # A cell that both groups have stays in both steps, so what it seemed to save or cost is taken off.
         gain -= (a[:, :, None, i] == b[:, None, :, j]) * (given[:, :, None, i] + taken[:, None, :, j])
-    gain[(ours < 0)[:, :, None] | (theirs < 0)[:, None, :]] = -_LAST
     return gain
 
 

@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import overload
 
 import numpy as np
@@ -22,7 +22,7 @@ from sga_kohya.tuples.step import SubBatch, TupleStep
 # (label, present, samples, samples_of_level) -> factor of a sub-batch's mean loss; see weights.sub_batch_weight.
 Weight = Callable[[str | None, int, int, int], float]
 
-VERSION = 3
+VERSION = 4
 """Of the plans: another number where the same groups and seed give another plan, so that no state resumes into it."""
 
 # Only groups that agree in it can share a step: granularities (one K a step) with their datasets' batch sizes, and for
@@ -68,7 +68,7 @@ class Planner:
         self._pools = _pools(self.groups, self.batch_sizes)
 
     def __len__(self) -> int:
-        """Tuple steps of an epoch, the same every epoch: full steps and at most one partial step of each kind."""
+        """Tuple steps of an epoch, the same every epoch: as few as hold the groups of each kind."""
         return sum(-(-len(pool.numbers) // self._size(kind)) for kind, pool in self._pools.items())
 
     def epoch(self, number: int) -> "Epoch":
@@ -103,6 +103,10 @@ class Planner:
     def metadata(self) -> dict[str, str]:
         """What the data were, for a saved model's header."""
         return {"ss_sga_groups_by_k": ",".join(f"{k}:{count}" for k, count in self.groups_by_k().items())}
+
+    def small(self) -> int:
+        """Steps of less than half the groups that fit: those of kinds that have no more."""
+        return sum(2 * len(pool.numbers) < self._size(kind) for kind, pool in self._pools.items())
 
     def _size(self, kind: _Kind) -> int:
         batch_size = max(batch_size for _, batch_size, _ in kind)
@@ -161,23 +165,19 @@ class Epoch(Sequence[TupleStep]):
 
     def sub_batches(self) -> Counter[int]:
         """How many each dataset has, without making them."""
-        cell, counts = self._in_steps()
+        cell, counts = self._in_steps
         dataset = np.array([cell.dataset for cell in self._planner.groups.cells], np.int64)[cell]
         parts = -(-counts // np.array(self._planner.batch_sizes)[dataset])
         return Counter(dict(enumerate(np.bincount(dataset, parts).astype(int).tolist())))
-
-    def slices(self) -> NDArray[np.int64]:
-        """How many slices each step has, without making it."""
-        of_group = np.diff(self._planner.groups.ends, prepend=0)[self._groups]
-        return np.diff(np.append(0, np.cumsum(of_group))[self._ends], prepend=0)
 
     def largest(self) -> dict[Cell, int]:
         """How many slices the largest sub-batch of each cell has, without making it."""
         cells, sizes = self._planner.groups.cells, self._planner.batch_sizes
         most = np.zeros(len(cells), np.int64)
-        np.maximum.at(most, *self._in_steps())
+        np.maximum.at(most, *self._in_steps)
         return {cell: min(count, sizes[cell.dataset]) for cell, count in zip(cells, most.tolist(), strict=True)}
 
+    @cached_property
     def _in_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of each cell of each step: its number, and how many slices it has there."""
         groups = self._planner.groups

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from sga_kohya.hsd import HsdConfig
+from sga_kohya.hsd.job import slice_folders
 from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.masks.sources import Masks
 from sga_kohya.hsd.out.dataset import dataset_of
@@ -37,7 +38,7 @@ from sga_kohya.hsd.photos.images import Header
 from sga_kohya.hsd.photos.photo import Photo
 from sga_kohya.hsd.settings.config_file import to_toml
 
-run_module = import_module("sga_kohya.hsd.run")
+order_module = import_module("sga_kohya.hsd.order")
 
 SIDES = (800, 1200, 1800, 2400, 4000)
 COPIES = 20
@@ -129,13 +130,13 @@ def measure(count: int, out: Path) -> dict[str, list[float]]:
     def headers(photos: Path, sources: list[str], pool: object) -> Iterator[tuple[str, Header]]:
         return ((source, Header(side(i) ** 2, side(i))) for i, source in enumerate(sources))
 
-    run_module.read_headers = headers
+    order_module.read_headers = headers
     job = SimpleNamespace(
         photos=Path(), workers=1, config=config, progress=False, decisions=SimpleNamespace(sources=set())
     )
-    order = step("order", lambda: list(run_module.in_order(job, sources)))
+    order = step("order", lambda: list(order_module.in_order(job, sources)))
     roots = step("roots", assign_roots, sources)
-    folders = run_module.slice_folders(config, Masks(), out)
+    folders = slice_folders(config, Masks(), out)
     folder = OutputFolder(out, folders)
     tally = step("near-duplicates, journal, counts", cut, folder, order, roots, config, True)
     step("manifest, dataset files", folder.finish, texts(dataset_of(config, out, tally), []), to_toml(config))

@@ -51,6 +51,19 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
     odd = write_dataset(folder / "odd", [LEVELS])
     odd.write_text(odd.read_text().replace("bucket_reso_steps = 64", "bucket_reso_steps = 24"))
     questions["odd"] = [*here, *to_arguments(options | {"dataset_config": odd})]
+    (folder / "gui.toml").write_text(
+        'text_encoder_lr = 5e-5\nmax_token_length = 75\ndynamo_backend = "no"\noptimizer_args = ""\n'
+        'epoch = 2\ngpu_ids = "0"\nnoise_offset = 0\nnoise_offset_type = "Original"\n'
+    )
+    questions["gui"] = [*here, *to_arguments(options | {"config_file": folder / "gui.toml"})]
+    misplaced = write_dataset(folder / "misplaced", [LEVELS])
+    misplaced.write_text(misplaced.read_text().replace("num_repeats", "max_bucket_reso = 512\nnum_repeats", 1))
+    questions["misplaced"] = [*here, *to_arguments(options | {"dataset_config": misplaced})]
+    shuffled = {"cache_text_encoder_outputs": True, "shuffle_caption": True}
+    questions["shuffled"] = [*here, *to_arguments(options | shuffled)]
+    whole = {name: value for name, value in options.items() if not name.startswith("network_")}
+    questions["shuffled whole"] = [*here, "--script", "flux_train.py", *to_arguments(whole | shuffled)]
+    questions["cropped"] = [*here, *to_arguments(options | {"cache_latents": True, "random_crop": True})]
     questions["refused"] = [*here, *to_arguments(options), "--seed", "many"]
     for script in OTHERS:
         described = with_metadata_files(dataset) if script == "fine_tune.py" else dataset
@@ -81,6 +94,12 @@ def test_a_sound_set_up_can_train(answers):
     assert any("no CUDA device" in text for text in texts(answers["sound"], "warning", "GPU"))
 
 
+def test_what_a_gui_writes_is_no_error_where_sd_scripts_reads_it(answers):
+    assert texts(answers["gui"], "error") == []
+    unknown = "epoch, gpu_ids, noise_offset_type: flux_train_network.py knows none of these keys and ignores them"
+    assert texts(answers["gui"], "warning", "options") == [unknown]
+
+
 def test_stock_settings_are_examined_as_well(answers):
     assert texts(answers["stock"], "error") == []
     assert texts(answers["stock"], "ok", "data")[0].startswith("stock sd-scripts: 11 images, ")
@@ -106,12 +125,36 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "lycoris.kohia: No module named 'lycoris.kohia'; pip install lycoris-lora",
     ):
         assert sum(part in text for text in errors) == 1, (part, errors)
-    assert "guidance_scal: sd-scripts knows no such key and ignores it; did you mean guidance_scale?" in warnings
+    assert (
+        "guidance_scal: flux_train_network.py knows no such key and ignores it; did you mean guidance_scale?"
+        in warnings
+    )
 
 
 def test_buckets_that_the_script_would_refuse(answers):
     (error,) = texts(answers["odd"], "error")
     assert error.startswith("flux_train_network.py wants bucket_reso_steps that are a multiple of 32: set 64")
+
+
+def test_a_key_in_the_wrong_table_of_a_dataset_is_named_with_its_place(answers):
+    (error,) = texts(answers["misplaced"], "error")
+    place = "datasets.1.subsets.1.max_bucket_reso"
+    assert error.endswith(
+        f"misplaced/dataset.toml: {place}: sd-scripts knows no such key there; leave it out, or move it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shuffled", "flux_train_network.py: when caching Text Encoder output, either caption_dropout_rate, shuffle"),
+        ("shuffled whole", "cache_text_encoder_outputs excludes what changes captions"),
+        ("cropped", "cache_latents excludes color_aug and random_crop"),
+    ],
+)
+def test_what_cannot_be_cached_is_said_as_the_script_would_say_it(answers, name, said):
+    (error,) = texts(answers[name], "error", "data")
+    assert error.startswith(said)
 
 
 def test_the_parser_s_own_words(answers):

@@ -42,8 +42,9 @@ with install(SgaConfig(), root):
         parsers[script] = parser
         settings = toml.loads(Path(path).read_text())
         args = parse(parser, settings, ["--config_file", path])
-        broken = settings | {"seed": "x", "lr_sheduler": 1, "sdpa": "yes", "text_encoder_lr": 1.0, "loss_type": "l3"}
-        found[name] = [list(wrong_settings(parser, settings)), list(wrong_settings(parser, broken)), args.network_dim]
+        broken = settings | {"seed": "x", "lr_sheduler": 1, "sdpa": "yes", "text_encoder_lr": "1.0", "loss_type": "l3"}
+        wrong = [list(wrong_settings(parser, these, script)) for these in (settings, broken)]
+        found[name] = [*wrong, args.network_dim]
     config_util = importlib.import_module("library.config_util")
     for name, path in datasets.items():
         sanitizer = config_util.ConfigSanitizer(True, True, False, True)
@@ -70,7 +71,7 @@ def test_the_real_parser_knows_every_key_type_and_choice(answers, name):
     wrong, of_broken, rank = answers[name]
     assert wrong == [] and rank == toml.loads(find_preset(name).read_text())["network_dim"]
     assert {text.split(":")[0] for _, text in of_broken} == {
-        *('seed = "x"', "lr_sheduler", 'sdpa = "yes"', "text_encoder_lr = 1.0", 'loss_type = "l3"')
+        *('seed = "x"', "lr_sheduler", 'sdpa = "yes"', 'text_encoder_lr = "1.0"', 'loss_type = "l3"')
     }
 
 

@@ -302,7 +302,7 @@ def presets(out: Path, files: dict[str, str], datasets: dict[str, str]) -> None:
         with install_for(SgaConfig(), place, script):
             parser = parser_of(module)
         settings = toml.loads(Path(file).read_text())
-        found[file] = [list(wrong_settings(parser, settings)), list(wrong_settings(parser, settings | broken))]
+        found[file] = [list(wrong_settings(parser, these, script)) for these in (settings, settings | broken)]
     for file, architecture in datasets.items():
         generator = config_utils.BlueprintGenerator(config_utils.ConfigSanitizer())
         config = config_utils.load_user_config(file)

@@ -130,7 +130,9 @@ def test_keys_that_musubi_tuner_does_not_know_are_said(run, tmp_path):
     file = tmp_path / "my.toml"
     file.write_text("learning_rat = 1e-4\nmixed_precision = 'bf16'\nsga_groups_per_step = 1\nseed = 'x'\n")
     output = run({"door": "sga", "out": "on", "config_file": file, "max_train_steps": 1})
-    assert "learning_rat: musubi-tuner knows no such key and ignores it; did you mean learning_rate?" in output
+    assert (
+        "learning_rat: flux_2_train_network.py knows no such key and ignores it; did you mean learning_rate?" in output
+    )
     assert 'seed = "x": write a whole number' in output
 
 

@@ -36,6 +36,8 @@ def answers(server_of, tuner, world_of, tmp_path_factory) -> dict[str, list[dict
         "z_image": ["musubi", "zimage_train.py", *here, *z_image],
         "broken": ["--config_file", str(folder / "broken.toml"), *here],
         "refused": ["musubi", "hv_train", *here],
+        "required": ["musubi", "kandinsky5_train_network", *here, "--task", "k5-lite-t2v-5s-sd", "--sdpa"],
+        "not given": ["musubi", "kandinsky5_train_network", *here, "--sdpa"],
     }
     answer = folder / "answer.json"
     server_of(tuner).do(folder, [{"check": "doctor", "out": answer, "questions": questions}])
@@ -80,7 +82,10 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
         "--vae none: ",
     ):
         assert sum(part in text for text in errors) == 1, (part, errors)
-    assert "learning_rat: musubi-tuner knows no such key and ignores it; did you mean learning_rate?" in warnings
+    assert (
+        "learning_rat: flux_2_train_network.py knows no such key and ignores it; did you mean learning_rate?"
+        in warnings
+    )
     assert any("have no caches and do not train, such as 00" in text for text in warnings)
     assert not any("sd-scripts" in text for text in errors + warnings)
 
@@ -88,3 +93,10 @@ def test_a_broken_set_up_hears_everything_at_once(answers):
 def test_what_has_no_door_is_refused_with_its_reason(answers):
     (error,) = texts(answers["refused"], "error", "trainer")
     assert error.startswith("hv_train cannot be trained with SGA: it is broken in musubi-tuner itself")
+
+
+def test_a_script_that_requires_words_is_examined_with_those_that_are_given(answers):
+    said = texts(answers["required"], "ok", "options")
+    assert any(text.startswith("kandinsky5_train_network reads them") for text in said)
+    (error,) = texts(answers["not given"], "error", "options")
+    assert error.endswith("the following arguments are required: --task")

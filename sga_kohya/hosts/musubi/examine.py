@@ -21,13 +21,19 @@ class _Reached(BaseException):
 
 
 def host_parser(module: str) -> argparse.ArgumentParser:
-    """The parser that a script makes, taken where it reads its TOML. The seams are in."""
+    """The parser that a script makes, taken where it reads its TOML. The seams are in.
+
+    It is asked without words, so that options which it requires of a command line must not end it.
+    """
 
     def read_config_from_file(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
         raise _Reached(parser)
 
     script = importlib.import_module(module)
-    with mock.patch.object(script, "read_config_from_file", read_config_from_file):
+    with (
+        mock.patch.object(script, "read_config_from_file", read_config_from_file),
+        mock.patch.object(argparse.ArgumentParser, "error", lambda parser, message: None),
+    ):
         return _asked(script.main, [module])
 
 

@@ -3,8 +3,11 @@
 import argparse
 import importlib
 import re
+import runpy
 from pathlib import Path
 from typing import Any
+
+import voluptuous
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.dataset import keeper
@@ -24,7 +27,18 @@ def build(args: argparse.Namespace) -> Any:
         group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
     except AssertionError as error:
         raise SgaError(str(error)) from error
+    except voluptuous.Invalid as error:
+        raise SgaError(f"--dataset_config {args.dataset_config}: {_refused(error)}") from error
     return group
+
+
+def _refused(error: voluptuous.Invalid) -> str:
+    """What the host's schema says, at a place as a reader of the file counts: datasets.1.subsets.2.num_repeats."""
+    place = ".".join(str(step + 1) if isinstance(step, int) else str(step) for step in error.path)
+    unknown = error.error_message == "extra keys not allowed"
+    return f"{place}: " + (
+        "sd-scripts knows no such key there; leave it out, or move it" if unknown else error.error_message
+    )
 
 
 def _description(args: argparse.Namespace, config_util: Any) -> dict[str, Any]:
@@ -53,3 +67,33 @@ def check_bucket_steps(script: Path, group: Any) -> None:
                     "slices again by `python -m sga_kohya.hsd`"
                 ) from None
             return
+
+
+def check_caches(script: Path, args: argparse.Namespace, group: Any) -> None:
+    """What a script asserts of its settings and data together, before it loads a model. Raises SgaError with its words.
+
+    All cache latents alike; of the rest a network trainer has a method, and a full fine-tune one line.
+    """
+    asserts = getattr(_trainer(script), "assert_extra_args", None)
+    try:
+        if asserts is not None:
+            asserts(argparse.Namespace(**vars(args)), group, None)
+    except (AssertionError, ValueError) as error:
+        raise SgaError(f"{script.name}: {error}") from error
+    if getattr(args, "cache_latents", False) and not group.is_latent_cacheable():
+        raise SgaError("cache_latents excludes color_aug and random_crop: leave out one of them")
+    cached = asserts is None and getattr(args, "cache_text_encoder_outputs", False)
+    drops = {"cache_supports_dropout": True} if "cache_supports_dropout=True" in script.read_text("utf-8") else {}
+    if cached and not group.is_text_encoder_output_cacheable(**drops):
+        raise SgaError(
+            "cache_text_encoder_outputs excludes what changes captions: caption dropout, shuffle_caption and "
+            "token_warmup_step. Leave out one of them"
+        )
+
+
+def _trainer(script: Path) -> Any:
+    """An object of the class that a network trainer's script defines; None in other scripts."""
+    name = "sga_kohya_doctor"
+    defined = runpy.run_path(str(script), run_name=name).values()
+    kinds = (kind for kind in defined if isinstance(kind, type) and kind.__module__ == name)
+    return next((kind() for kind in kinds if hasattr(kind, "assert_extra_args")), None)

@@ -55,7 +55,7 @@ class Family:
 
 
 _MODEL = "pretrained_model_name_or_path"
-_WORD = "token_string"
+WORD = "token_string"
 FLUX = Family(  # Chroma too
     "FLUX",
     ("flux_train_network.py", "flux_train.py"),
@@ -133,7 +133,7 @@ def guess_script(options: Mapping[str, Any]) -> str:
     if family is None:
         raise SgaError("which trainer is this for? Add --script, such as --script sdxl_train_network.py")
     network_trainer, *fine_tunes = family.scripts
-    if options.get(_WORD) and family.inversion:
+    if options.get(WORD) and family.inversion:
         return family.inversion
     if options.get("network_module"):
         return network_trainer
@@ -153,7 +153,7 @@ def needed_options(script: str, args: argparse.Namespace) -> list[str]:
     """The options that a script cannot start without. script: one of SCRIPTS. args: the host's."""
     family = next(family for family in FAMILIES if script in family.trainers)
     without = ("clip_l",) if getattr(args, "model_type", "") == "chroma" else ()  # Chroma has none
-    word = [_WORD] if script == family.inversion else []
+    word = [WORD] if script == family.inversion else []
     return [option for option in family.needed if option not in without] + word
 
 

@@ -16,6 +16,7 @@ from sga_kohya.options import HOST
 # no image of a run.
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"}
 _OF_A_TRAINING = ("pretrained_model_name_or_path", "output_dir", "network_module", "max_train_steps", "learning_rate")
+_OF_MUSUBI = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 _CAPTIONS = ".caption"  # sd-scripts' default, where nothing names another
 
 
@@ -71,6 +72,12 @@ def _from_file(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
     if not isinstance(general, Mapping):
         raise SgaError(f"{what}: write [general] with one bracket, for what all datasets share")
     for dataset in _tables(name, content, "datasets"):
+        theirs = next((key for key in _OF_MUSUBI if key in dataset), None)
+        if theirs and "subsets" not in dataset:
+            raise SgaError(
+                f"{what}: this describes data for musubi-tuner ({theirs} is in it): its door is -m sga_kohya.musubi. "
+                "sd-scripts wants [[datasets.subsets]] with image_dir"
+            )
         for subset in _tables(name, dataset, "datasets.subsets"):
             if "image_dir" in subset and "metadata_file" not in subset:
                 # nearest first, as sd-scripts falls back

@@ -1,6 +1,7 @@
 """Stage 3 of Algorithm 1: the size of a detection's slice, and its frame in the photo."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,17 +27,17 @@ def adapt(detection: Detection, bounds: Box, level: LevelConfig, min_size: int, 
     """
     box = _roomy(detection.box, bounds, min_size) if level.own_scale else detection.box
     own, room = box.size, bounds.size
-    targets = level.targets(min_size)
-    scales = scales_to(targets, own, room)
+    table = tabled(level.targets(min_size))
+    scales = scales_to(table, own, room)
     reachable = scales <= level.tau_up
     if not reachable.any():
-        size, scale = targets[int(scales.argmin())], float(scales.min())
+        size, scale = table.targets[int(scales.argmin())], float(scales.min())
         have = f"{box.width}x{box.height}"
         reason = f"too small: {have} takes {scale:.2f}x to reach {size[0]}x{size[1]}, above tau_up {level.tau_up:g}"
         return replace(discarded(detection, reason), score=score, scale=scale)
-    unenlarged = reachable & (scales <= 1)
-    place = _best(own, targets, unenlarged if level.own_scale and unenlarged.any() else reachable)
-    size, scale = targets[place], float(scales[place])
+    unenlarged = reachable & (scales <= 1) if level.own_scale else reachable
+    place = _best(own, table, unenlarged if unenlarged.any() else reachable)
+    size, scale = table.targets[place], float(scales[place])
     frame = framing_crop(box, bounds, size)
     cut_only = frame.width >= size[0] and frame.height >= size[1] and 1 / scale <= level.tau_down
     if cut_only:
@@ -50,34 +51,47 @@ def _roomy(box: Box, bounds: Box, side: int) -> Box:
     return centred_box(box, bounds, (min(width, bounds.width), min(height, bounds.height)))
 
 
-def scales_to(targets: tuple[Size, ...], size: Size, room: Size) -> np.ndarray:
-    """(n,): by target, output pixels per source pixel of a box's framing crop, which becomes a slice of that size."""
-    scales: np.ndarray = (_table(targets) / framed(targets, size, room)).max(0)
-    return scales
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Target sizes as columns, for a photo asks for hundreds of them a dozen times. sizes: (2, n), widths and heights;
+    ratio: (n,), the one over the other; slope: (n,), its logarithm."""
 
-
-def framed(targets: tuple[Size, ...], size: Size, room: Size) -> np.ndarray:
-    """(2, n): by target, width and height of the framing crop, as `framed_size` has it, of a box of `size` in bounds of
-    the size `room`. All at once, for a photo asks for hundreds of them a dozen times.
-    """
-    targeted = _table(targets)
-    ratio = targeted[0] / targeted[1]
-    wider = size[0] < size[1] * ratio
-    frame = np.stack([np.where(wider, size[1] * ratio, size[0]), np.where(wider, size[1], size[0] / ratio)])
-    fit = np.minimum(1.0, (np.array(room, float)[:, None] / frame).min(0))
-    sizes: np.ndarray = np.maximum(1, np.rint(frame * fit))
-    return sizes
-
-
-def _best(size: Size, targets: tuple[Size, ...], usable: np.ndarray) -> int:
-    """The place of the best aspect match among those that are usable, (n,) bool."""
-    width, height = _table(targets)
-    errors = np.abs(np.log(size[0] * height / (size[1] * width)))
-    close = np.flatnonzero(usable & (errors <= errors[usable].min() + CLOSE))
-    return targets.index(best_aspect_match(size, [targets[i] for i in close]))
+    targets: tuple[Size, ...]
+    sizes: np.ndarray
+    ratio: np.ndarray
+    slope: np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _table(targets: tuple[Size, ...]) -> np.ndarray:
-    """(2, n): widths and heights."""
-    return np.array(targets, float).T.copy()
+def tabled(targets: tuple[Size, ...]) -> Table:
+    sizes = np.array(targets, float).T.copy()
+    ratio = sizes[0] / sizes[1]
+    return Table(targets, sizes, ratio, np.log(ratio))
+
+
+def scales_to(table: Table, size: Size, room: Size) -> np.ndarray:
+    """(n,): by target, output pixels per source pixel of a box's framing crop, which becomes a slice of that size."""
+    scales = table.sizes / framed(table, size, room)
+    larger: np.ndarray = np.maximum(scales[0], scales[1])
+    return larger
+
+
+@lru_cache(maxsize=64)
+def framed(table: Table, size: Size, room: Size) -> np.ndarray:
+    """(2, n): by target, width and height of the framing crop, as `framed_size` has it, of a box of `size` in bounds of
+    the size `room`. Kept, as a whole photo is asked for three times, and most photos are of few sizes."""
+    frame = np.empty_like(table.sizes)
+    np.maximum(size[0], size[1] * table.ratio, out=frame[0])
+    np.maximum(size[1], size[0] / table.ratio, out=frame[1])
+    frame *= np.minimum(1.0, np.minimum(room[0] / frame[0], room[1] / frame[1]))
+    np.maximum(1, np.rint(frame, out=frame), out=frame)
+    frame.flags.writeable = False
+    return frame
+
+
+def _best(size: Size, table: Table, usable: np.ndarray) -> int:
+    """The place of the best aspect match among those that are usable, (n,) bool."""
+    places = np.flatnonzero(usable)
+    errors = np.abs(table.slope[places] - math.log(size[0] / size[1]))
+    close = {table.targets[place]: place for place in places[errors <= errors.min() + CLOSE].tolist()}
+    return close[best_aspect_match(size, list(close))]

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from sga_kohya.hsd.cut.adapt import framed
+from sga_kohya.hsd.cut.adapt import framed, tabled
 from sga_kohya.hsd.cut.geometry import Box, Size
 
 LONG = 2.0
@@ -21,7 +21,7 @@ NARROW = 64
 def strips(pixels: np.ndarray, targets: tuple[Size, ...]) -> list[Box]:
     """The whole of (H, W, 3) RGB uint8 as one box, or as several that together are the whole."""
     size = (pixels.shape[1], pixels.shape[0])
-    used = framed(targets, size, size).prod(0).max()
+    used = framed(tabled(targets), size, size).prod(0).max()
     if used >= USED * size[0] * size[1] or max(size) < LONG * min(size):
         return [Box.whole(size)]
     upright = pixels if size[1] > size[0] else pixels.transpose(1, 0, 2)

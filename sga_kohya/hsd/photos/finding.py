@@ -1,7 +1,7 @@
 """The image files below a folder, and what else lies there."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,3 +75,10 @@ def _may_be_read(path: Path) -> bool:
         return path.is_file() or not path.exists()
     except OSError:
         return True
+
+
+def sample(sources: Sequence[str], count: int | None) -> list[str]:
+    """`count` of them, evenly spread from the first to the last; all where there are no more."""
+    if count is None or count >= len(sources):
+        return list(sources)
+    return [sources[i * len(sources) // count] for i in range(count)]
