@@ -41,6 +41,24 @@ def test_a_sound_dataset_gets_no_advice(tmp_path):
     assert list(advice(options)) == [] and list(problems(options, SgaConfig())) == []
 
 
+def test_what_the_dataset_s_file_goes_before_is_said(tmp_path):
+    options = dataset(tmp_path, folder(tmp_path, "a.png", "a.txt"))
+    path = Path(str(options["dataset_config"]))
+    asked = options | {"train_batch_size": 4, "reg_data_dir": "reg"}
+    (regularised,) = advice(asked)
+    assert regularised.startswith("reg_data_dir is not read beside --dataset_config")
+    path.write_text(path.read_text().replace("[[datasets]]", "[[datasets]]\nbatch_size = 1", 1))
+    size, _ = advice(asked)
+    assert size == (
+        f"train_batch_size = 4 is not read, because {path} has batch_size = 1: set it there; "
+        "`python -m sga_kohya.hsd PHOTOS OUT --batch_size 4` writes it"
+    )
+    assert list(advice(options | {"train_batch_size": 1})) == []
+    path.write_text("[general]\nbatch_size = 4\n" + path.read_text().replace("batch_size = 1", ""))
+    assert list(advice(options | {"train_batch_size": 4})) == []
+    assert list(advice(options | {"train_batch_size": "2"}))[0].endswith("--batch_size 2` writes it")
+
+
 def test_an_empty_caption_file_is_named_and_refused(tmp_path):
     path = folder(tmp_path, "a.png", "a.txt", "empty.png", "empty.txt", "empty2.png", "empty2.txt")
     options = dataset(tmp_path, path)

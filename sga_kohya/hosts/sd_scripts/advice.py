@@ -8,7 +8,7 @@ from typing import Any
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.checks import dora_advice, static_graph_advice
 from sga_kohya.hosts.sd_scripts.captions import caption_advice, mangled_text
-from sga_kohya.hosts.sd_scripts.folders import Folder, find_folders
+from sga_kohya.hosts.sd_scripts.folders import Folder, batch_sizes, find_folders
 from sga_kohya.hosts.sd_scripts.masks import mask_advice
 
 _HOSTS_WORKERS = 8  # sd-scripts' default of --max_data_loader_n_workers
@@ -25,10 +25,28 @@ def advice(options: Mapping[str, Any]) -> Iterator[str]:
         folders = find_folders(options)
     except SgaError:
         return  # said by checks.problems
+    yield from unread_options(options)
     yield from inline_attributes(options, folders)
     yield from mask_advice(folders, options)
     for folder in folders:
         yield from caption_advice(folder)
+
+
+def unread_options(options: Mapping[str, Any]) -> Iterator[str]:
+    """What the settings say of the data beside --dataset_config, and sd-scripts passes over."""
+    if not options.get("dataset_config"):
+        return
+    file, asked, sizes = options["dataset_config"], str(options.get("train_batch_size") or 1), batch_sizes(options)
+    if asked != "1" and any(str(size) != asked for size in sizes):  # 1 is what is there where nothing was asked for
+        yield (
+            f"train_batch_size = {asked} is not read, because {file} has batch_size = {sizes[0]}: set it there; "
+            f"`python -m sga_kohya.hsd PHOTOS OUT --batch_size {asked}` writes it"
+        )
+    if options.get("reg_data_dir"):
+        yield (
+            f"reg_data_dir is not read beside --dataset_config: to train on regularisation images too, copy {file} and "
+            "add a subset of that folder with is_reg = true"
+        )
 
 
 def inline_attributes(options: Mapping[str, Any], folders: Sequence[Folder]) -> Iterator[str]:

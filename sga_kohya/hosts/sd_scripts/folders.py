@@ -55,6 +55,15 @@ def find_folders(options: Mapping[str, Any]) -> list[Folder]:
     return []
 
 
+def batch_sizes(options: Mapping[str, Any]) -> list[int]:
+    """What the datasets of --dataset_config set as their own, which sd-scripts reads before --train_batch_size."""
+    name = options.get("dataset_config")
+    content = _read(str(name)) if name else {}
+    levels = [(dataset, content.get("general", {})) for dataset in content.get("datasets", [])]
+    found = (_first("batch_size", *pair) for pair in levels)
+    return [size for size in found if size is not None]
+
+
 def _from_subfolders(name: str, options: Mapping[str, Any]) -> Iterator[Folder]:
     root = user_path(name, "--train_data_dir", home=False)
     if not root.is_dir():
