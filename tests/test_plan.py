@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sga_kohya.config import SgaConfig
@@ -186,6 +186,8 @@ def test_the_lower_bound_is_reached_where_buckets_agree_and_grows_where_they_do_
     assert lower_bound(alike, 4) == 9 == sum(map(len, Planner(alike, [4], weight).epoch(0)))
     unlike = form_groups((Slice(0, f"{n}/{level}", level, n), str(n)) for n in range(8) for level in LEVELS)
     assert lower_bound(unlike, 4) == 24
+    halves = form_groups((Slice(0, f"{n}/{level}", level, n % 2), str(n)) for n in range(14) for level in LEVELS)
+    assert lower_bound(halves, 8) == 6 == sum(map(len, Planner(halves, [8], weight).epoch(0))), "seven and seven"
 
 
 @settings(max_examples=30, deadline=None)
@@ -325,6 +327,7 @@ def kind_of(step, planner):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 2), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 9))
+@example([(0, 0)] * 57, 8, 0)
 def test_groups_that_are_left_over_are_an_even_share_of_every_step(cells, size, seed):
     """Also where all the others fill steps of equal cells."""
     steps = pack(np.array([(one, 4 + two) for one, two in cells], np.int32), size, random.Random(seed))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -336,3 +337,49 @@ def test_a_caption_in_an_unknown_encoding_is_named_and_one_with_a_mark_is_read(d
     caption.write_bytes("zoé\n".encode("cp1252"))
     with pytest.raises(SgaError, match=f"{caption}: not UTF-8: byte 0xe9 at 2; save it as UTF-8"):
         SliceDataset(slices / "dataset.toml", SgaConfig())
+
+
+def copied(dataset: Path, folder: Path, **more: object) -> Path:
+    """The data set in another folder. more: keys of its first subset."""
+    slices = shutil.copytree(dataset.parent, folder / "slices")
+    said = dataset.read_text().replace(str(dataset.parent), str(slices))
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
+    (slices / "dataset.toml").write_text(said.replace("[[datasets.subsets]]\n", f"[[datasets.subsets]]\n{lines}", 1))
+    return slices / "dataset.toml"
+
+
+def test_what_a_toml_asks_for_and_this_trainer_has_not_is_an_error(dataset, tmp_path):
+    """Slices and captions are the same in every epoch here, so flips and dropout would be passed over."""
+    toml = copied(dataset, tmp_path, flip_aug=True, caption_dropout_rate=0.1, shuffle_caption=False)
+    with pytest.raises(SgaError, match="flip_aug, caption_dropout_rate .* in sd-scripts, .*: leave them out of a copy"):
+        SliceDataset(toml, SgaConfig())
+
+
+def test_a_picture_that_is_cut_off_is_named_before_the_first_step(options, dataset, tmp_path):
+    toml = copied(dataset, tmp_path)
+    picture = next((toml.parent / "1_macro").glob("*.png"))
+    picture.write_bytes(picture.read_bytes()[:2000])
+    with pytest.raises(SgaError, match=f"{picture}: not a readable image .*; remove it or make it again"):
+        Trainer(replace(options, dataset_config=toml), SgaConfig())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_repeats", "x"), ("num_repeats", 0), ("image_dir", 3), ("custom_attributes", "macro")]
+)
+def test_a_value_of_another_kind_in_the_toml_is_one_sentence(tmp_path, key, value):
+    toml = tmp_path / "dataset.toml"
+    toml.write_text(f"[[datasets]]\n[[datasets.subsets]]\n{key} = {json.dumps(value)}\n")
+    with pytest.raises(SgaError, match=rf"dataset.toml: \[\[datasets.subsets\]\]: {key} = {value!r}: "):
+        SliceDataset(toml, SgaConfig())
+
+
+def test_a_disk_that_is_full_is_one_sentence_with_the_remedy_and_leaves_no_half_checkpoint(options):
+    trainer = Trainer(options, SgaConfig())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(SgaError, match=f"{options.out}: what is trained cannot be saved .*make room"):
+            trainer.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((options.out / "checkpoints").iterdir())

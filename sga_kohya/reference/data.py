@@ -19,15 +19,48 @@ from tqdm import tqdm
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
 from sga_kohya.granularity import Identifier
+from sga_kohya.kit.fields import Fields
 from sga_kohya.kit.pictures import is_picture
 from sga_kohya.kit.text import read_text
 from sga_kohya.kit.toml_file import listed_tables, read_toml
+from sga_kohya.kit.values import Reader, mapping, text, whole
 from sga_kohya.reference.latents import Codec
 from sga_kohya.reference.text import TextEncoder
 from sga_kohya.tuples.groups import form_groups
 from sga_kohya.tuples.loader import EpochSampler, TupleDataset
 from sga_kohya.tuples.planner import Planner, eq_6
 from sga_kohya.tuples.step import Slice, SubBatch, TupleStep
+
+# Keys of sd-scripts that change what is trained, and that this trainer has nothing for.
+_ELSEWHERE = [
+    "flip_aug",
+    "color_aug",
+    "random_crop",
+    "face_crop_aug_range",
+    "caption_dropout_rate",
+    "caption_dropout_every_n_epochs",
+    "caption_tag_dropout_rate",
+    "shuffle_caption",
+    "caption_prefix",
+    "caption_suffix",
+    "enable_wildcard",
+    "token_warmup_step",
+    "is_reg",
+    "alpha_mask",
+    "conditioning_data_dir",
+    "metadata_file",
+]
+
+_READ: dict[str, dict[str, Reader[Any]]] = {
+    "datasets": {"batch_size": whole(1)},
+    "subsets": {
+        "image_dir": text,
+        "num_repeats": whole(1),
+        "caption_extension": text,
+        "class_tokens": text,
+        "custom_attributes": mapping,
+    },
+}
 
 # What Pillow raises for a file that is none of a picture's, or damaged, or a bomb.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -161,10 +194,22 @@ def _read_toml(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
     what = f"--dataset_config {path}"
     if not path.exists():
         raise SgaError(f"{what}: no such file; make it by `python -m sga_kohya.hsd`")
-    content = read_toml(path, what)
-    general = content.get("general", {})
+    content, problems = read_toml(path, what), list[str]()
+    general = Fields(content.get("general", {}), f"{what}: [general]", problems).values
     datasets = [{**general, **dataset} for dataset in listed_tables(content, "datasets", what)]
     found = [(d, [{**d, **subset} for subset in listed_tables(d, "subsets", what)]) for d in datasets]
+    for dataset, subsets in found:
+        Fields(dataset, f"{what}: [[datasets]]", problems).given(_READ["datasets"])
+        for subset in subsets:
+            Fields(subset, f"{what}: [[datasets.subsets]]", problems).given(_READ["subsets"])
+    if problems:
+        raise SgaError("; ".join(dict.fromkeys(problems)))
+    asked = [key for key in _ELSEWHERE if any(subset.get(key) for _, subsets in found for subset in subsets)]
+    if asked:
+        raise SgaError(
+            f"{what}: {', '.join(asked)} would do nothing here, only in sd-scripts, because this trainer takes slices "
+            f"and captions as they are: leave {'them' if len(asked) > 1 else 'it'} out of a copy of the file"
+        )
     return [(int(dataset.get("batch_size", 1)), subsets) for dataset, subsets in found]
 
 

@@ -1,10 +1,13 @@
 """A run's checkpoints: what makes an interrupted run go on exactly where it was."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError  # type: ignore[attr-defined]  # of its own Rust
 
 from sga_kohya.config import SgaConfig
 from sga_kohya.errors import SgaError
@@ -54,10 +57,21 @@ def save(
     folder = options.out / "checkpoints" / f"step-{step:08d}"
     if folder.exists():
         return
-    with whole_folder(folder) as part:
+    with saving(options.out), whole_folder(folder) as part:
         denoiser.save(part, metadata)
         torch.save(optimizer.state_dict(), part / "optimizer.pt")
         write_whole(part / "run.json", json.dumps({"step": step, **_fixed(options, config)}, indent=1))
+
+
+@contextlib.contextmanager
+def saving(out: Path) -> Iterator[None]:
+    """Raises SgaError where the disk takes no more, of which torch and safetensors each raise their own."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        remedy = "make room and go on from the last checkpoint by --resume, or begin in another folder by --out"
+        raise SgaError(f"{out}: what is trained cannot be saved ({reason}); {remedy}") from error
 
 
 def restore(folder: Path, denoiser: Denoiser, optimizer: torch.optim.Optimizer) -> int:

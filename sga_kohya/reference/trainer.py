@@ -182,9 +182,10 @@ class Trainer:
         """The trained weights under a name that stays, and samples."""
         if self.accelerator.is_main_process:
             folder = self.options.out / "model"
-            folder.mkdir(parents=True, exist_ok=True)
-            self.stack.denoiser.save(folder, self.metadata())
-            self.stack.denoiser.save_for_diffusers(folder, self.metadata())
+            with runs.saving(self.options.out):
+                folder.mkdir(parents=True, exist_ok=True)
+                self.stack.denoiser.save(folder, self.metadata())
+                self.stack.denoiser.save_for_diffusers(folder, self.metadata())
             self._draw()
 
     def _draw(self) -> None:

@@ -14,7 +14,7 @@ import resource
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import accumulate, combinations
 
 from sga_kohya.tuples import packing
 from sga_kohya.tuples.groups import form_groups, granularities
@@ -56,7 +56,7 @@ def bucketing(groups: list[Group], batch_size: int) -> int:
 
 
 def lower_bound(groups: Sequence[Group], batch_size: int) -> int:
-    """Sub-batches that no plan of these groups can do without; none need reach it.
+    """Sub-batches that no plan of as few steps as hold these groups can do without; none need reach it.
 
     groups: of one dataset, with at most one slice of a granularity each.
     """
@@ -70,20 +70,24 @@ def _lower_bound(labels: Sequence[str], groups: Sequence[dict], size: int) -> in
     """The larger of two: what each bucket needs by itself, and what steps need that cannot be of one bucket a level.
 
     A step has a sub-batch for each of the K levels, and another for each level in which its groups do not all agree.
-    For a set of levels, at most floor(n / size) full steps agree in all of them with the n groups of one combination of
-    buckets. So steps that agree in j levels or more are at most the sum of these over sets of j levels, and one more
-    for the step that is not full.
+    Steps that agree in j levels or more each have their groups from one combination of buckets of one set of j levels.
     """
 
-    def full(chosen: Sequence[str]) -> int:
-        return sum(count // size for count in Counter(tuple(g[label] for label in chosen) for g in groups).values())
+    def alike(number: int) -> list[int]:
+        """How many groups each combination has, of all sets of so many levels."""
+        sets = combinations(labels, number)
+        return [count for of in sets for count in Counter(tuple(g[label] for label in of) for g in groups).values()]
 
-    steps, partial = -(-len(groups) // size), len(groups) % size > 0
-    alone = sum(-(-count // size) for label in labels for count in Counter(g[label] for g in groups).values())
-    agreeing = (
-        min(steps, partial + sum(map(full, combinations(labels, number)))) for number in range(1, len(labels) + 1)
-    )
+    steps, empty = -(-len(groups) // size), -len(groups) % size
+    alone = sum(-(-count // size) for count in alike(1))
+    agreeing = (min(steps, _agreeing(alike(number), size, empty)) for number in range(1, len(labels) + 1))
     return max(alone, 2 * len(labels) * steps - sum(agreeing))
+
+
+def _agreeing(counts: Sequence[int], size: int, empty: int) -> int:
+    """At most so many steps of groups that count together: full ones, then those that lack least."""
+    lacking = sorted(size - count % size for count in counts if count % size)
+    return sum(count // size for count in counts) + sum(total <= empty for total in accumulate(lacking))
 
 
 def at_random(groups: list[Group], batch_size: int, seed: int) -> int:
@@ -141,7 +145,7 @@ def curve() -> None:
     data = [realistic_groups(300, seed) for seed in range(SEEDS)]
     for batch_size in BATCH_SIZES:
         plain = [bucketing(groups, batch_size) for groups in data]
-        for rounds in (0, 15, 50, 200, 1000):
+        for rounds in (0, 15, 30, 50, 200, 1000):
             packing._ROUNDS = rounds
             ours = [sub_batches(g, batch_size, seed) / n for seed, (g, n) in enumerate(zip(data, plain, strict=True))]
             said = f"batch {batch_size}, {rounds:>4} rounds of exchanges: {sum(ours) / SEEDS:.3f}"
