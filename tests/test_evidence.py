@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sga_kohya.errors import SgaError
 from sga_kohya.kit.intervals import student
 from sga_kohya.reference.objectives import FlowMatching, slice_losses
 from sga_kohya.reference.scratch import build
@@ -378,6 +379,15 @@ def test_a_study_that_was_stopped_goes_on_where_it_was_and_repeats_nothing(finis
     assert len(ran) == len(lines) - 4
     kept = {study._key(row): row["curve"] for row in again.rows(CELL)}
     assert kept == {study._key(row): row["curve"] for row in finished.rows(CELL)}
+
+
+def test_a_study_of_other_plans_is_not_gone_on_with(finished, packages, tmp_path):
+    file = next(finished.out.glob("*.jsonl"))
+    rows = [json.loads(line) for line in file.read_text().splitlines()[:2]]
+    (tmp_path / file.name).write_text("".join(f"{json.dumps({**row, 'plan': 3})}\n" for row in rows))
+    with pytest.raises(SgaError, match="of version 3 .* another OUT"):
+        study.Study(tmp_path, packages, TINY).run([CELL])
+    assert len((tmp_path / file.name).read_text().splitlines()) == 2
 
 
 def test_the_page_holds_every_claim_with_its_figure_and_the_data(finished, tmp_path):

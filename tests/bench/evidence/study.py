@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sga_kohya.errors import SgaError
 from sga_kohya.kit.journal import Journal, read_rows
+from sga_kohya.tuples.planner import VERSION
 from tests.bench.evidence import corpora, measures
 from tests.bench.evidence.arms import ARMS, Material, sub_batches
 from tests.bench.evidence.corpora import LEVELS, Domain
@@ -224,6 +226,11 @@ class Study:
         """False where time is over."""
         done = {_key(row) for row in self.rows(cell)}
         left = [job for job in jobs if job not in done]
+        if left and (older := next((row for row in self.rows(cell) if row.get("plan") != VERSION), None)):
+            raise SgaError(
+                f"{self._journal(cell)}: its runs are of plans of version {older.get('plan', '3 or less')} and others "
+                f"would be of {VERSION}, which are no pairs: give another OUT"
+            )
         journal = Journal(self._journal(cell))
         try:
             for at in range(0, len(left), self.size.models):
@@ -265,7 +272,7 @@ class Study:
             [measures.of_samples(some, one, self.judge) for some, one in zip(drawn, held, strict=True)],
             strict=True,
         )
-        how = {"seconds": (time.time() - began) / len(jobs), "device": name_of(self.device)}
+        how = {"seconds": (time.time() - began) / len(jobs), "device": name_of(self.device), "plan": VERSION}
         return [
             {**asdict(job), "curve": curve, **smooth, "retention": kept, "conflict": found, **seen, **how}
             for job, curve, smooth, kept, found, seen in parts
