@@ -1,6 +1,7 @@
 """The command line: python -m sga_kohya.hsd PHOTOS OUT, and python -m sga_kohya.hsd review OUT"""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def _misspelt(word: str) -> NoReturn:
 def _help(process: Process, words: list[str]) -> int:
     """Any process but the first, which alone speaks, save for errors that are this one's own."""
     try:
-        with redirect_stdout(None), redirect_stderr(None):
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # Python 3.10 cannot print usage to None
             args = build_parser().parse_args(words)
     except SystemExit as end:
         return int(end.code or 0)
