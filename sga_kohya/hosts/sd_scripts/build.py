@@ -83,7 +83,9 @@ def check_caches(script: Path, args: argparse.Namespace, group: Any) -> None:
     if getattr(args, "cache_latents", False) and not group.is_latent_cacheable():
         raise SgaError("cache_latents excludes color_aug and random_crop: leave out one of them")
     cached = asserts is None and getattr(args, "cache_text_encoder_outputs", False)
-    drops = {"cache_supports_dropout": True} if "cache_supports_dropout=True" in script.read_text(encoding="utf-8") else {}
+    drops = (
+        {"cache_supports_dropout": True} if "cache_supports_dropout=True" in script.read_text(encoding="utf-8") else {}
+    )
     if cached and not group.is_text_encoder_output_cacheable(**drops):
         raise SgaError(
             "cache_text_encoder_outputs excludes what changes captions: caption dropout, shuffle_caption and "
