@@ -51,7 +51,7 @@ def _roomy(box: Box, bounds: Box, side: int) -> Box:
     return centred_box(box, bounds, (min(width, bounds.width), min(height, bounds.height)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Table:
     """Target sizes as columns, for a photo asks for hundreds of them a dozen times. sizes: (2, n), widths and heights;
     ratio: (n,), the one over the other; slope: (n,), its logarithm."""
@@ -76,17 +76,14 @@ def scales_to(table: Table, size: Size, room: Size) -> np.ndarray:
     return larger
 
 
-@lru_cache(maxsize=64)
 def framed(table: Table, size: Size, room: Size) -> np.ndarray:
     """(2, n): by target, width and height of the framing crop, as `framed_size` has it, of a box of `size` in bounds of
-    the size `room`. Kept, as a whole photo is asked for three times, and most photos are of few sizes."""
+    the size `room`."""
     frame = np.empty_like(table.sizes)
     np.maximum(size[0], size[1] * table.ratio, out=frame[0])
     np.maximum(size[1], size[0] / table.ratio, out=frame[1])
     frame *= np.minimum(1.0, np.minimum(room[0] / frame[0], room[1] / frame[1]))
-    np.maximum(1, np.rint(frame, out=frame), out=frame)
-    frame.flags.writeable = False
-    return frame
+    return np.maximum(1, np.rint(frame, out=frame), out=frame)
 
 
 def _best(size: Size, table: Table, usable: np.ndarray) -> int:
