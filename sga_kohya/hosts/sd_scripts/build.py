@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import re
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import voluptuous
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.dataset import keeper
+from sga_kohya.hosts.sd_scripts.settings import RUN_NAME, defined_in
 
 
 def build(args: argparse.Namespace) -> Any:
@@ -83,19 +83,20 @@ def check_caches(script: Path, args: argparse.Namespace, group: Any) -> None:
     if getattr(args, "cache_latents", False) and not group.is_latent_cacheable():
         raise SgaError("cache_latents excludes color_aug and random_crop: leave out one of them")
     cached = asserts is None and getattr(args, "cache_text_encoder_outputs", False)
-    drops = (
-        {"cache_supports_dropout": True} if "cache_supports_dropout=True" in script.read_text(encoding="utf-8") else {}
-    )
-    if cached and not group.is_text_encoder_output_cacheable(**drops):
+    if cached and not group.is_text_encoder_output_cacheable(**_asked_with(script)):
         raise SgaError(
             "cache_text_encoder_outputs excludes what changes captions: caption dropout, shuffle_caption and "
             "token_warmup_step. Leave out one of them"
         )
 
 
+def _asked_with(script: Path) -> dict[str, bool]:
+    """What a full fine-tune tells the data where it asks whether texts can be cached; it stands only in its text."""
+    word = "cache_supports_dropout"
+    return {word: True} if f"{word}=True" in script.read_text(encoding="utf-8") else {}
+
+
 def _trainer(script: Path) -> Any:
     """An object of the class that a network trainer's script defines; None in other scripts."""
-    name = "sga_kohya_doctor"
-    defined = runpy.run_path(str(script), run_name=name).values()
-    kinds = (kind for kind in defined if isinstance(kind, type) and kind.__module__ == name)
+    kinds = (kind for kind in defined_in(script).values() if isinstance(kind, type) and kind.__module__ == RUN_NAME)
     return next((kind() for kind in kinds if hasattr(kind, "assert_extra_args")), None)

@@ -57,8 +57,7 @@ def find_folders(options: Mapping[str, Any]) -> list[Folder]:
 
 def batch_sizes(options: Mapping[str, Any]) -> list[int]:
     """What the datasets of --dataset_config set as their own, which sd-scripts reads before --train_batch_size."""
-    name = options.get("dataset_config")
-    content = _read(str(name)) if name else {}
+    content = _read(str(options["dataset_config"]))
     levels = [(dataset, content.get("general", {})) for dataset in content.get("datasets", [])]
     found = (_first("batch_size", *pair) for pair in levels)
     return [size for size in found if size is not None]

@@ -9,6 +9,7 @@ import functools
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sga_kohya.hosts.sd_scripts.families import check_modulation
 from sga_kohya.hosts.seam import Seam
@@ -19,6 +20,8 @@ from sga_kohya.training.session import Session
 FILES: tuple[str, ...] = ("pretrained_model_name_or_path", "ae", "vae", "clip_l", "clip_g", "t5xxl", "gemma2", "qwen3")
 FILES += ("byt5", "text_encoder", "llm_adapter_path", "network_weights")
 """Options that name a file or a folder."""
+RUN_NAME = "sga_kohya_doctor"
+"""The module's name, as it is told, of a script that is looked into."""
 
 
 def _replace(original: Callable, session: Session) -> Callable:
@@ -42,7 +45,12 @@ def _trains(args: argparse.Namespace) -> bool:
 
 def host_parser(script: Path) -> argparse.ArgumentParser:
     """The real parser of a script; its checkout must be installed into (install.py) or first on sys.path."""
-    return runpy.run_path(str(script), run_name="sga_kohya_doctor")["setup_parser"]()
+    return defined_in(script)["setup_parser"]()
+
+
+def defined_in(script: Path) -> dict[str, Any]:
+    """What a script has at its top, by name, without training; where it must be found as of `host_parser`."""
+    return runpy.run_path(str(script), run_name=RUN_NAME)
 
 
 SEAM = Seam("settings", "library.train_util.read_config_from_file", ("args", "parser"), _replace)
