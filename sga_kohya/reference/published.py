@@ -48,7 +48,7 @@ def load(
     scheduler, model = _part(folder, parts, "scheduler"), _part(folder, parts, name, dtype)
     given = {name: model, "scheduler": scheduler, "vae": codec.vae if isinstance(codec, VaeCodec) else None}
     text: TextEncoder = (
-        PipelineText(lambda: _pipeline(folder, given, dtype), family.encode)
+        PipelineText(lambda: _pipeline(folder, parts, given, dtype), family.encode)
         if with_text
         else HashedWords(*family.text_widths(model.config))
     )
@@ -112,9 +112,8 @@ def _part(folder: Path, parts: dict[str, str | None], name: str, dtype: torch.dt
         return getattr(diffusers, str(parts.get(name))).from_pretrained(folder / name, local_files_only=True, **typed)
 
 
-def _pipeline(folder: Path, given: dict[str, Any], dtype: torch.dtype) -> Any:
+def _pipeline(folder: Path, parts: dict[str, str | None], given: dict[str, Any], dtype: torch.dtype) -> Any:
     """The pipeline with its text encoders, for their sake. given: parts that it needs besides, loaded already."""
-    parts = _parts(folder, set())
     others = {name: given.get(name) for name, kind in parts.items() if not (kind and _is_text(name))}
     with _damage_named(folder):
         return DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=dtype, **others)
