@@ -134,8 +134,8 @@ def _by_a_cell(steps: Steps, cells: Cells, rng: random.Random) -> NDArray[np.int
 
 def _swap(steps: Steps, here: NDArray, there: NDArray, cells: Cells, most_empty: int, rng: random.Random) -> None:
     """Of each pair of steps, make the best of its swaps unless it costs."""
-    size = steps.shape[1]
-    gain = np.where(_allowed(steps[here], steps[there], most_empty), _gains(steps[here], steps[there], cells), -_LAST)
+    size, ours, theirs = steps.shape[1], steps[here], steps[there]
+    gain = np.where(_allowed(ours, theirs, most_empty), _gains(ours, theirs, cells), -_LAST)
     ties = np.frombuffer(rng.randbytes(gain.size), np.uint8).reshape(gain.shape)
     score = (gain * 256 + ties).reshape(len(here), -1)
     best = np.argmax(score, axis=1)

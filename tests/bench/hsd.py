@@ -65,8 +65,7 @@ class Stub:
 
 
 def _boxes(view: View, level: str) -> list[Box]:
-    number = int("".join(filter(str.isdigit, view.source)))
-    less = number % 48
+    less = int("".join(filter(str.isdigit, view.source))) % 48
     return [Box(x0, y0, x1 - less, y1).shifted(-view.box.x0, -view.box.y0) for x0, y0, x1, y1 in BOXES[level]]
 
 

@@ -224,9 +224,10 @@ class Study:
 
     def _run(self, cell: Cell, jobs: Sequence[Job]) -> bool:
         """False where time is over."""
-        done = {_key(row) for row in self.rows(cell)}
+        rows = self.rows(cell)
+        done = {_key(row) for row in rows}
         left = [job for job in jobs if job not in done]
-        if left and (older := next((row for row in self.rows(cell) if row.get("plan") != VERSION), None)):
+        if left and (older := next((row for row in rows if row.get("plan") != VERSION), None)):
             raise SgaError(
                 f"{self._journal(cell)}: its runs are of plans of version {older.get('plan', '3 or less')} and others "
                 f"would be of {VERSION}, which are no pairs: give another OUT"
