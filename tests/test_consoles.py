@@ -20,26 +20,43 @@ from . import stub_host
 NAME = "фото 写真 é"
 """No encoding but Unicode's has all of it."""
 
-# One process an encoding, because importing everything takes seconds. Each command finds the streams as Python opens
-# them: a character that they lack is an error. So is every text file that we open without its encoding.
+ENCODINGS = ("cp932", "cp1252", "ascii")
+# One process imports what the commands need of PyPI, which takes seconds, and forks for each encoding, in which ours is
+# imported. Each command finds the streams as Python opens them by PYTHONIOENCODING: a character that they lack is an
+# error. So is every text file that we open without its encoding.
 ASK = """
-import json, runpy, sys, traceback, warnings
+import importlib, json, os, runpy, sys, traceback, warnings
 
-warnings.filterwarnings("error", category=EncodingWarning, module=r"sga_kohya|__main__")
-ends = []
-for name, *words in json.load(open(sys.argv[1], encoding="ascii")):
-    sys.stdout.reconfigure(errors="strict")
-    sys.argv = [name, *words]
-    try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-        ends.append(0)
-    except SystemExit as end:
-        ends.append(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        ends.append(-1)
-    print(f"=== {name}", flush=True)
-json.dump(ends, open("ends.json", "w", encoding="ascii"))
+def ask(questions):
+    for name, *words in questions:
+        sys.stdout.reconfigure(errors="strict")
+        sys.argv = [name, *words]
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+            yield 0
+        except SystemExit as end:
+            yield end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            yield -1
+        print(f"=== {name}", flush=True)
+
+for name in ("torch", "accelerate", "cv2", "diffusers.pipelines.pipeline_utils", "lycoris"):
+    importlib.import_module(name)
+assert "sga_kohya" not in sys.modules
+questions = json.load(open("questions.json", encoding="ascii"))
+for encoding in sys.argv[1:]:
+    if child := os.fork():
+        os.waitpid(child, 0)
+        continue
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
+        stream.reconfigure(encoding=encoding, errors=errors)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(f"{encoding}.{stream.name}", os.O_WRONLY | os.O_CREAT), stream.fileno())
+    os.environ["PYTHONIOENCODING"] = encoding
+    warnings.filterwarnings("error", category=EncodingWarning, module=r"sga_kohya|__main__")
+    json.dump(list(ask(questions)), open(f"{encoding}.json", "w", encoding="ascii"))
+    break
 """
 
 
@@ -81,18 +98,27 @@ def questions(tmp_path_factory) -> list[tuple[list[str], int]]:
     return [([f"sga_kohya.{name}", *words], end) for (name, *words), end in asked]
 
 
-@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "ascii"])
-def test_every_command_says_the_same_on_a_legacy_console(questions, tmp_path, encoding):
-    (tmp_path / "questions.json").write_text(json.dumps([words for words, _ in questions]), encoding="ascii")
+@pytest.fixture(scope="module")
+def answers(questions, tmp_path_factory) -> Path:
+    """A folder with, of each encoding, how the commands ended and what they wrote to each stream."""
+    folder = tmp_path_factory.mktemp("consoles")
+    (folder / "questions.json").write_text(json.dumps([words for words, _ in questions]), encoding="ascii")
     # C.UTF-8: as on Windows, names of files are Unicode whatever the console is.
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
-    command = [sys.executable, "-X", "warn_default_encoding", "-c", ASK, "questions.json"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stderr.decode(encoding)[-3000:]
-    ends = json.loads((tmp_path / "ends.json").read_text(encoding="ascii"))
+    environment = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
+    command = [sys.executable, "-X", "warn_default_encoding", "-c", ASK, *ENCODINGS]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_command_says_the_same_on_a_legacy_console(questions, answers, encoding):
+    errors, ended = (answers / f"{encoding}.<stderr>").read_text(encoding=encoding), answers / f"{encoding}.json"
+    assert ended.is_file(), errors[-3000:]
+    ends = json.loads(ended.read_text(encoding="ascii"))
     wrong = [(words, end, got) for (words, end), got in zip(questions, ends, strict=True) if end != got]
-    assert not wrong, (wrong, result.stderr.decode(encoding)[-3000:])
-    said = result.stdout.decode(encoding)  # whole, in that encoding
+    assert not wrong, (wrong, errors[-3000:])
+    said = (answers / f"{encoding}.<stdout>").read_text(encoding=encoding)  # whole, in that encoding
     assert "\\u" in said or "\\x" in said, "what the console lacks is escaped"
 
 
