@@ -11,6 +11,7 @@ from sga_kohya import SgaError, launch
 from sga_kohya.__main__ import COMMANDS
 
 from . import stub_host
+from .forked import python
 
 SCRIPT = "import sys; from library.config_util import add_config_arguments as f; print(f.__module__, sys.argv[1:])"
 
@@ -27,7 +28,7 @@ def data(tmp_path: Path) -> list[str]:
 
 
 def door(module: str, *argv: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"sga_kohya.{module}", *argv]
+    command = [*python(), "-m", f"sga_kohya.{module}", *argv]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

@@ -14,6 +14,7 @@ import pytest
 from sga_kohya.kit.files import LOCK, only_writer
 
 from . import stub_host
+from .forked import python
 
 # What a training script does, until it is told to end: settings, "models", a data loader's worker, the accelerator.
 SCRIPT = """
@@ -31,7 +32,7 @@ def setup_parser():
     return parser
 
 def train(args):
-    print("loading models", flush=True)
+    print("loading models in process", os.getpid(), flush=True)
     worker = os.fork()
     if worker == 0:
         time.sleep(30)
@@ -66,7 +67,7 @@ def start(checkout, tmp_path):
             "path": [str(checkout / "flux_train_network.py"), "--sga"],
         }[how]
         process = subprocess.Popen(
-            [sys.executable, *command, f"--train_data_dir={photos}", f"--output_dir={out}", *words],
+            [*python(), *command, f"--train_data_dir={photos}", f"--output_dir={out}", *words],
             **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
             text=True,
             env={**os.environ, "RANK": rank},
@@ -82,9 +83,9 @@ def start(checkout, tmp_path):
         process.communicate()
 
 
-def trains(process: subprocess.Popen) -> bool:
-    """Whether it has come to its models."""
-    return any("loading models" in line for line in process.stdout)
+def trains(process: subprocess.Popen) -> int:
+    """The process that has come to its models, 0 where none does."""
+    return next((int(line.split()[-1]) for line in process.stdout if line.startswith("loading models")), 0)
 
 
 def refused(process: subprocess.Popen) -> str:
@@ -116,9 +117,8 @@ def test_a_second_run_into_one_folder_is_refused_in_one_sentence_before_models(s
 
 def test_a_killed_run_whose_workers_live_on_holds_nothing(start, tmp_path):
     holder = start("module", tmp_path / "out")
-    assert trains(holder)
-    os.kill(holder.pid, signal.SIGKILL)  # its worker is still asleep
-    holder.wait()
+    os.kill(trains(holder), signal.SIGKILL)  # its worker is still asleep
+    assert holder.wait() == -signal.SIGKILL
     again = start("path", tmp_path / "out")
     assert trains(again)
     end(again)
@@ -176,7 +176,7 @@ print(free(b), end=" ")
 sga_kohya.uninstall()
 print(free(b))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run([*python(), "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout.strip() == "False True False True True False True", result.stderr
 
 
