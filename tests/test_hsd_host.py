@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ import pytest
 from PIL import Image
 
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
+
+from .forked import python
 
 CHECKOUT = Path(os.environ.get("SD_SCRIPTS_DIR") or "~/.cache/sga_kohya/sd-scripts").expanduser()
 
@@ -68,7 +69,7 @@ def test_sd_scripts_keeps_every_exported_size(tmp_path):
     assert {row["granularity"] for row in exported.values()} == {"macro", "meso", "micro"}
 
     command = [
-        sys.executable,
+        *python(),
         "-c",
         READ_DATASET,
         str(CHECKOUT),

@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from sga_kohya.reference.objectives import Diffusion, FlowMatching, slice_losses
 from sga_kohya.reference.options import RunOptions
 from sga_kohya.reference.precision import chosen
 from sga_kohya.reference.trainer import Trainer, make_objective
+from tests.forked import python
 from tests.reference_world import assert_gradient_is_eq_6, cut_photos, gradients
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -265,7 +265,7 @@ def test_gradient_equals_that_of_the_sd_scripts_seams(options, tmp_path, path):
     expected = gradients(trainer)
     job = {"checkout": str(checkout), "dataset": str(options.dataset_config), "folder": str(tmp_path), "path": path}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(Path(__file__).with_name("reference_through_seams.py")), json.dumps(job)]
+    command = [*python(), str(Path(__file__).with_name("reference_through_seams.py")), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     through_seams = torch.load(tmp_path / "gradients.pt")

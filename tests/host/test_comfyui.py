@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from ..forked import python
 from ..trainers import TRAINERS
 from .conftest import default_checkout
 
@@ -18,7 +18,7 @@ def test_no_tensor_of_ours_is_unknown_to_comfyui(tmp_path):
     checkout = default_checkout()
     if checkout is None:
         pytest.skip("no sd-scripts checkout")
-    command = [sys.executable, str(Path(__file__).with_name("comfyui.py")), str(checkout), str(COMFYUI)]
+    command = [*python(), str(Path(__file__).with_name("comfyui.py")), str(checkout), str(COMFYUI)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("FOUND "))

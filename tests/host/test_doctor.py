@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
+from ..forked import python
 from .conftest import REPOSITORY, to_arguments
 from .data import LEVELS, with_masks, write_dataset
 from .run import OFFLINE
@@ -72,7 +72,7 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
         questions[script] = [*here, "--script", script, *words]
 
     answer = folder / "answer.json"
-    command = [sys.executable, "-c", ASK, json.dumps([questions, str(answer)])]
+    command = [*python(), "-c", ASK, json.dumps([questions, str(answer)])]
     environment = {**os.environ, **OFFLINE}
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=280, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,6 +1,5 @@
 """Images of an evaluation plan come out of sd-scripts' own sampling, on the tiny FLUX."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.sample.generate import generate
 from sga_kohya.evaluate.sample.images import all_images
 
+from ..forked import python
 from .conftest import RUNNER
 from .data import write_dataset
 from .tiny_flux import dora_args, lora_args
@@ -34,7 +34,7 @@ def write_plan(folder: Path, script: str, weights: Path, **generate_settings) ->
 
 
 def command(checkout: Path, script: str) -> list[str]:
-    return [sys.executable, str(RUNNER), "--checkout", str(checkout), "--script", script, "--door", "stock", "--"]
+    return [*python(), str(RUNNER), "--checkout", str(checkout), "--script", script, "--door", "stock", "--"]
 
 
 @pytest.mark.parametrize("kind", ["minimal inference", "trainer"])

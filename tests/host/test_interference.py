@@ -1,7 +1,6 @@
 """The probe, surgery and the offline measurement on the real sd-scripts."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sga_kohya.equations.surgery import surgery_weights
 from sga_kohya.tuples.records import read_records
 
+from ..forked import python
 from .conftest import start
 from .data import LEVELS, write_dataset
 from .test_sga import of, slices, steps
@@ -77,7 +77,7 @@ def test_probe_surgery_and_offline_measurement_of_a_dora(run_host, checkout, tin
     dataset.write_text(dataset.read_text().replace("num_repeats", "flip_aug = true\nnum_repeats"))
     config.write_text("\n".join(f"{key} = {json.dumps(value, default=str)}" for key, value in arguments.items()))
     before = weights.read_bytes()
-    look = [sys.executable, str(Path(__file__).with_name("look.py")), "--checkout", str(checkout), "--script", SCRIPT]
+    look = [*python(), str(Path(__file__).with_name("look.py")), "--checkout", str(checkout), "--script", SCRIPT]
     words = [str(config), "--weights", str(weights), "--points", "3", "--levels", "0.5,0.999"]
     result = start([*look, "--", *words], tmp_path, 180)
     assert "help each other" in result.output or "conflict" in result.output or "clear direction" in result.output

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from safetensors import safe_open
 from sga_kohya.evaluate.report.progress import find_blocks
 from sga_kohya.presets import door, find_preset, preset_files
 
+from ..forked import python
 from ..make_presets import DATASETS, PRESETS
 from . import tiny_flux, tiny_sd3, tiny_sd15, tiny_sdxl
 from .conftest import REPOSITORY
@@ -60,7 +60,7 @@ def answers(checkout, tmp_path_factory) -> dict:
     answer = tmp_path_factory.mktemp("presets") / "answer.json"
     presets = {name: (str(find_preset(name)), DOOR[name]) for name in CONFIGS}
     question = [str(checkout), presets, {name: str(find_preset(name)) for name in DATASETS}, str(answer)]
-    command = [sys.executable, "-c", ASK, json.dumps(question)]
+    command = [*python(), "-c", ASK, json.dumps(question)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(answer.read_text())

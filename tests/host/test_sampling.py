@@ -1,12 +1,12 @@
 """The real host's sampling in every family and mode: our seams move its logit by exactly Delta, whatever it draws."""
 
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from ..forked import python
 from .conftest import start
 
 PROBE = Path(__file__).with_name("probe_sampling.py")
@@ -15,7 +15,7 @@ PROBE = Path(__file__).with_name("probe_sampling.py")
 @pytest.fixture(scope="module")
 def probe(checkout, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("sampling")
-    start([sys.executable, str(PROBE), str(checkout), str(folder / "out.pt")], folder, 120)
+    start([*python(), str(PROBE), str(checkout), str(folder / "out.pt")], folder, 120)
     return torch.load(folder / "out.pt")
 
 

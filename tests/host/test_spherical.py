@@ -1,7 +1,6 @@
 """The real sd-scripts with --sga_path on the tiny FLUX: the loss, the noise levels, sample images, and off is stock."""
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from ..forked import python
 from .conftest import start
 from .data import LEVELS, write_dataset
 from .test_sga import LORA, assert_same_weights
@@ -78,7 +78,7 @@ def test_a_decoder_for_the_sphere_is_taken_by_the_trainer(run_host, checkout, ti
     tool = [str(checkout), "decoder", str(tiny_models["ae"]), str(dataset.parent), str(tmp_path / "decoder")]
     options = ["--kind=flux", f"--sd_scripts={checkout}", "--resolution=64", "--batch_size=2", "--steps=2"]
     options += ["--perceptual=none", "--workers=0"]
-    done = start([sys.executable, str(Path(__file__).with_name("run_spherical.py")), *tool, *options], tmp_path, 120)
+    done = start([*python(), str(Path(__file__).with_name("run_spherical.py")), *tool, *options], tmp_path, 120)
     file = tmp_path / "decoder" / "ae.safetensors"
     assert f"saved: {file}" in done.output
     before, after = load_file(tiny_models["ae"]), load_file(file)

@@ -1,7 +1,6 @@
 """A study on the real sd-scripts: arms are written, trained by their doors, sampled, measured and reported."""
 
 import json
-import sys
 from pathlib import Path
 
 import toml
@@ -11,6 +10,7 @@ from sga_kohya.evaluate.plan.plan_file import read_plan
 from sga_kohya.evaluate.study import Study
 
 from ..evaluate_world import write_clip, write_vit
+from ..forked import python
 from .conftest import RUNNER
 from .data import LEVELS, write_dataset
 from .tiny_flux import dora_args
@@ -42,7 +42,7 @@ def test_a_study_of_two_arms_trains_samples_measures_and_reports(checkout, tiny_
     (tmp_path / "study.toml").write_text(toml.dumps(study))
 
     def run(door: str) -> list[str]:
-        return [sys.executable, str(RUNNER), "--checkout", str(checkout), "--script", SCRIPT, "--door", door, "--"]
+        return [*python(), str(RUNNER), "--checkout", str(checkout), "--script", SCRIPT, "--door", door, "--"]
 
     work = Study(read_plan(tmp_path / "study.toml"), checkout, run("sga"), run("stock"))
     assert work.run() == 0

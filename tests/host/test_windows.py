@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ..forked import python
 from .conftest import RUNNER, start, to_arguments
 from .data import LEVELS, write_dataset
 from .tiny_flux import lora_args
@@ -43,7 +44,7 @@ def test_a_training_is_the_same_as_here(console, run_host, tiny_models, checkout
 def test_the_doctor_draws_its_plan(console, tiny_models, checkout, tmp_path):
     dataset = write_dataset(tmp_path / "Zoë", [LEVELS] * 2)
     words = to_arguments(lora_args(tiny_models, dataset, tmp_path / "out"))
-    command = [sys.executable, "-m", "sga_kohya.doctor", "--sd_scripts", str(checkout), *words]
+    command = [*python(), "-m", "sga_kohya.doctor", "--sd_scripts", str(checkout), *words]
     output = start(command, tmp_path, 180, check=False).output
     (line,) = (line for line in output.splitlines() if line.split()[:2] == ["macro", "2"])
     bars = line.partition("|")[2].removesuffix("|")
