@@ -176,7 +176,7 @@ def run(kind: str, *words: str) -> None:
         sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(words[0], "<string>", "exec"), vars(sys.modules["__main__"]))
     else:
-        sys.argv, sys.path[:0] = [kind, *words], [str(Path(kind).parent)]
+        sys.argv, sys.path[:0] = [kind, *words], [os.path.dirname(os.path.realpath(kind))]
         runpy.run_path(kind, run_name="__main__")
 
 

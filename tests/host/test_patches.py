@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from .. import stub_host
+from ..forked import python
 from .conftest import to_arguments
 from .data import LEVELS, write_dataset
 from .run import OFFLINE
@@ -64,7 +64,7 @@ def patched(tmp_path: Path) -> Path:
 def run(root: Path, *words: str, script: str = "flux_train_network.py", isolated: bool = False) -> str:
     """stdout of a run by path, or its stderr when it fails. isolated: as in an environment without sga_kohya."""
     environment = {**os.environ, "PYTHONPATH": str(PATCH.parents[1])}
-    command = [sys.executable, str(root / script), *words]
+    command = [*python(), str(root / script), *words]
     if isolated:
         (root / "sga_kohya.py").write_text("raise ModuleNotFoundError(\"No module named 'sga_kohya'\")")
     result = subprocess.run(command, cwd=root.parent, capture_output=True, text=True, timeout=60, env=environment)
@@ -187,7 +187,7 @@ def test_a_run_by_path_equals_the_door_bit_for_bit(run_host, tiny_models, checko
     tiny += "torch.set_num_threads(1); torch.use_deterministic_algorithms(True, warn_only=True)\n"
     script.write_text(head + tiny + main + tail)
     words = to_arguments(lora_args(tiny_models, dataset, tmp_path / "path", **options))
-    command = [sys.executable, "flux_train_network.py", "--sga", *words]
+    command = [*python(), "flux_train_network.py", "--sga", *words]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, env={**os.environ, **OFFLINE})
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("SGA tuple plan") == 1
