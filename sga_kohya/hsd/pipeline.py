@@ -266,22 +266,8 @@ class Pipeline:
             photo = replace(photo, notes=(*photo.notes, UNANSWERED))
         regions = obey(regions, self.decisions.of(photo.sha256), photo.size or (1, 1), kit.config)
         crops = [crop for region in regions for crop in region.crops]
-        rows = enlarged(region_rows(regions, photo.origin, kit.config, kit.detector.name), kit)
+        rows = region_rows(regions, photo.origin, kit.config, kit.detector.name, kit.upscaler.name)
         return Work(photo, rows, crops)
-
-
-def enlarged(rows: Sequence[Row], kit: Kit) -> list[Row]:
-    """Rows that tell what enlarges those slices that are."""
-    return [
-        row
-        if row.file is None
-        else replace(
-            row,
-            upscaler=kit.upscaler.name if row.upscaled else None,
-            super_resolved=row.upscaled and kit.config.upscale_model is not None,
-        )
-        for row in rows
-    ]
 
 
 def _drawn(photo: Photo, drawing: Drawing) -> Photo:

@@ -27,7 +27,7 @@ from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, ClipRow, 
 from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.images import decode_slice
 from sga_kohya.hsd.photos.photo import Photo
-from sga_kohya.hsd.pipeline import Pipeline, bounded_map, enlarged
+from sga_kohya.hsd.pipeline import Pipeline, bounded_map
 from sga_kohya.hsd.review.obey import REJECTED, obey
 from sga_kohya.hsd.saving import Saver, shown_in
 from sga_kohya.hsd.settings.config import HsdConfig
@@ -169,8 +169,8 @@ class Cutter:
         return self._levels[self.config.override_of(photo.source)]
 
     def _with_parts(self, film: Film, clip: Clip, found: Sequence[Part]) -> Work:
-        photo, own = film.photo, self._config_of(film.photo)
-        fps = photo.kit.config.clip_fps
+        photo, own, kit = film.photo, self._config_of(film.photo), film.photo.kit
+        fps = kit.config.clip_fps
         notes = list(photo.notes)
         notes += [SLOWER] if clip.fps < SLOW * fps else []
         notes += [CUT_INSIDE] if any(part.cut for part in found) else []
@@ -180,7 +180,7 @@ class Cutter:
         rows: list[Row] = []
         cuts: dict[str, list[Cut]] = {}
         crops = [(region, crop) for region in regions for crop in region.crops]
-        plain = enlarged(region_rows(regions, photo.origin, own, photo.kit.detector.name), photo.kit)
+        plain = region_rows(regions, photo.origin, own, kit.detector.name, kit.upscaler.name)
         for row, (region, crop) in zip(plain, crops, strict=True):
             number = next(i for i, other in enumerate(regions) if other is region)
             span = found[min(number, len(found) - 1)].spans[crop.level]

@@ -116,12 +116,15 @@ class Origin:
     guessed_caption: str = ""
 
 
-def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, detector: str) -> list[Row]:
-    """One row per crop of a photo, in the order region, level, rank."""
+def region_rows(
+    regions: Sequence[Region], origin: Origin, config: HsdConfig, detector: str, upscaler: str
+) -> list[Row]:
+    """One row per crop of a photo, in the order region, level, rank. detector, upscaler: their names."""
     rows = []
     for number, region in enumerate(regions, start=1):
         files = _file_names(region, origin.root, number, config)
         for i, (crop, file) in enumerate(zip(region.crops, files, strict=True)):
+            upscaled = crop.kept and crop.scale is not None and crop.scale > 1
             row = Row(
                 **origin.__dict__,
                 file=file,
@@ -134,7 +137,9 @@ def region_rows(regions: Sequence[Region], origin: Origin, config: HsdConfig, de
                 detector=None if crop.score is None else REVIEW if crop.drawn else crop.detector or detector,
                 label=crop.label,
                 scale=None if crop.scale is None else round(crop.scale, 4),
-                upscaled=crop.kept and crop.scale is not None and crop.scale > 1,
+                upscaled=upscaled,
+                upscaler=upscaler if upscaled else None,
+                super_resolved=upscaled and config.upscale_model is not None,
                 size=crop.size,
                 decided=crop.decided,
                 seen=_named(region) if i == 0 else (),
