@@ -14,8 +14,9 @@ from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.kits import Kit, make_kits
 from sga_kohya.hsd.masks.sources import Masks, find_masks, without_masks
 from sga_kohya.hsd.memory import Memory, usual_size
-from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS
-from sga_kohya.hsd.out.manifest import MANIFEST, mask_folder
+from sga_kohya.hsd.out.files import STRIPS, mask_folder
+from sga_kohya.hsd.out.ledger import JOURNAL
+from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.out.raw_folder import FOLDERS as RAW_FOLDERS
 from sga_kohya.hsd.out.raw_folder import RawFolder

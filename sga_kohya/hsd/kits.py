@@ -12,7 +12,7 @@ from sga_kohya.hsd.detect import DETECTORS, Detector, means_of
 from sga_kohya.hsd.detectors.chain import Chain
 from sga_kohya.hsd.detectors.options import Options, of_each
 from sga_kohya.hsd.masks.sources import DETECTOR
-from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.out.files import digest
 from sga_kohya.hsd.photos.upscale import Upscaler, make_upscaler
 from sga_kohya.hsd.settings.config import RUN_WIDE, HsdConfig
 from sga_kohya.hsd.settings.config_file import to_layer

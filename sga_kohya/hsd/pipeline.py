@@ -19,7 +19,7 @@ from sga_kohya.hsd.kits import Kit
 from sga_kohya.hsd.masks.slices import Drawing, without_masked_out
 from sga_kohya.hsd.masks.sources import DETECTOR, NOT_DRAWN, Masks, UnreadableMask
 from sga_kohya.hsd.memory import Memory
-from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.out.files import digest
 from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, UNREADABLE_MASK, Row, lost_row, region_rows
 from sga_kohya.hsd.out.output import OutputFolder
 from sga_kohya.hsd.out.raw_folder import RawFolder

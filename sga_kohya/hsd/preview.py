@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.job import PREVIEW, check_folders
-from sga_kohya.hsd.out.ledger import STRIPS
+from sga_kohya.hsd.out.files import STRIPS
 from sga_kohya.hsd.out.manifest import MANIFEST
 from sga_kohya.hsd.out.output import Swept, remove_recorded
 from sga_kohya.hsd.out.report import REPORT

@@ -18,8 +18,10 @@ from sga_kohya.hsd.order import Plan, plan
 from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.dataset_raw import RawResult, write_raw
 from sga_kohya.hsd.out.exports import texts
-from sga_kohya.hsd.out.ledger import Taken, collect, read_rows
-from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file
+from sga_kohya.hsd.out.files import caption_file, mask_file
+from sga_kohya.hsd.out.ledger import Taken, collect
+from sga_kohya.hsd.out.lines import read_rows
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.output import OutputFolder, Swept
 from sga_kohya.hsd.out.report import write_report
 from sga_kohya.hsd.out.tally import Tally

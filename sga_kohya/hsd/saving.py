@@ -12,8 +12,8 @@ from sga_kohya.hsd.cut.crop import Crop
 from sga_kohya.hsd.cut.decompose import render
 from sga_kohya.hsd.masks.slices import slice_mask
 from sga_kohya.hsd.masks.sources import Masks
-from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
-from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file
+from sga_kohya.hsd.out.files import caption_file, digest, mask_file, strip_file, view_file
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.output import OutputFolder, caption_bytes
 from sga_kohya.hsd.out.pictures import picture_files
 from sga_kohya.hsd.out.raw_folder import RawFolder

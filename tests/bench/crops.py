@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw
 from sga_kohya.hsd import Box, run
 from sga_kohya.hsd.__main__ import build_parser, config_from
 from sga_kohya.hsd.cut.geometry import containment, intersection
-from sga_kohya.hsd.out.ledger import read_rows
+from sga_kohya.hsd.out.lines import read_rows
 from sga_kohya.hsd.out.manifest import MANIFEST, Row
 from sga_kohya.hsd.photos.images import decode_image
 

@@ -194,7 +194,7 @@ def once(photos: str, out: str, extension: str, detector: str, copies: str) -> N
 
 def planned(photos: Path, out: Path, settings: HsdConfig) -> tuple[dict[str, list[tuple]], dict[str, list[tuple]]]:
     """By source, (file, box, size) of what a run has made: the slices; and those with the photo's own copy."""
-    from sga_kohya.hsd.out.ledger import read_rows
+    from sga_kohya.hsd.out.lines import read_rows
     from sga_kohya.hsd.out.raw_folder import largest
 
     slices: dict[str, list[tuple]] = {}

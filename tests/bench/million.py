@@ -27,7 +27,7 @@ from sga_kohya.hsd.kits import make_kits
 from sga_kohya.hsd.masks.sources import Masks
 from sga_kohya.hsd.out.dataset import dataset_of
 from sga_kohya.hsd.out.exports import texts
-from sga_kohya.hsd.out.ledger import digest
+from sga_kohya.hsd.out.files import digest
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.names import assign_roots
 from sga_kohya.hsd.out.output import OutputFolder

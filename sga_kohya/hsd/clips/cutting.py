@@ -22,7 +22,7 @@ from sga_kohya.hsd.clips.writing import MOVIE, check_encoder, middle_frame
 from sga_kohya.hsd.detect import UNANSWERED, means_of
 from sga_kohya.hsd.finished import finished_rows, to_caption, unopened
 from sga_kohya.hsd.kits import settings_digest
-from sga_kohya.hsd.out.ledger import digest, strip_file, view_file
+from sga_kohya.hsd.out.files import digest, strip_file, view_file
 from sga_kohya.hsd.out.manifest import UNREADABLE, UNREADABLE_CAPTION, ClipRow, Row, lost_row, region_rows
 from sga_kohya.hsd.photos.captions import UnreadableCaption, find_caption
 from sga_kohya.hsd.photos.images import decode_slice

@@ -8,7 +8,7 @@ from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.clips.tally import ClipTally
 from sga_kohya.hsd.masks.sources import NONE, are_beside
 from sga_kohya.hsd.out.exports.export import Clips, Dataset, Level
-from sga_kohya.hsd.out.manifest import mask_folder
+from sga_kohya.hsd.out.files import mask_folder
 from sga_kohya.hsd.out.tally import Tally
 from sga_kohya.hsd.settings.config import HsdConfig
 from sga_kohya.words import DEFAULT_SHIFTS

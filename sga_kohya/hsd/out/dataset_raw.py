@@ -17,8 +17,9 @@ from sga_kohya.hsd.masks.sources import ALPHA, NONE, are_beside
 from sga_kohya.hsd.out.exports.export import HEADER, quoted
 from sga_kohya.hsd.out.exports.musubi import CACHE, NO_MASKS
 from sga_kohya.hsd.out.exports.sd_scripts import mask_lines
-from sga_kohya.hsd.out.ledger import read_rows
-from sga_kohya.hsd.out.manifest import Row, caption_file, mask_folder
+from sga_kohya.hsd.out.files import caption_file, mask_folder
+from sga_kohya.hsd.out.lines import read_rows
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.raw_folder import RAW, RawFolder, RawPhoto, copy_of
 from sga_kohya.hsd.photos.captions import NOTHING_KNOWN, find_caption
 from sga_kohya.hsd.settings.config import HsdConfig

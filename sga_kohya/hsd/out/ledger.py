@@ -3,20 +3,19 @@
 Memory holds where each photo's rows lie in those files, and where each file is told of, neither rows nor names.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
 import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sga_kohya.errors import SgaError
+from sga_kohya.hsd.out.files import files_of, is_plain
 from sga_kohya.hsd.out.index import Index
-from sga_kohya.hsd.out.manifest import MANIFEST, Row, caption_file, mask_file, row_of
+from sga_kohya.hsd.out.lines import Block, is_row, json_lines, read_manifest
+from sga_kohya.hsd.out.manifest import MANIFEST, Row, row_of
 from sga_kohya.kit.files import whole_file
 
 JOURNAL = "sga_manifest.partial.jsonl"
@@ -25,17 +24,6 @@ JOURNAL = "sga_manifest.partial.jsonl"
 SHARES = ".sga_processes"
 """Folder in OUT of a run of several processes. Each has a journal here, which also tells what of it is of which run:
 {"run": its name} before the rest, and {"source": photo, "new": made by it, "edited": [file, …]} behind each photo."""
-
-STRIPS = "report"
-"""Folder of the report's pictures, one of each group and one of each photo."""
-
-
-class _Block(NamedTuple):
-    """Where the rows of one photo lie, or an announcement of files."""
-
-    path: Path
-    offset: int
-    length: int
 
 
 class Taken(NamedTuple):
@@ -68,7 +56,7 @@ class Ledger:
         self._edited: dict[str, list[str]] = {}
         self.folders: set[str] = set()
         """Of all files that earlier runs have announced."""
-        for block, rows in _read_manifest(out / MANIFEST):
+        for block, rows in read_manifest(out / MANIFEST):
             self._remember(block, rows)
         for path in self._paths[1:]:
             self._read_journal(path)
@@ -170,9 +158,9 @@ class Ledger:
     def _read_journal(self, path: Path) -> None:
         """A line cut short by a kill is passed over."""
         ours = False
-        for offset, length, entry in _json_lines(path):
-            if isinstance(entry, list) and entry and all(map(_is_row, entry)):
-                self._remember(_Block(path, offset, length), entry)
+        for offset, length, entry in json_lines(path):
+            if isinstance(entry, list) and entry and all(map(is_row, entry)):
+                self._remember(Block(path, offset, length), entry)
             elif isinstance(entry, dict) and "run" in entry:
                 ours = bool(self._run) and entry["run"] == self._run
             elif isinstance(entry, dict) and "source" in entry:
@@ -181,9 +169,9 @@ class Ledger:
                     if entry["edited"]:
                         self._edited[entry["source"]] = entry["edited"]
             elif isinstance(entry, dict):
-                self._remember(_Block(path, offset, length), entry)
+                self._remember(Block(path, offset, length), entry)
 
-    def _remember(self, block: _Block, entry: list | dict) -> None:
+    def _remember(self, block: Block, entry: list | dict) -> None:
         number = len(self._blocks[0])
         values = self._paths.index(block.path), block.offset, block.length
         for column, value in zip(self._blocks, values, strict=True):
@@ -212,103 +200,8 @@ def collect(out: Path) -> None:
         share.unlink()
 
 
-def read_rows(out: Path) -> Iterator[Row]:
-    """The manifest of a finished run, a row at a time."""
-    with (out / MANIFEST).open(encoding="utf-8") as lines:
-        for line in lines:
-            yield row_of(json.loads(line))
-
-
-def files_of(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
-    """The files that belong to rows -> the digest that each had as it was written, "" where none is recorded.
-
-    Only names of the form FOLDER/FILE count: the result decides what a later run may delete.
-    """
-    files = {}
-    for row in rows:
-        file = row.get("file")
-        if isinstance(file, str) and is_plain(file):
-            files[file] = str(row.get("sha256") or "")
-            files[caption_file(file)] = str(row.get("caption_sha256") or "")
-            if row.get("mask_sha256"):
-                files[mask_file(file)] = str(row["mask_sha256"])
-            pictures = {
-                "strip_sha256": strip_file(str(row.get("group")), "frames" in row),
-                "view_sha256": view_file(str(row.get("root")), "frames" in row),
-            }
-            files |= {name: str(row.get(known) or "") for known, name in pictures.items() if is_plain(name)}
-    return files
-
-
-def recorded_files(out: Path) -> dict[str, str]:
-    """The files that the manifest in `out` names -> their digests. Raises SgaError for one of another hand."""
-    return {file: known for _, rows in _read_manifest(out / MANIFEST) for file, known in files_of(rows).items()}
-
-
-def strip_file(group: str, moving: bool = False) -> str:
-    """The picture of a group in the report. moving: of a clip."""
-    return f"{STRIPS}/{group}.{'webp' if moving else 'jpg'}"
-
-
-def view_file(root: str, moving: bool = False) -> str:
-    """The picture of a photo or a clip in the report; no group has such a name, as no root holds a +."""
-    return f"{STRIPS}/{root}+photo.{'webp' if moving else 'jpg'}"
-
-
-def digest(data: bytes) -> str:
-    """SHA-256, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def is_plain(file: str) -> bool:
-    """Whether it is FOLDER/FILE, and so lies below OUT wherever it comes from."""
-    # Not pathlib, which takes ten times as long: this is asked of every file that ever was.
-    parts = file.split("/")
-    return len(parts) == 2 and not {"", ".", ".."}.intersection(parts)
-
-
-def _read_manifest(path: Path) -> Iterator[tuple[_Block, list]]:
-    """The rows of each photo, which stand together. Raises SgaError for a manifest that another hand has written."""
-    rows: list[dict[str, Any]] = []
-    start, end = 0, 0
-    for number, (offset, length, row) in enumerate(_json_lines(path), start=1):
-        if not _is_row(row):
-            raise SgaError(
-                f"{path}, line {number}: not a row of sga_kohya.hsd (no source and inputs), so the files it "
-                "names may be yours: choose another OUT or move the manifest away"
-            )
-        if rows and (row["source"] != rows[0]["source"] or offset != end):
-            yield _Block(path, start, end - start), rows
-            rows = []
-        if not rows:
-            start = offset
-        rows.append(row)
-        end = offset + length
-    if rows:
-        yield _Block(path, start, end - start), rows
-
-
 def _files_in(entry: list | dict) -> dict[str, str]:
     """What the rows of a photo, or an announcement, tell of files: their digests."""
     if isinstance(entry, list):
         return files_of(entry)
     return {file: known for file, known in entry.items() if is_plain(file) and isinstance(known, str)}
-
-
-def _is_row(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("source"), str) and "inputs" in value
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, int, Any]]:
-    """(offset, length, value) of each line that is not empty; None for what is no JSON."""
-    if not path.is_file():
-        return
-    offset = 0
-    with path.open("rb") as lines:
-        for line in lines:
-            value = None
-            with suppress(ValueError, RecursionError):
-                value = json.loads(line.decode(errors="replace"))
-            if line.strip():
-                yield offset, len(line), value
-            offset += len(line)

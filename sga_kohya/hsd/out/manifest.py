@@ -1,7 +1,6 @@
 """sga_manifest.jsonl: one line per slice and per discard, so that every file can be traced to its source pixels."""
 
 import json
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,8 +18,6 @@ UNREADABLE_CAPTION = "unreadable caption"
 REVIEW = "review"
 """Stands for the detector of a box that a person has drawn."""
 UNREADABLE_MASK = "unreadable mask"
-MASKS = "masks_"
-"""In front of a level's folder: that of its masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,23 +153,6 @@ def _named(region: Region) -> list[tuple[str, list[int]]]:
 def lost_row(origin: Origin, reason: str, config: HsdConfig) -> Row:
     """The one row of a photo of which nothing is used, before anything was sought in it."""
     return Row(**origin.__dict__, granularity=config.coarsest.name, reason=reason)
-
-
-def caption_file(file: str) -> str:
-    """The caption beside a slice, as sd-scripts looks for it."""
-    # Not pathlib, which takes six times as long: a rerun asks a dozen times a photo.
-    return posixpath.splitext(file)[0] + ".txt"
-
-
-def mask_file(file: str) -> str:
-    """The mask of a slice: a file of its name, in a folder beside its own that no trainer takes for images."""
-    folder, _, name = file.partition("/")
-    return f"{mask_folder(folder)}/{posixpath.splitext(name)[0]}.png"
-
-
-def mask_folder(folder: str) -> str:
-    """Of the masks of the slices in a folder."""
-    return f"{MASKS}{folder}"
 
 
 def _file_names(region: Region, root: str, number: int, config: HsdConfig) -> list[str | None]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from sga_kohya.errors import SgaError
 from sga_kohya.hsd.out.exports import EXPORTS, caches_by_stem, remove_empty_caches
 from sga_kohya.hsd.out.exports.export import HEADER
-from sga_kohya.hsd.out.ledger import JOURNAL, STRIPS, Ledger, digest, recorded_files, strip_file, view_file
-from sga_kohya.hsd.out.manifest import MASKS, Row, caption_file, mask_file
+from sga_kohya.hsd.out.files import MASKS, STRIPS, caption_file, digest, mask_file, strip_file, view_file
+from sga_kohya.hsd.out.ledger import JOURNAL, Ledger
+from sga_kohya.hsd.out.lines import recorded_files
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.report import MARK as REPORT_MARK
 from sga_kohya.hsd.out.report import REPORT, written_pages
 from sga_kohya.hsd.settings.config_file import CONFIG_TOML

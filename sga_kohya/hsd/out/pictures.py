@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sga_kohya.hsd.masks.sources import ALPHA, are_beside
-from sga_kohya.hsd.out.manifest import mask_file
+from sga_kohya.hsd.out.files import mask_file
 from sga_kohya.hsd.photos.images import encode_image
 from sga_kohya.hsd.photos.png import encode_png
 from sga_kohya.hsd.settings.config import HsdConfig

@@ -20,8 +20,8 @@ import numpy as np
 from sga_kohya.hsd.cut.geometry import Size
 from sga_kohya.hsd.masks.sources import NONE, are_beside, counted
 from sga_kohya.hsd.out.exports import caches_by_stem
-from sga_kohya.hsd.out.ledger import digest, is_plain
-from sga_kohya.hsd.out.manifest import Row, caption_file, mask_file, mask_folder
+from sga_kohya.hsd.out.files import caption_file, digest, is_plain, mask_file, mask_folder
+from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.pictures import picture_files
 from sga_kohya.hsd.photos.scaling import resize
 from sga_kohya.hsd.settings.config import HsdConfig

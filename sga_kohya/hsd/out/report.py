@@ -12,7 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from sga_kohya.hsd.clips.tally import ClipTally
-from sga_kohya.hsd.out.ledger import read_rows
+from sga_kohya.hsd.out.lines import read_rows
 from sga_kohya.hsd.out.manifest import Row
 from sga_kohya.hsd.out.tally import LevelTally, Tally
 from sga_kohya.hsd.out.view import photo_view

@@ -9,7 +9,8 @@ from sga_kohya.hsd.cut.choosing import DUPLICATE, SURPLUS
 from sga_kohya.hsd.masks.sources import ALPHA, NONE
 from sga_kohya.hsd.memory import shown_size
 from sga_kohya.hsd.out.exports import wanted
-from sga_kohya.hsd.out.manifest import MASKS, NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
+from sga_kohya.hsd.out.files import MASKS
+from sga_kohya.hsd.out.manifest import NEAR_DUPLICATE, UNREADABLE_CAPTION, UNREADABLE_MASK
 from sga_kohya.hsd.out.report import REPORT
 from sga_kohya.hsd.out.tally import LONG, NAMED, LevelTally, Tally
 from sga_kohya.hsd.photos.finding import Found

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sga_kohya.hsd.out.ledger import strip_file, view_file
-from sga_kohya.hsd.out.manifest import ClipRow, Row, caption_file
+from sga_kohya.hsd.out.files import caption_file, strip_file, view_file
+from sga_kohya.hsd.out.manifest import ClipRow, Row
 from sga_kohya.hsd.out.strips import GAP, TILE_HEIGHT, tile_width
 from sga_kohya.kit.text import UnreadableText, lines_of, read_text, safe
 

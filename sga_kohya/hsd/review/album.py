@@ -11,8 +11,9 @@ from sga_kohya.errors import SgaError
 from sga_kohya.hsd.clips.levels import of_clips
 from sga_kohya.hsd.cut.decompose import Crop, Region
 from sga_kohya.hsd.cut.geometry import Box
-from sga_kohya.hsd.out.ledger import read_rows, strip_file, view_file
-from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, REVIEW, Row, caption_file
+from sga_kohya.hsd.out.files import caption_file, strip_file, view_file
+from sga_kohya.hsd.out.lines import read_rows
+from sga_kohya.hsd.out.manifest import MANIFEST, NEAR_DUPLICATE, REVIEW, Row
 from sga_kohya.hsd.out.view import Json, photo_view, read_caption
 from sga_kohya.hsd.review.decisions import WHOLE_PHOTO, Place, key_of
 from sga_kohya.hsd.review.obey import MOVED, REJECTED, obey

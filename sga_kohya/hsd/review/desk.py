@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.hsd.cut.geometry import Box, Size
-from sga_kohya.hsd.out.ledger import digest
-from sga_kohya.hsd.out.manifest import caption_file
+from sga_kohya.hsd.out.files import caption_file, digest
 from sga_kohya.hsd.out.view import Json
 from sga_kohya.hsd.review.album import FILTERS, Album, Item, Picture, state_of
 from sga_kohya.hsd.review.decisions import WHOLE_PHOTO, Place, Writer, key_of
