@@ -3,7 +3,6 @@
 import copy
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from sga_kohya.tuples.records import Log, figures, read_records
 from sga_kohya.tuples.sketch import WIDTH, sketch
 from sga_kohya.tuples.split import GradientSplit, attach
 
+from .forked import python
 from .test_tuple_accelerator import FEATURES, Toy, first, hash_of, loss_of, train
 
 LEVELS = ("macro", "meso", "micro")
@@ -305,9 +305,9 @@ def test_the_file_only_grows_and_survives_kills_and_resumes(tmp_path):
 
 def test_two_processes_see_and_operate_on_the_gradients_of_both(tmp_path):
     """Ranks have steps of different K and different numbers of sub-batches; see two_ranks.py for what is compared."""
-    script = Path(__file__).parent / "probe_two_ranks.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    words = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", *python()
+    command = [*python(), *words, str(Path(__file__).with_name("probe_two_ranks.py")), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     for rank in (0, 1):
         results = torch.load(tmp_path / f"rank{rank}.pt")
