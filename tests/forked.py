@@ -46,9 +46,9 @@ def python() -> tuple[str, ...]:
         return (sys.executable,)
     folder = tempfile.TemporaryDirectory()
     address = str(Path(folder.name) / "socket")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # read while they are imported
+    read_by_imports = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    server = subprocess.Popen([sys.executable, __file__, address], env=environment, **pipes)
+    server = subprocess.Popen([sys.executable, __file__, address], env={**os.environ, **read_by_imports}, **pipes)
     assert server.stdin is not None and server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
     atexit.register(folder.cleanup)
@@ -80,6 +80,8 @@ def serve(address: str) -> dict:
     for name in IMPORTS:
         importlib.import_module(name)
     assert "sga_kohya" not in sys.modules
+    # What forks import is compiled once for all of them, and lies in nobody's folder.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(address).with_name("pycache"))
     gc.collect()
     gc.freeze()  # a fork need not look through all this for garbage, nor copy it
     forks: dict[int, socket.socket] = {}
