@@ -37,18 +37,22 @@ IMPORTS = (
     *("transformers.models.qwen3.modeling_qwen3", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"),
 )
 STREAMS = 0, 1, 2
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+"""Of a server: that of the test process when it began, and what imports read once and for all."""
 
 
 @functools.cache
-def python() -> tuple[str, ...]:
-    """What a command begins with. The first call starts the server of this test process."""
+def python(*folders: str) -> tuple[str, ...]:
+    """What a command begins with. folders: of packages that go before the installed ones, which the command's own
+    PYTHONPATH has to name as well. The first call starts their server of this test process."""
     if not hasattr(os, "fork"):
         return (sys.executable,)
     folder = tempfile.TemporaryDirectory()
     address = str(Path(folder.name) / "socket")
-    read_by_imports = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (*folders, ENVIRONMENT.get("PYTHONPATH"))))
+    environment = {**ENVIRONMENT, **({"PYTHONPATH": path} if path else {})}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    server = subprocess.Popen([sys.executable, __file__, address], env={**os.environ, **read_by_imports}, **pipes)
+    server = subprocess.Popen([sys.executable, __file__, address], env=environment, **pipes)
     assert server.stdin is not None and server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
     atexit.register(folder.cleanup)

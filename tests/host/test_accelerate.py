@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ..forked import python
 from .conftest import RUNNER, start, to_arguments
 from .data import write_dataset
 from .test_sga import LORA, MIXED_K, assert_same_weights
@@ -34,7 +35,7 @@ def test_the_newest_accelerate_trains_and_resumes(checkout, tiny_models, tmp_pat
         code = f"import accelerate, runpy, sys; assert accelerate.__version__ == {found.version!r}; del sys.argv[0]; "
         code += "runpy.run_path(sys.argv[0], run_name='__main__')"
         host = ["--checkout", str(checkout), "--script", LORA, "--door", "sga", "--", *to_arguments(args)]
-        start([sys.executable, "-c", code, str(RUNNER), *host], tmp_path, timeout=240)
+        start([*python(str(newest)), "-c", code, str(RUNNER), *host], tmp_path, timeout=240)
 
     run("whole")
     run("resumed", resume=tmp_path / "whole" / "tiny-step00000004-state")
