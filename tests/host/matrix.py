@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.forked import python  # noqa: E402
 from tests.host import conftest  # noqa: E402
 from tests.host.data import LEVELS, write_dataset  # noqa: E402
 from tests.host.doors import DOORS, SNR, Door  # noqa: E402
@@ -68,7 +69,7 @@ def run_all(only: list[str]) -> dict:
 
 def write_models(folder: Path, checkouts: dict[str, Path]) -> dict[str, Path]:
     checkout = next(iter(checkouts.values()))
-    command = [sys.executable, str(conftest.RUNNER), "--checkout", str(checkout), "--write_models", str(folder)]
+    command = [*python(), str(conftest.RUNNER), "--checkout", str(checkout), "--write_models", str(folder)]
     conftest.start(command, folder, 180)
     return conftest.model_paths(folder)
 
@@ -79,7 +80,7 @@ def run_one(door: Door, checkout: Path, models: dict[str, Path], folder: Path) -
         return ABSENT
     dataset = write_dataset(folder / "data", [LEVELS, ("macro", "micro")])
     arguments = door.arguments(models, dataset, folder / "out", max_train_steps=2)
-    command = [sys.executable, str(conftest.RUNNER), "--checkout", str(checkout), "--script", door.script]
+    command = [*python(), str(conftest.RUNNER), "--checkout", str(checkout), "--script", door.script]
     command += ["--door", "sga", "--", *conftest.to_arguments(arguments)]
     run = conftest.start(command, folder, 300, check=False)
     if run.returncode != 0:

@@ -1,6 +1,8 @@
 """Interrupted and resumed on the real sd-scripts: the same weights, names and counts as without the interruption."""
 
 import json
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .conftest import RUNNER, fork, kill, to_arguments
+from ..forked import python
+from .conftest import RUNNER, to_arguments
 from .data import write_dataset
 from .doors import DOORS
 from .test_sga import FULL, LORA, MIXED_K, assert_same_weights, of
@@ -198,11 +201,13 @@ def last_state(out: Path) -> Path | None:
 
 
 def kill_after(step: int, checkout: Path, args: dict, out: Path, folder: Path) -> None:
-    """SIGKILL as soon as the state of that step begins to be written or is there."""
-    command = [str(RUNNER), "--checkout", str(checkout), "--script", LORA, "--door", "sga", "--", *to_arguments(args)]
-    process = fork(command, folder, folder / "killed.log")
-    deadline = time.monotonic() + 120
+    """At once, as soon as the state of that step begins to be written or is there."""
+    command = [*python(), str(RUNNER), "--checkout", str(checkout), "--script", LORA, "--door", "sga"]
+    log, deadline = folder / "killed.log", time.monotonic() + 120
+    with log.open("wb") as said:
+        process = subprocess.Popen([*command, "--", *to_arguments(args)], cwd=folder, stdout=said, stderr=said)
     while not list(out.glob(f"tiny-step{step:08d}-state*")) and time.monotonic() < deadline:
-        assert process.is_alive(), (folder / "killed.log").read_text()[-3000:]
+        assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.001)
-    kill(process)
+    process.terminate()  # not SIGKILL, of which the one who waits for the fork could not tell it
+    assert process.wait() == -signal.SIGTERM, "nobody handles it"
