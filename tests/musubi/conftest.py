@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ..forked import python
 from . import tiny
 from .stacks import STACKS
 
@@ -77,6 +77,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, **({"PYTHONPATH": str(own)} if own else {})}
 
 
+def start() -> tuple[str, ...]:
+    """What a command begins with that runs in that environment."""
+    own = own_transformers()
+    return python(*[str(own)] if own else [])
+
+
 def needs(stack: str) -> None:
     """Skips the test where the stack cannot run."""
     if STACKS[stack].own_transformers and own_transformers() is None:
@@ -87,7 +93,7 @@ class Server:
     """A process that has imported a musubi-tuner, and forks for every list of jobs."""
 
     def __init__(self, tuner: Path):
-        command = [sys.executable, str(Path(tiny.__file__)), str(tuner / "src"), "--serve"]
+        command = [*start(), str(Path(tiny.__file__)), str(tuner / "src"), "--serve"]
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  closed by close
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         self.process = subprocess.Popen(command, text=True, cwd=tuner, env=environment(), **pipes)
@@ -198,11 +204,11 @@ def _job(world: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _torchrun(tuner: Path, folder: Path, jobs: Sequence[dict[str, Any]], nproc: int) -> str:
-    """From nothing, because each process must be torchrun's own."""
+    """Each process is torchrun's own."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs, default=str))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
-    command = [*launcher, str(Path(tiny.__file__)), str(tuner / "src"), str(file)]
+    launcher = [*start(), "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}", "--no-python"]
+    command = [*launcher, *start(), str(Path(tiny.__file__)), str(tuner / "src"), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder, env=environment())
     if done.returncode:
         pytest.fail(f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}", pytrace=False)

@@ -1,7 +1,6 @@
 """A study with musubi-tuner: a tiny FLUX.2 is trained and drawn. test_versions asks what its scripts understand."""
 
 import json
-import sys
 from pathlib import Path
 
 import toml
@@ -13,6 +12,7 @@ from sga_kohya.hosts.musubi.families import SCRIPTS
 from sga_kohya.hosts.musubi.samplers import FAMILIES
 
 from ..evaluate_world import write_clip, write_vit
+from ..forked import python
 from .conftest import COMMON
 from .stacks import STACKS
 
@@ -45,7 +45,7 @@ def test_a_study_caches_trains_draws_and_reports_on_a_tiny_flux_2(tuner, world_o
         "human": {"references": 1},
     }
     (tmp_path / "study.toml").write_text(toml.dumps(study))
-    runner = [sys.executable, str(Path(__file__).with_name("one.py")), str(tuner / "src"), "flux_2"]
+    runner = [*python(), str(Path(__file__).with_name("one.py")), str(tuner / "src"), "flux_2"]
     plan = read_plan(tmp_path / "study.toml")
     work = Study(plan, tuner / "src" / "musubi_tuner", [*runner, "door", plan.training.door], [*runner, "script"])
     assert work.run() == 0, work.failed
