@@ -106,10 +106,10 @@ def snr(timesteps: torch.Tensor) -> torch.Tensor:
 
 
 def test_flow_snr_weight_follows_the_recorded_noise_levels(run_host, tiny_models, dataset, tmp_path):
-    """Against a run without it, at a rate of 0, so that both have the same model."""
+    """Against a run without it, at a rate of next to nothing, so that both have the same model."""
     found = {}
     for weighted in ("true", "false"):
-        options = {"max_train_steps": 3, "learning_rate": 0, "sga_flow_snr_weight": weighted}
+        options = {"max_train_steps": 3, "learning_rate": 1e-12, "sga_flow_snr_weight": weighted}
         options |= {"timestep_sampling": "shift", "discrete_flow_shift": 0.7}
         arguments = lora_args(tiny_models, dataset, tmp_path / weighted, **options)
         found[weighted] = run_host("flux_train_network.py", "sga", arguments, record=True)
