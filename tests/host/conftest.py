@@ -102,9 +102,9 @@ def run_host(checkout: Path, tmp_path: Path) -> Callable[..., HostRun]:
         command = [*launcher, str(RUNNER), "--checkout", str(checkout), "--script", script, "--door", door]
         command += [f"--record={file}"] if record else []
         command += ["--", *(to_arguments(args) if isinstance(args, Mapping) else args)]
-        result = start(command, tmp_path, timeout, check)
+        result = start(command, tmp_path, timeout, check, runner.without_card() if nproc > 1 else None)
         files = [file.with_suffix(f".rank{rank}.pt") for rank in range(nproc)] if record else []
-        result.events = [torch.load(path, weights_only=False) for path in files if path.exists()]
+        result.events = [torch.load(path, "cpu", weights_only=False) for path in files if path.exists()]
         return result
 
     return run
@@ -120,13 +120,20 @@ def to_arguments(args: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def start(command: Sequence[str], folder: Path, timeout: float, check: bool = True) -> HostRun:
-    """Run a command. Of one that takes longer, the output so far is the result."""
+def start(
+    command: Sequence[str],
+    folder: Path,
+    timeout: float,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> HostRun:
+    """Run a command, in that environment or this one. Of one that takes longer, the output so far is the result."""
     log = folder / "output.log"
     began = time.perf_counter()
     with log.open("wb") as out:
         # A session of its own, so that a timeout ends torchrun's and the data loader's children too.
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, start_new_session=True)
+        own = {"env": environment, "start_new_session": True}
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, **own)
         try:
             status, late = process.wait(timeout), ""
         except subprocess.TimeoutExpired:
