@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ..forked import python
+from ..forked import python, ranks
 from . import run as runner
 from .tiny_flux import model_paths
 
@@ -96,7 +96,7 @@ def run_host(checkout: Path, tmp_path: Path) -> Callable[..., HostRun]:
         launcher = [*python()]
         if nproc > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}", "--no-python"]
-            launcher += python()
+            launcher += ranks()
         # a number per run: a test may record several
         file = tmp_path / f"record{len(list(tmp_path.glob('record*.rank0.pt')))}.pt"
         command = [*launcher, str(RUNNER), "--checkout", str(checkout), "--script", script, "--door", door]

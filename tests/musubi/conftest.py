@@ -13,7 +13,7 @@ import pytest
 
 from tests.host.run import without_card
 
-from ..forked import python
+from ..forked import python, ranks
 from . import tiny
 from .stacks import STACKS
 
@@ -79,10 +79,10 @@ def environment(of: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {**of, **({"PYTHONPATH": str(own)} if own else {})}
 
 
-def start() -> tuple[str, ...]:
-    """What a command begins with that runs in that environment."""
+def folders() -> list[str]:
+    """Of packages that go before the installed ones in that environment."""
     own = own_transformers()
-    return python(*[str(own)] if own else [])
+    return [str(own)] if own else []
 
 
 def needs(stack: str) -> None:
@@ -95,7 +95,7 @@ class Server:
     """A process that has imported a musubi-tuner, and forks for every list of jobs."""
 
     def __init__(self, tuner: Path):
-        command = [*start(), str(Path(tiny.__file__)), str(tuner / "src"), "--serve"]
+        command = [*python(*folders()), str(Path(tiny.__file__)), str(tuner / "src"), "--serve"]
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  closed by close
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         self.process = subprocess.Popen(command, text=True, cwd=tuner, env=environment(), **pipes)
@@ -209,8 +209,9 @@ def _torchrun(tuner: Path, folder: Path, jobs: Sequence[dict[str, Any]], nproc: 
     """Each process is torchrun's own."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs, default=str))
-    launcher = [*start(), "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}", "--no-python"]
-    command = [*launcher, *start(), str(Path(tiny.__file__)), str(tuner / "src"), str(file)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}", "--no-python"]
+    rank = [*ranks(*folders()), str(Path(tiny.__file__)), str(tuner / "src"), str(file)]
+    command = [*python(*folders()), *launcher, *rank]
     own = environment(without_card())
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder, env=own)
     if done.returncode:
