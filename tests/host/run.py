@@ -21,7 +21,7 @@ import importlib.util
 import os
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,7 +70,7 @@ class Recorder:
         def step(optimizer, *args, **kwargs):
             if optimizer.gradient_state.sync_gradients:
                 grads = [None if p.grad is None else p.grad.detach().clone() for p in trainable([optimizer])]
-                self.events.append({"kind": "step", "grads": in_one(grads)})
+                self.events.append({"kind": "step", "grads": grads})
             return original_step(optimizer, *args, **kwargs)
 
         Accelerator.__init__, AcceleratedOptimizer.step = init, step
@@ -93,15 +93,15 @@ class Recorder:
         def recorded_backward(loss, *args, **kwargs):
             params = trainable(accelerator._optimizers)
             grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-            event = {"kind": "backward", "loss": loss.detach().clone(), "losses": self.losses}
-            self.events.append(event | {"grads": in_one(grads)})
+            event = {"kind": "backward", "loss": loss.detach().clone(), "losses": self.losses, "grads": list(grads)}
+            self.events.append(event)
             return backward(loss, *args, **kwargs)
 
         def recorded_end(*args, **kwargs):
             for restore in reversed(self.undo):  # a door that undoes its patches must find its own functions
                 restore()
             weights = [parameter.detach().clone() for parameter in trainable(accelerator._optimizers)]
-            self.events.append({"kind": "end", "weights": in_one(weights)})
+            self.events.append({"kind": "end", "weights": weights})
             return end_training(*args, **kwargs)
 
         accelerator.prepare, accelerator.backward = recorded_prepare, recorded_backward
@@ -185,17 +185,6 @@ class Recorder:
 def without_card() -> dict[str, str]:
     """The environment of a run of several processes: NCCL gives each a card of its own."""
     return {name: value for name, value in os.environ.items() if name != CARD}
-
-
-def in_one(tensors: Sequence[Any]) -> list[Any]:
-    """The same, if of one type as views of one tensor: of each storage torch.save makes a file of its own."""
-    import torch
-
-    some = [tensor for tensor in tensors if tensor is not None]
-    if len({(tensor.dtype, tensor.device) for tensor in some}) != 1:
-        return list(tensors)
-    parts = iter(torch.cat([tensor.flatten() for tensor in some]).split([tensor.numel() for tensor in some]))
-    return [None if tensor is None else next(parts).view_as(tensor) for tensor in tensors]
 
 
 def nothing_like(output: Any) -> Any:
