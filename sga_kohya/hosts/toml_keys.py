@@ -51,7 +51,7 @@ def wrong_settings(
         if key not in actions and deep:
             yield "error", _too_deep(key, deep[0], script)
         elif key not in actions:
-            close = closest(key, actions, cutoff=0.8)
+            close = closest(key, actions, cutoff=0.85)
             if close and close not in settings:
                 yield "warning", f"{key}: {script} knows no such key and ignores it; did you mean {close}?"
             else:
@@ -90,6 +90,21 @@ def _too_deep(table: str, key: str, script: str) -> str:
     )
 
 
+def written_as(kind: Any, value: Any) -> str:
+    """How to write in a TOML what is read as int, float, bool, str, list or dict. value: what stands there."""
+    if kind is float and _is_number(value):
+        return f"write it with a point: {float(value)}"  # where a whole number is none
+    if kind is str:
+        return f'write it in quotes: "{value}"'
+    return {
+        int: "write a whole number",
+        float: "write a number",
+        bool: "write true or false",
+        list: "write a list in [ ]",
+        dict: "write a table of keys",
+    }[kind]
+
+
 def _never(value: Any, settings: Mapping[str, Any]) -> bool:
     return False
 
@@ -117,15 +132,15 @@ def _listed(action: argparse.Action) -> bool:
 def _wrong_value(action: argparse.Action, value: Any) -> str | None:
     listed = _listed(action)
     if listed != isinstance(value, list):
-        return "write a list in [ ]" if listed else "write a single value"
+        return written_as(list, value) if listed else "write a single value"
     kind: Callable[[str], Any] = action.type if callable(action.type) else str
     for item in value if listed else [value]:
         if action.choices is not None and item not in action.choices:
             return f"write one of {', '.join(map(str, action.choices))}"
         if kind in (int, float) and (isinstance(item, bool) or not isinstance(item, (int, kind))):
-            return "write a whole number" if kind is int else "write a number"
+            return written_as(kind, item)
         if kind is str and not isinstance(item, str) and item is not False:  # `resume = false` is as good as left out
-            return f'write it in quotes: "{item}"'
+            return written_as(str, item)
         try:
             kind(str(item))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
