@@ -110,6 +110,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--log_with", choices=["tensorboard"])
     parser.add_argument("--max_token_length", type=int, choices=[None, 150, 225])
     parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
+    parser.add_argument("--max_grad_norm", type=float)
+    parser.add_argument("--guidance_scale", type=float)
+    parser.add_argument("--lr_scheduler_num_cycles", type=int)
+    parser.add_argument("--lr_scheduler", type=str)
+    parser.add_argument("--noise_offset", type=float)
     parser.add_argument("--resolution", type=str)
     parser.add_argument("--resume", type=str)
     parser.add_argument("--sga_tuples")
@@ -140,6 +145,9 @@ def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
         ("dynamo_backend", "no"),
         ("sdpa", 1),
         ("resume", False),
+        ("max_grad_norm", "1.0"),
+        ("guidance_scale", "3.5"),
+        ("lr_scheduler_num_cycles", "3"),
     ],
 )
 def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wrong(parser, key, value):
@@ -147,10 +155,25 @@ def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wr
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("text_encoder_lr", "5e-5"), ("max_token_length", 20), ("dynamo_backend", "yes")]
+    ("key", "value"),
+    [
+        ("text_encoder_lr", "5e-5"),
+        ("max_token_length", 20),
+        ("dynamo_backend", "yes"),
+        ("max_grad_norm", "0"),
+        ("max_grad_norm", "one"),
+        ("guidance_scale", "inf"),
+        ("learning_rate", "1e-4"),
+    ],
 )
 def test_but_not_every_value_of_these(parser, key, value):
     assert [level for level, _ in wrong_settings(parser, {key: value}, "x.py")] == ["error"]
+
+
+@pytest.mark.parametrize(("scheduler", "errors"), [("cosine_with_restarts", 0), ("cosine_with_min_lr", 1)])
+def test_a_number_of_cycles_in_quotes_is_read_by_what_does_not_halve_it(parser, scheduler, errors):
+    settings = {"lr_scheduler": scheduler, "lr_scheduler_num_cycles": "3"}
+    assert len(list(wrong_settings(parser, settings, "x.py"))) == errors
 
 
 def test_a_switch_in_words_is_told_what_it_counts_as(parser):
@@ -166,9 +189,10 @@ def test_what_a_gui_leaves_empty_is_no_error_where_the_script_finds_nothing_in_i
 
 def test_the_many_keys_of_a_gui_are_one_line_and_no_hint_names_a_key_that_is_there(parser):
     settings = {"gpu_ids": "0", "learning_rat": 1, "resolution": "512", "resolutions": "512", "additional": ""}
+    settings["noise_offset_type"] = "Original"  # a key of its own, and no misspelling of noise_offset
     assert [text for _, text in wrong_settings(parser, settings, "x.py")] == [
         "learning_rat: x.py knows no such key and ignores it; did you mean learning_rate?",
-        "gpu_ids, resolutions, additional: x.py knows none of these keys and ignores them",
+        "gpu_ids, resolutions, additional, noise_offset_type: x.py knows none of these keys and ignores them",
     ]
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,16 +12,24 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.hints import closest
 from sga_kohya.options import HOST, read_options
 
+_HALVES_CYCLES = ("cosine_with_min_lr", "warmup_stable_decay")
 _READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "text_encoder_lr": lambda value, _: _is_number(value),
     "max_token_length": lambda value, _: _is_number(value) and value >= 75 and value == int(value),
     "dynamo_backend": lambda value, _: value == "no",
     "base_weights_multiplier": lambda value, settings: not settings.get("base_weights"),
+    "guidance_scale": lambda value, _: _is_quoted_number(value),
+    "max_grad_norm": lambda value, _: _is_quoted_number(value) and float(value) != 0,
+    "lr_scheduler_num_cycles": lambda value, settings: (
+        _is_quoted_number(value) and settings.get("lr_scheduler") not in _HALVES_CYCLES
+    ),
 }
 """What a host reads of a TOML, or does not look at, although its parser refuses it on the command line.
 
 (value, all settings) -> whether this is such a value. One number for what was no list before; any length (75 is the
-default); accelerate's name for no compilation. Published files are full of them, and GUIs write them.
+default); accelerate's name for no compilation. Published files are full of them, and GUIs write them. Of numbers in
+quotes these three alone end in a float() and train, in sd-scripts v0.10 and later and musubi-tuner; a norm of "0" is
+not 0, and clips every gradient to nothing.
 """
 
 
@@ -111,6 +120,13 @@ def _never(value: Any, settings: Mapping[str, Any]) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_quoted_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _wrong(action: argparse.Action, value: Any) -> tuple[str, str | None]:

@@ -56,6 +56,8 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
         'epoch = 2\ngpu_ids = "0"\nnoise_offset = 0\nnoise_offset_type = "Original"\n'
     )
     questions["gui"] = [*here, *to_arguments(options | {"config_file": folder / "gui.toml"})]
+    (folder / "typed.toml").write_text('validation_split = 0\ncaption_dropout_rate = "0.1"\nmax_grad_norm = "1.0"\n')
+    questions["typed"] = [*here, *to_arguments(options | {"config_file": folder / "typed.toml"})]
     misplaced = write_dataset(folder / "misplaced", [LEVELS])
     misplaced.write_text(misplaced.read_text().replace("num_repeats", "max_bucket_reso = 512\nnum_repeats", 1))
     questions["misplaced"] = [*here, *to_arguments(options | {"dataset_config": misplaced})]
@@ -140,8 +142,15 @@ def test_a_key_in_the_wrong_table_of_a_dataset_is_named_with_its_place(answers):
     (error,) = texts(answers["misplaced"], "error")
     place = "datasets.1.subsets.1.max_bucket_reso"
     assert error.endswith(
-        f"misplaced/dataset.toml: {place}: sd-scripts knows no such key there; leave it out, or move it"
+        f"misplaced/dataset.toml: {place}: sd-scripts knows no such key there; leave it out, or move it to [general] "
+        "or [[datasets]]"
     )
+
+
+def test_a_setting_of_a_wrong_type_is_not_said_of_the_dataset(answers):
+    first, second = texts(answers["typed"], "error")
+    assert first == 'caption_dropout_rate = "0.1": write a number'
+    assert "validation_split = 0: write it with a point: 0.0" in second and "--dataset_config" not in second
 
 
 @pytest.mark.parametrize(
