@@ -10,8 +10,8 @@ from sga_kohya.kit.toml_file import merge_sections, read_toml
 
 HOST = "sd-scripts"
 _OF_A_GUI = (
-    "a JSON of the kohya_ss GUI is for that alone. When it trains, and at `Print training command`, it leaves a TOML of "
-    "the same settings in its output folder, config_lora-DATE.toml or the like"
+    "a JSON of the kohya_ss GUI is for that alone. When it trains, and at `Print training command`, it leaves a TOML "
+    "of the same settings in its output folder, config_lora-DATE.toml or the like"
 )
 
 
