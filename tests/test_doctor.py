@@ -148,6 +148,7 @@ def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
         ("max_grad_norm", "1.0"),
         ("guidance_scale", "3.5"),
         ("lr_scheduler_num_cycles", "3"),
+        ("lr_scheduler_num_cycles", 3.0),
     ],
 )
 def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wrong(parser, key, value):
@@ -179,6 +180,18 @@ def test_a_number_of_cycles_in_quotes_is_read_by_what_does_not_halve_it(parser, 
 def test_a_switch_in_words_is_told_what_it_counts_as(parser):
     said = 'sdpa = "false": any text counts as true, whatever it says; write true or false'
     assert list(wrong_settings(parser, {"sdpa": "false"}, "x.py")) == [("warning", said)]
+
+
+def test_a_number_that_is_true_or_false_is_told_what_it_counts_as(parser):
+    """A notebook of kohya-trainer writes save_last_n_epochs_state = false into every file."""
+    parser.add_argument("--save_last_n_epochs_state", type=int)
+    parser.add_argument("--lr_warmup_steps", type=lambda text: float(text) if "." in text else int(text))
+    parser.add_argument("--min_timestep", type=int)
+    for key, value, number in (("save_last_n_epochs_state", False, 0), ("lr_warmup_steps", True, 1)):
+        said = f"{key} = {json.dumps(value)}: counts as {number}; write a number, or leave it out"
+        assert list(wrong_settings(parser, {key: value}, "x.py")) == [("warning", said)]
+    for key in ("min_timestep", "text_encoder_lr", "resolution"):  # no number, or none that takes a boolean
+        assert [level for level, _ in wrong_settings(parser, {key: True}, "x.py")] == ["error"]
 
 
 def test_what_a_gui_leaves_empty_is_no_error_where_the_script_finds_nothing_in_it(parser):

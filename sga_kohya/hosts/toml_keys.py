@@ -12,6 +12,8 @@ from sga_kohya.errors import SgaError
 from sga_kohya.kit.hints import closest
 from sga_kohya.options import HOST, read_options
 
+_NEVER_TRUE_OR_FALSE = ("gradient_accumulation_steps", "max_timestep", "min_timestep", "network_dim")
+"""Numbers that end in int(str(…)), torch.randint or a tensor's size, none of which takes a boolean for one."""
 _HALVES_CYCLES = ("cosine_with_min_lr", "warmup_stable_decay")
 _READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "text_encoder_lr": lambda value, _: _is_number(value),
@@ -21,7 +23,7 @@ _READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "guidance_scale": lambda value, _: _is_quoted_number(value),
     "max_grad_norm": lambda value, _: _is_quoted_number(value) and float(value) != 0,
     "lr_scheduler_num_cycles": lambda value, settings: (
-        _is_quoted_number(value) and settings.get("lr_scheduler") not in _HALVES_CYCLES
+        _is_number(value) or _is_quoted_number(value) and settings.get("lr_scheduler") not in _HALVES_CYCLES
     ),
 }
 """What a host reads of a TOML, or does not look at, although its parser refuses it on the command line.
@@ -134,11 +136,23 @@ def _wrong(action: argparse.Action, value: Any) -> tuple[str, str | None]:
     if action.nargs == 0:  # of a switch a script asks only whether it is true to Python
         plain = isinstance(value, bool) or value in (0, 1, "")
         return "warning", None if plain else "any text counts as true, whatever it says; write true or false"
+    if isinstance(value, bool) and action.dest not in _NEVER_TRUE_OR_FALSE and _reads_one_number(action):
+        return "warning", f"counts as {int(value)}; write a number, or leave it out"
     if value == "" and _listed(action):
         return "warning", None  # an empty text has no items either
     if value == "" and action.choices is not None and action.default is None:
         return "warning", "empty is not the same as left out everywhere; leave it out"
     return "error", _wrong_value(action, value)
+
+
+def _reads_one_number(action: argparse.Action) -> bool:
+    """Asked of the option's own type, because some are functions of the host's."""
+    if not callable(action.type) or action.choices is not None or _listed(action):
+        return False
+    try:
+        return _is_number(action.type("1"))
+    except (TypeError, ValueError, argparse.ArgumentTypeError):
+        return False
 
 
 def _listed(action: argparse.Action) -> bool:
