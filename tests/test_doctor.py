@@ -112,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
     parser.add_argument("--max_grad_norm", type=float)
     parser.add_argument("--guidance_scale", type=float)
+    parser.add_argument("--timestep_boundary", type=int)
     parser.add_argument("--lr_scheduler_num_cycles", type=int)
     parser.add_argument("--lr_scheduler", type=str)
     parser.add_argument("--noise_offset", type=float)
@@ -147,6 +148,7 @@ def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
         ("resume", False),
         ("max_grad_norm", "1.0"),
         ("guidance_scale", "3.5"),
+        ("timestep_boundary", 0.875),
         ("lr_scheduler_num_cycles", "3"),
         ("lr_scheduler_num_cycles", 3.0),
     ],

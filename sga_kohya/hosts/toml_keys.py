@@ -20,6 +20,7 @@ _READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "max_token_length": lambda value, _: _is_number(value) and value >= 75 and value == int(value),
     "dynamo_backend": lambda value, _: value == "no",
     "base_weights_multiplier": lambda value, settings: not settings.get("base_weights"),
+    "timestep_boundary": lambda value, _: _is_number(value),
     "guidance_scale": lambda value, _: _is_quoted_number(value),
     "max_grad_norm": lambda value, _: _is_quoted_number(value) and float(value) != 0,
     "lr_scheduler_num_cycles": lambda value, settings: (
@@ -29,9 +30,9 @@ _READ_AS_WELL: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
 """What a host reads of a TOML, or does not look at, although its parser refuses it on the command line.
 
 (value, all settings) -> whether this is such a value. One number for what was no list before; any length (75 is the
-default); accelerate's name for no compilation. Published files are full of them, and GUIs write them. Of numbers in
-quotes these three alone end in a float() and train, in sd-scripts v0.10 and later and musubi-tuner; a norm of "0" is
-not 0, and clips every gradient to nothing.
+default); accelerate's name for no compilation; a boundary from 0 to 1 instead of 1000. Published files are full of
+them, and GUIs write them. Of numbers in quotes the last three alone end in a float() and train, in sd-scripts v0.10 and
+later and in musubi-tuner; a norm of "0" is not 0, and clips every gradient to nothing.
 """
 
 
