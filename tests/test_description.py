@@ -27,6 +27,7 @@ class Sanitizer:
 
     def __init__(self) -> None:
         self.general_schema = GENERAL
+        self.other_schema = {"metadata": str}  # of another kind, which this script does not train on
         self.subset_schema = {**OF_ITEMS, Required("image_dir"): str, "is_reg": bool}
         self.argparse_schema = {**GENERAL, "train_batch_size": int, "max_token_length": Any(None, int)}
 
@@ -46,7 +47,7 @@ def generate(self, user_config, argparse_namespace, **runtime_params):
     return user_config, argparse_namespace, runtime_params
 
 
-SEAM: Seam = description.seam("library.config_util.BlueprintGenerator.generate", "host", "[[datasets.subsets]]")
+SEAM: Seam = description.seam("library.config_util.BlueprintGenerator.generate", "host", "datasets.subsets")
 
 
 def check(tables: dict, **settings: object) -> tuple:
@@ -73,7 +74,7 @@ def test_what_the_schema_takes_passes_unchanged():
         (of_subset(caption_extension=5), 'datasets.1.subsets.2.caption_extension = 5: write it in quotes: "5"'),
         (of_subset(custom_attributes="micro"), 'custom_attributes = "micro": write a table of keys'),
         (of_subset(caption_extention=".txt"), "caption_extention: host knows no such key there; did you mean caption_"),
-        (of_subset(colour="red"), "colour: host knows no such key there; leave it out"),
+        (of_subset(image_directory="x"), "image_directory: host knows no such key there; did you mean image_dir?"),
         (of_subset(batch_size=2), "no such key there; leave it out, or move it to [general] or [[datasets]]"),
         (of_subset(train_batch_size=2), "no such key there; leave it out, or move it to the settings of the training"),
         (of_subset(metadata_file="x"), "datasets.1.subsets.2: these two kinds cannot be mixed"),
@@ -94,6 +95,13 @@ def test_what_it_refuses_is_said_with_place_value_and_remedy(tables, said):
     assert said in text and text.startswith("--dataset_config d.toml: ") and "\n" not in text and "混" not in text
 
 
+@pytest.mark.parametrize("key", ["colour", "metadata"])
+def test_a_key_that_belongs_nowhere_else_is_to_be_left_out(key):
+    with pytest.raises(SgaError) as error:
+        check(of_subset(**{key: "x"}))
+    assert str(error.value).endswith(f"subsets.2.{key}: host knows no such key there; leave it out")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -112,6 +120,9 @@ def test_a_setting_that_stands_for_all_datasets_is_not_said_of_their_file(key, v
 def test_all_that_is_refused_is_said_at_once_and_a_flood_is_counted():
     with pytest.raises(SgaError) as error:
         check({"datasets": [{"subsets": [{"num_repeats": "1"}]}]})
-    assert "image_dir is missing" in str(error.value) and 'num_repeats = "1"' in str(error.value)
+    assert str(error.value) == (
+        "--dataset_config d.toml: datasets.1.subsets.1.image_dir is missing; write it; "
+        'datasets.1.subsets.1.num_repeats = "1": write a whole number'
+    )
     with pytest.raises(SgaError, match="and 4 more like these$"):
         check(of_subset(**{f"colour {number}": 1 for number in range(9)}))

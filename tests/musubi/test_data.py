@@ -115,7 +115,10 @@ def test_what_the_dataset_toml_gets_wrong_is_said_with_its_place_and_remedy(run,
     file.write_text(file.read_text().replace("[[datasets]]", '[[datasets]]\nnum_repeats = "2"\nimage_dir = "x"', 1))
     output = run({"door": "sga", "out": "on", "dataset_config": file, "status": 2})
     assert f'--dataset_config {file}: datasets.1.num_repeats = "2": write a whole number' in output
-    assert "datasets.1.image_dir: musubi-tuner knows no such key there; " in output and "Traceback" not in output
+    assert (
+        "datasets.1.image_dir: musubi-tuner knows no such key there; did you mean image_directory?" in output
+        and "Traceback" not in output
+    )
 
 
 def test_without_any_cache_the_error_says_what_to_run(run, data):

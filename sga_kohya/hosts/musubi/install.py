@@ -11,7 +11,7 @@ from sga_kohya.hosts.seam import Installation, Seam, install
 from sga_kohya.training.session import Session
 
 DESCRIPTION = description.seam(
-    "musubi_tuner.dataset.config_utils.BlueprintGenerator.generate", HOST, innermost="[[datasets]]"
+    "musubi_tuner.dataset.config_utils.BlueprintGenerator.generate", HOST, innermost="datasets"
 )
 
 

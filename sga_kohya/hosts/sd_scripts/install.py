@@ -8,9 +8,7 @@ from sga_kohya.hosts.seam import Installation, Seam, install
 from sga_kohya.options import HOST
 from sga_kohya.training.session import Session
 
-DESCRIPTION = description.seam(
-    "library.config_util.BlueprintGenerator.generate", HOST, innermost="[[datasets.subsets]]"
-)
+DESCRIPTION = description.seam("library.config_util.BlueprintGenerator.generate", HOST, innermost="datasets.subsets")
 
 
 def install_for(config: SgaConfig, checkout: Checkout, script: str = "") -> Installation:
