@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections import namedtuple
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sga_kohya.doctor.environment import check_disk, check_packages, pins_in
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.of_musubi import Musubi
 from sga_kohya.doctor.of_sd_scripts import SdScripts
-from sga_kohya.doctor.settings import check_models, checkpoint_size
+from sga_kohya.doctor.settings import check_models, check_optimizer, checkpoint_size
 from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
 from sga_kohya.hosts.sd_scripts.settings import FILES
@@ -318,6 +319,66 @@ def test_packages_that_no_list_has_are_looked_for_where_they_are_asked_for(monke
     check_packages("sd-scripts", ("requirements.txt", []), dict.fromkeys(options), not_asked)
     assert f"{package} is not installed: pip install {package}" in texts(asked, "error")
     assert texts(not_asked, "error") == []
+
+
+def optimizers(args, parameters):
+    """As a host makes one: of torch's or of a package's, with errors of its own over Python's."""
+    if args.optimizer_type == "AdamW8bit":
+        try:
+            import_module("not_there_8bit")
+        except ImportError:
+            raise ImportError("No not_there_8bit") from None
+    module, _, name = f"torch.optim.{args.optimizer_type}".rpartition(".")
+    module = module if "." not in args.optimizer_type else args.optimizer_type.rpartition(".")[0]
+    optimizer = getattr(import_module(module), name)(parameters)
+    return args.optimizer_type, "", optimizer
+
+
+def schedulers(args, optimizer, processes):
+    if args.lr_scheduler == "constant" and args.lr_warmup_steps:
+        raise ValueError("constant does not require `num_warmup_steps`. Set None or 0.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({}, ""),
+        ({"optimizer_type": "Adam"}, ""),
+        ({"lr_warmup_steps": 5}, "lr_scheduler = constant, lr_warmup_steps = 5: ValueError: constant does not require"),
+        (
+            {"optimizer_type": "Lyon"},
+            "optimizer_type = Lyon, optimizer_args = None: AttributeError: module 'torch.optim'",
+        ),
+        ({"optimizer_type": "nobody.s.Came"}, "optimizer_args = None: ModuleNotFoundError: No module named 'nobody'"),
+        ({"optimizer_type": "AdamW8bit"}, ""),  # said of the packages
+    ],
+)
+def test_the_optimizer_and_its_scheduler_are_made_before_any_model_is_loaded(changes, error):
+    plain = {"optimizer_type": "AdamW", "optimizer_args": None, "learning_rate": 1e-4, "lr_warmup_steps": 0}
+    args = argparse.Namespace(**plain | {"lr_scheduler": "constant", "lr_scheduler_type": ""} | changes)
+    findings = Findings()
+    with findings.about("packages"):
+        findings.error("not-there-8bit is not installed: pip install not-there-8bit")
+    with findings.about("optimizer"):
+        check_optimizer((optimizers, schedulers), args, findings)
+    told = [finding for finding in findings.found if finding.subject == "optimizer"]
+    if error:
+        assert [finding.level for finding in told] == ["error"] and error in told[0].text
+    else:
+        assert (
+            [finding.text for finding in told] == []
+            if "8bit" in args.optimizer_type
+            else [f"{args.optimizer_type}, constant"]
+        )
+
+
+def test_no_optimizer_is_made_of_wrong_settings():
+    findings = Findings()
+    with findings.about("options"):
+        findings.error('learning_rate = "1e-4": write a number')
+    with findings.about("optimizer"):
+        check_optimizer((optimizers, schedulers), argparse.Namespace(), findings)
+    assert texts(findings, "warning") == ["not tried, because of the errors above"]
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):
