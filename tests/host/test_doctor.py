@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import REPOSITORY, to_arguments
 from .data import LEVELS, with_masks, write_dataset
-from .run import OFFLINE
+from .run import OFFLINE, ON_PROCESSOR
 from .tiny_flux import dora_args
 from .tiny_sd15 import with_metadata_files
 
@@ -75,7 +75,7 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
 
     answer = folder / "answer.json"
     command = [sys.executable, "-c", ASK, json.dumps([questions, str(answer)])]
-    environment = {**os.environ, **OFFLINE}
+    environment = {**os.environ, **OFFLINE, **ON_PROCESSOR}
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=280, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Loading settings" not in result.stdout
