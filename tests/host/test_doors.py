@@ -124,6 +124,18 @@ def test_flow_snr_weight_follows_the_recorded_noise_levels(run_host, tiny_models
     assert seen == {True, False}
 
 
+def test_what_a_dataset_toml_gets_wrong_is_one_line_before_any_model_is_loaded(
+    run_host, tiny_models, dataset, tmp_path
+):
+    dataset.write_text(dataset.read_text().replace("num_repeats = 1", 'num_repeats = "1"\ncaption_extention = 1', 1))
+    run = run_host("flux_train_network.py", "sga", lora_args(tiny_models, dataset, tmp_path), check=False)
+    assert run.returncode == 2 and "Traceback" not in run.output and "Building AutoEncoder" not in run.output
+    told, place = run.output.strip().splitlines()[-1], "datasets.1.subsets.1."
+    assert told.startswith(f"sga_kohya: error: --dataset_config {dataset}: ")
+    assert f'{place}num_repeats = "1": write a whole number' in told
+    assert f"{place}caption_extention: sd-scripts knows no such key there; did you mean caption_extension?" in told
+
+
 @pytest.mark.parametrize("door", [DOORS[0], UNETS[0]], ids=name)
 def test_show_timesteps_draws_and_ends_before_any_model_is_loaded(run_host, tiny_models, dataset, tmp_path, door):
     picture = tmp_path / "levels.png"
