@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from sga_kohya.config import is_ours
+from sga_kohya.errors import SgaError
 from sga_kohya.kit.toml_file import merge_sections, read_toml
 
 HOST = "sd-scripts"
+_OF_A_GUI = (
+    "a JSON of the kohya_ss GUI is for that alone. When it trains, and at `Print training command`, it leaves a TOML "
+    "of the same settings in its output folder, config_lora-DATE.toml or the like"
+)
 
 
 def read_options(argv: Sequence[str], host: str = HOST) -> dict[str, Any]:
@@ -41,6 +46,9 @@ def words_of(argv: Sequence[str]) -> dict[str, Any]:
 
 def _read_config(name: str, host: str) -> dict[str, Any]:
     path = Path(name if name.endswith(".toml") else name + ".toml")
+    if not path.exists() and Path(name).is_file():
+        remedy = _OF_A_GUI if name.lower().endswith(".json") else "give the file that name"
+        raise SgaError(f"--config_file {name}: {host} reads TOML alone, and looks for {path.name}: {remedy}")
     tables = read_toml(path, f"--config_file {name}", host)
     return {**merge_sections(tables), **dict(_out_of_reach(tables))}
 

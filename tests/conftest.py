@@ -4,12 +4,17 @@ import gc
 import os
 import random
 
+# On the processor, whatever there is: numbers and messages are expected to be the same everywhere. See also
+# tests/host/run.py.
+os.environ.update(CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="true")
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 os.environ["SGA_PACE_TABLE"] = "none"  # what tests train is no measurement for whoever runs them
+torch.set_num_threads(1)  # sums are then in the same order every time, and a busy machine is not slower for it
 _OPEN, _SAVE = Image.open, torch.save
 
 
@@ -31,15 +36,6 @@ def _imported_is_no_garbage() -> None:
     which stay to the end, it takes a tenth of the time. What is trained here collects after every caption."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Sums are then in the same order every time, and a busy machine is not slower for it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -37,16 +37,33 @@ IMPORTS = (
     *("transformers.models.qwen3.modeling_qwen3", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"),
 )
 STREAMS = 0, 1, 2
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    **{"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else asking whether there is a card breaks it for forks
+}
 """Of a server: that of the test process when it began, and what imports read once and for all."""
 
 
-@functools.cache
 def python(*folders: str) -> tuple[str, ...]:
     """What a command begins with. folders: of packages that go before the installed ones, which the command's own
-    PYTHONPATH has to name as well. The first call starts their server of this test process."""
-    if not hasattr(os, "fork"):
-        return (sys.executable,)
+    PYTHONPATH has to name as well."""
+    return _command(_server(folders, 0)) if hasattr(os, "fork") else (sys.executable,)
+
+
+def ranks(*folders: str) -> tuple[str, ...]:
+    """As `python`, of torchrun's processes: odd and even ranks hash strings otherwise, as they do without forks."""
+    servers = [_server(folders, number) for number in (0, 1)] if hasattr(os, "fork") else []
+    return _command(os.pathsep.join(servers)) if servers else (sys.executable,)
+
+
+def _command(addresses: str) -> tuple[str, ...]:
+    return sys.executable, "-I", "-S", __file__, addresses
+
+
+@functools.cache
+def _server(folders: tuple[str, ...], number: int) -> str:
+    """The socket of one for this test process, started by the first call."""
     folder = tempfile.TemporaryDirectory()
     address = str(Path(folder.name) / "socket")
     path = os.pathsep.join(filter(None, (*folders, ENVIRONMENT.get("PYTHONPATH"))))
@@ -58,11 +75,12 @@ def python(*folders: str) -> tuple[str, ...]:
     atexit.register(folder.cleanup)
     atexit.register(server.wait)
     atexit.register(server.stdin.close)  # the last is called first
-    return sys.executable, "-I", "-S", __file__, address
+    return address
 
 
-def stand_for(address: str, words: list[str]) -> int:
+def stand_for(addresses: list[str], words: list[str]) -> int:
     """The small process: ends as the fork does, and hands signals on. Who kills it kills the fork."""
+    address = addresses[int(os.environ.get("RANK", 0)) % len(addresses)]
     request = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
@@ -96,7 +114,7 @@ def serve(address: str) -> dict:
         while True:
             ready, _, _ = select.select([0, listener, ends, *forks.values()], [], [])
             if 0 in ready:
-                sys.exit()
+                os._exit(0)
             for child in [child for child, connection in forks.items() if connection in ready]:
                 os.kill(child, signal.SIGKILL)  # what stood for it is gone
             if ends in ready:
@@ -105,6 +123,9 @@ def serve(address: str) -> dict:
             if listener in ready:
                 connection, _ = listener.accept()
                 request, files = asked_by(connection)
+                if request is None:
+                    connection.close()
+                    continue
                 child = os.fork()
                 forks[child] = connection
                 if not child:
@@ -116,7 +137,8 @@ def serve(address: str) -> dict:
                     os.close(file)
                 if not child:
                     return request
-                connection.sendall(child.to_bytes(8, "big"))
+                with suppress(OSError):
+                    connection.sendall(child.to_bytes(8, "big"))
 
 
 @contextlib.contextmanager
@@ -142,19 +164,24 @@ def answer(forks: dict[int, socket.socket]) -> None:
             connection.sendall(status.to_bytes(8, "big"))
 
 
-def asked_by(connection: socket.socket) -> tuple[dict, list[int]]:
-    """A request, and the files of its streams."""
+def asked_by(connection: socket.socket) -> tuple[dict | None, list[int]]:
+    """A request, None of one who has gone, and the files of its streams."""
     head, files, *_ = socket.recv_fds(connection, 8, len(STREAMS))
     request = b""
     while len(request) < int.from_bytes(head, "big"):
-        request += connection.recv(1 << 16)
-    return json.loads(request), files
+        part = connection.recv(1 << 16)
+        if not part:
+            break
+        request += part
+    whole = files and len(request) == int.from_bytes(head, "big")
+    return json.loads(request) if whole else None, files
 
 
 def begin(folder: str, environment: dict[str, str]) -> None:
     """As if Python had been started there and with these variables."""
     os.setsid()
     os.chdir(folder)
+    sys.modules["numpy"].random.seed()  # which alone would draw in each fork what it draws in all others
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ.clear()
     os.environ.update(environment)
@@ -206,7 +233,7 @@ def end(error: BaseException | None) -> None:
 
 if __name__ == "__main__":
     if sys.argv[2:]:
-        sys.exit(stand_for(sys.argv[1], sys.argv[2:]))
+        sys.exit(stand_for(sys.argv[1].split(os.pathsep), sys.argv[2:]))
     asked = serve(sys.argv[1])
     begin(asked["folder"], asked["environment"])
     raised = None

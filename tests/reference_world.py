@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sga_kohya.hsd import HsdConfig, LevelConfig, run
 from sga_kohya.reference.trainer import Trainer
@@ -13,15 +14,21 @@ from sga_kohya.reference.trainer import Trainer
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
 
 
-def cut_photos(folder: Path) -> Path:
-    """Five photos through H-SD at 128 pixels, in buckets of several sizes. Returns the dataset.toml."""
+def cut_photos(folder: Path, resolution: int = 128) -> Path:
+    """Five photos through H-SD, in buckets of several sizes. Returns the dataset.toml.
+
+    Of more than 128 pixels, photos are enlarged first, so that nothing is left out as too small.
+    """
     import skimage
 
     photos, out = folder / "photos", folder / "slices"
     photos.mkdir()
     for name in PHOTOS:
         shutil.copy(Path(skimage.__file__).parent / "data" / name, photos)
-    levels = tuple(LevelConfig(name, resolution=128) for name in ("macro", "meso", "micro"))
+        if resolution > 128:
+            photo = Image.open(photos / name).convert("RGB")
+            photo.resize([side * resolution // 128 for side in photo.size]).save(photos / name)
+    levels = tuple(LevelConfig(name, resolution=resolution) for name in ("macro", "meso", "micro"))
     every = {"threshold": 0}  # a part of each photo, however poor
     run(photos, out, HsdConfig(levels=levels, min_size=64, batch_size=2, detector_options=every), workers=1)
     return out / "dataset.toml"

@@ -106,6 +106,13 @@ def untouched():
 def add_config_arguments(parser):
     parser.add_argument("--dataset_config")
 
+class BlueprintGenerator:
+    def __init__(self, sanitizer):
+        self.sanitizer = sanitizer
+
+    def generate(self, user_config, argparse_namespace, **runtime_params):
+        return self.sanitizer.sanitize_user_config(user_config)
+
 class DatasetGroup:
     def __init__(self, datasets):
         self.datasets = datasets

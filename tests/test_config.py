@@ -96,6 +96,16 @@ def test_a_toml_that_would_be_read_as_something_else_is_named(tmp_path, text, me
         read_options(["--config_file", str(path)])
 
 
+@pytest.mark.parametrize(("name", "remedy"), [("mine.json", "config_lora-DATE.toml"), ("mine", "give the file that")])
+def test_a_file_that_the_host_would_not_look_at_is_said_with_what_it_looks_for(tmp_path, name, remedy):
+    """The presets of the kohya_ss GUI are JSON, and sd-scripts adds .toml to whatever it is given."""
+    (tmp_path / name).write_text('{"learning_rate": 1e-4}')
+    with pytest.raises(SgaError, match=f"{name}: sd-scripts reads TOML alone, and looks for {name}.toml: .*{remedy}"):
+        read_options(["--config_file", str(tmp_path / name)])
+    (tmp_path / f"{name}.toml").write_text("seed = 1")
+    assert read_options(["--config_file", str(tmp_path / name)])["seed"] == 1
+
+
 def test_line_breaks_in_prompts_and_paths_in_single_quotes_are_nobody_s_mistake(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(r"""output_dir = 'C:\new\table'

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections import namedtuple
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sga_kohya.doctor.environment import check_disk, check_packages, pins_in
 from sga_kohya.doctor.findings import Findings
 from sga_kohya.doctor.of_musubi import Musubi
 from sga_kohya.doctor.of_sd_scripts import SdScripts
-from sga_kohya.doctor.settings import check_models, checkpoint_size
+from sga_kohya.doctor.settings import check_models, check_optimizer, checkpoint_size
 from sga_kohya.hosts.musubi.families import script_of_network
 from sga_kohya.hosts.sd_scripts.families import FAMILIES, guess_script, needed_options
 from sga_kohya.hosts.sd_scripts.settings import FILES
@@ -110,6 +111,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--log_with", choices=["tensorboard"])
     parser.add_argument("--max_token_length", type=int, choices=[None, 150, 225])
     parser.add_argument("--dynamo_backend", type=str, choices=["eager", "inductor"])
+    parser.add_argument("--max_grad_norm", type=float)
+    parser.add_argument("--guidance_scale", type=float)
+    parser.add_argument("--timestep_boundary", type=int)
+    parser.add_argument("--lr_scheduler_num_cycles", type=int)
+    parser.add_argument("--lr_scheduler", type=str)
+    parser.add_argument("--noise_offset", type=float)
     parser.add_argument("--resolution", type=str)
     parser.add_argument("--resume", type=str)
     parser.add_argument("--sga_tuples")
@@ -140,6 +147,11 @@ def test_keys_that_nobody_reads_and_values_that_nobody_checks(parser):
         ("dynamo_backend", "no"),
         ("sdpa", 1),
         ("resume", False),
+        ("max_grad_norm", "1.0"),
+        ("guidance_scale", "3.5"),
+        ("timestep_boundary", 0.875),
+        ("lr_scheduler_num_cycles", "3"),
+        ("lr_scheduler_num_cycles", 3.0),
     ],
 )
 def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wrong(parser, key, value):
@@ -147,15 +159,42 @@ def test_what_sd_scripts_reads_of_a_toml_but_not_of_a_command_line_is_nothing_wr
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("text_encoder_lr", "5e-5"), ("max_token_length", 20), ("dynamo_backend", "yes")]
+    ("key", "value"),
+    [
+        ("text_encoder_lr", "5e-5"),
+        ("max_token_length", 20),
+        ("dynamo_backend", "yes"),
+        ("max_grad_norm", "0"),
+        ("max_grad_norm", "one"),
+        ("guidance_scale", "inf"),
+        ("learning_rate", "1e-4"),
+    ],
 )
 def test_but_not_every_value_of_these(parser, key, value):
     assert [level for level, _ in wrong_settings(parser, {key: value}, "x.py")] == ["error"]
 
 
+@pytest.mark.parametrize(("scheduler", "errors"), [("cosine_with_restarts", 0), ("cosine_with_min_lr", 1)])
+def test_a_number_of_cycles_in_quotes_is_read_by_what_does_not_halve_it(parser, scheduler, errors):
+    settings = {"lr_scheduler": scheduler, "lr_scheduler_num_cycles": "3"}
+    assert len(list(wrong_settings(parser, settings, "x.py"))) == errors
+
+
 def test_a_switch_in_words_is_told_what_it_counts_as(parser):
     said = 'sdpa = "false": any text counts as true, whatever it says; write true or false'
     assert list(wrong_settings(parser, {"sdpa": "false"}, "x.py")) == [("warning", said)]
+
+
+def test_a_number_that_is_true_or_false_is_told_what_it_counts_as(parser):
+    """A notebook of kohya-trainer writes save_last_n_epochs_state = false into every file."""
+    parser.add_argument("--save_last_n_epochs_state", type=int)
+    parser.add_argument("--lr_warmup_steps", type=lambda text: float(text) if "." in text else int(text))
+    parser.add_argument("--min_timestep", type=int)
+    for key, value, number in (("save_last_n_epochs_state", False, 0), ("lr_warmup_steps", True, 1)):
+        said = f"{key} = {json.dumps(value)}: counts as {number}; write a number, or leave it out"
+        assert list(wrong_settings(parser, {key: value}, "x.py")) == [("warning", said)]
+    for key in ("min_timestep", "text_encoder_lr", "resolution"):  # no number, or none that takes a boolean
+        assert [level for level, _ in wrong_settings(parser, {key: True}, "x.py")] == ["error"]
 
 
 def test_what_a_gui_leaves_empty_is_no_error_where_the_script_finds_nothing_in_it(parser):
@@ -166,9 +205,10 @@ def test_what_a_gui_leaves_empty_is_no_error_where_the_script_finds_nothing_in_i
 
 def test_the_many_keys_of_a_gui_are_one_line_and_no_hint_names_a_key_that_is_there(parser):
     settings = {"gpu_ids": "0", "learning_rat": 1, "resolution": "512", "resolutions": "512", "additional": ""}
+    settings["noise_offset_type"] = "Original"  # a key of its own, and no misspelling of noise_offset
     assert [text for _, text in wrong_settings(parser, settings, "x.py")] == [
         "learning_rat: x.py knows no such key and ignores it; did you mean learning_rate?",
-        "gpu_ids, resolutions, additional: x.py knows none of these keys and ignores them",
+        "gpu_ids, resolutions, additional, noise_offset_type: x.py knows none of these keys and ignores them",
     ]
 
 
@@ -279,6 +319,66 @@ def test_packages_that_no_list_has_are_looked_for_where_they_are_asked_for(monke
     check_packages("sd-scripts", ("requirements.txt", []), dict.fromkeys(options), not_asked)
     assert f"{package} is not installed: pip install {package}" in texts(asked, "error")
     assert texts(not_asked, "error") == []
+
+
+def optimizers(args, parameters):
+    """As a host makes one: of torch's or of a package's, with errors of its own over Python's."""
+    if args.optimizer_type == "AdamW8bit":
+        try:
+            import_module("not_there_8bit")
+        except ImportError:
+            raise ImportError("No not_there_8bit") from None
+    module, _, name = f"torch.optim.{args.optimizer_type}".rpartition(".")
+    module = module if "." not in args.optimizer_type else args.optimizer_type.rpartition(".")[0]
+    optimizer = getattr(import_module(module), name)(parameters)
+    return args.optimizer_type, "", optimizer
+
+
+def schedulers(args, optimizer, processes):
+    if args.lr_scheduler == "constant" and args.lr_warmup_steps:
+        raise ValueError("constant does not require `num_warmup_steps`. Set None or 0.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({}, ""),
+        ({"optimizer_type": "Adam"}, ""),
+        ({"lr_warmup_steps": 5}, "lr_scheduler = constant, lr_warmup_steps = 5: ValueError: constant does not require"),
+        (
+            {"optimizer_type": "Lyon"},
+            "optimizer_type = Lyon, optimizer_args = None: AttributeError: module 'torch.optim'",
+        ),
+        ({"optimizer_type": "nobody.s.Came"}, "optimizer_args = None: ModuleNotFoundError: No module named 'nobody'"),
+        ({"optimizer_type": "AdamW8bit"}, ""),  # said of the packages
+    ],
+)
+def test_the_optimizer_and_its_scheduler_are_made_before_any_model_is_loaded(changes, error):
+    plain = {"optimizer_type": "AdamW", "optimizer_args": None, "learning_rate": 1e-4, "lr_warmup_steps": 0}
+    args = argparse.Namespace(**plain | {"lr_scheduler": "constant", "lr_scheduler_type": ""} | changes)
+    findings = Findings()
+    with findings.about("packages"):
+        findings.error("not-there-8bit is not installed: pip install not-there-8bit")
+    with findings.about("optimizer"):
+        check_optimizer((optimizers, schedulers), args, findings)
+    told = [finding for finding in findings.found if finding.subject == "optimizer"]
+    if error:
+        assert [finding.level for finding in told] == ["error"] and error in told[0].text
+    else:
+        assert (
+            [finding.text for finding in told] == []
+            if "8bit" in args.optimizer_type
+            else [f"{args.optimizer_type}, constant"]
+        )
+
+
+def test_no_optimizer_is_made_of_wrong_settings():
+    findings = Findings()
+    with findings.about("options"):
+        findings.error('learning_rate = "1e-4": write a number')
+    with findings.about("optimizer"):
+        check_optimizer((optimizers, schedulers), argparse.Namespace(), findings)
+    assert texts(findings, "warning") == ["not tried, because of the errors above"]
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from sga_kohya.hosts.sd_scripts import install as installer
 from sga_kohya.hosts.sd_scripts import noise
 from sga_kohya.hosts.sd_scripts.checkout import TESTED, Checkout
 from sga_kohya.hosts.sd_scripts.families import SCRIPTS
-from sga_kohya.hosts.seam import Seam
+from sga_kohya.hosts.seam import Seam, _walk
 
 from . import stub_host
 
@@ -43,14 +43,13 @@ CHANGES = [(seam, "gone") for seam in seams()] + [(seam, "other parameters") for
 @pytest.mark.parametrize(("seam", "change"), CHANGES, ids=lambda part: getattr(part, "name", part))
 def test_a_changed_function_is_named_and_nothing_is_patched(root, monkeypatch, seam, change):
     monkeypatch.syspath_prepend(str(root))
-    module, _, name = seam.target.rpartition(".")
+    holder, name = _walk(seam.target)
     if change == "gone":
-        monkeypatch.delattr(import_module(module), name)
+        monkeypatch.delattr(holder, name)
     else:
-        moved = getattr(import_module(module), name)
         stranger = lambda somebody, elses: None  # noqa: E731
-        stranger.__module__ = moved.__module__
-        monkeypatch.setattr(import_module(module), name, stranger)
+        stranger.__module__ = getattr(holder, name).__module__
+        monkeypatch.setattr(holder, name, stranger)
     before = held(root)
     with pytest.raises(SgaError) as error:
         installer.install_for(SgaConfig(flow_snr_weight=True), Checkout(root))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .forked import python
+from .forked import python, ranks
 
 SAY = """
 import json, os, sys
@@ -64,3 +64,13 @@ def test_who_ends_what_was_started_ends_the_fork(number):
 def test_it_begins_with_torch_and_nothing_of_ours():
     code = "import sys; print(*('torch' in sys.modules, any(name.startswith('sga_kohya') for name in sys.modules)))"
     assert subprocess.run([*python(), "-c", code], capture_output=True, text=True).stdout == "True False\n"
+
+
+def test_ranks_hash_strings_each_in_its_own_way_and_forks_draw_their_own_numbers():
+    def said(command, rank):
+        code = "import numpy; print(hash('a string'), numpy.random.rand())"
+        environment = {**os.environ, "RANK": rank}
+        return subprocess.run([*command, "-c", code], env=environment, capture_output=True, text=True).stdout.split()
+
+    (even, one), (odd, another), (again, third) = (said(ranks(), rank) for rank in "010")
+    assert even == again == said(python(), "1")[0] != odd and len({one, another, third}) == 3

@@ -27,6 +27,7 @@ from sga_kohya.hsd.run import Result
 from sga_kohya.hsd.team import Process, split
 from sga_kohya.kit.pictures import CLIPS, SUFFIXES, is_clip
 from tests import clips
+from tests.forked import python
 from tests.test_hsd_clips_odd import sound
 from tests.test_hsd_resume import CONFIG, SLOW, decoded, photos, picture, reasons, thumbnail
 from tests.test_hsd_run import snapshot
@@ -331,7 +332,7 @@ def test_torchrun_starts_them_and_process_0_alone_speaks(many, tmp_path):
     assert main([str(many), str(out), *ARGUMENTS]) == 0
     made = snapshot(out)
     out.rename(tmp_path / "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "sga_kohya.hsd", str(many), str(out), *ARGUMENTS]
     alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=300)

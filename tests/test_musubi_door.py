@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sga_kohya import SgaConfig
+from sga_kohya.hosts.musubi.checks import problems
 from sga_kohya.hosts.musubi.families import REFUSED, SCRIPTS
 from sga_kohya.hosts.musubi.run import main
 
@@ -78,6 +80,13 @@ def test_a_checkout_that_is_none_too_old_or_without_the_script_is_said(tuner, tm
 )
 def test_options_that_cannot_work_are_refused(tuner, dataset, capsys, words, message):
     assert message in said(capsys, FLUX_2, "--dataset_config", dataset, *words)
+
+
+def test_a_script_with_an_attention_of_its_own_is_not_asked_for_one(dataset):
+    """The commands of musubi-tuner's docs/hidream_o1.md name none for the full fine-tune, and train."""
+    options = {"dit": str(dataset), "dataset_config": str(dataset)}
+    assert list(problems("hidream_o1_train", options, SgaConfig())) == []
+    assert "no attention is chosen" in " ".join(problems("zimage_train", options, SgaConfig()))
 
 
 def test_texts_with_a_mark_or_in_another_encoding_are_said_to_stop_musubi_tuner(tuner, dataset, tmp_path, capsys):

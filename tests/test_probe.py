@@ -20,7 +20,7 @@ from sga_kohya.tuples.records import Log, figures, read_records
 from sga_kohya.tuples.sketch import WIDTH, sketch
 from sga_kohya.tuples.split import GradientSplit, attach
 
-from .forked import python
+from .forked import python, ranks
 from .test_tuple_accelerator import FEATURES, Toy, first, hash_of, loss_of, train
 
 LEVELS = ("macro", "meso", "micro")
@@ -305,7 +305,7 @@ def test_the_file_only_grows_and_survives_kills_and_resumes(tmp_path):
 
 def test_two_processes_see_and_operate_on_the_gradients_of_both(tmp_path):
     """Ranks have steps of different K and different numbers of sub-batches; see two_ranks.py for what is compared."""
-    words = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", *python()
+    words = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", *ranks()
     command = [*python(), *words, str(Path(__file__).with_name("probe_two_ranks.py")), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

@@ -28,8 +28,6 @@ from sga_kohya.reference.trainer import Trainer, make_objective
 from tests.forked import python
 from tests.reference_world import assert_gradient_is_eq_6, cut_photos, gradients
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):

@@ -45,9 +45,6 @@ NEWEST = "0.42.1"
 CAPTIONS, SIZE, STEPS = ["a cat on a mat", "the red rocket"], (64, 96), 4
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return cut_photos(tmp_path_factory.mktemp("cut"))

@@ -33,9 +33,6 @@ from .pages import HOSTILE, assert_stays_text, taken_apart
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     import skimage

@@ -128,6 +128,8 @@ def _ask_the_host(patient: Patient, script: str, words: Sequence[str], config: S
             settings.check_models(script, args, patient.files(script, args), findings)
         with findings.about("network"):
             settings.check_network(*patient.network(args), args, findings)
+        with findings.about("optimizer"):
+            settings.check_optimizer(patient.makers(), args, findings)
         steps = 0
         with findings.about("data"):
             if any(patient.data_problems(read_options(words))):

@@ -1,13 +1,14 @@
 """musubi-tuner, as the doctor sees it."""
 
 import argparse
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.doctor.patient import Files, Pins
+from sga_kohya.doctor.patient import Files, Maker, Pins
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.musubi.checkout import Tuner, find_tuner
 from sga_kohya.hosts.musubi.checks import MODELS, advice, data_problems, problems
@@ -82,6 +83,10 @@ class Musubi:
     def network(self, args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         name = str(getattr(args, "network_module", None) or "")
         return (f"musubi_tuner.{name}" if name.startswith("networks.") else name), _CREATE
+
+    def makers(self) -> tuple[Maker, Maker]:
+        trainer = importlib.import_module("musubi_tuner.hv_train_network").NetworkTrainer()
+        return trainer.get_optimizer, trainer.get_lr_scheduler
 
     def data(self, script: str, args: argparse.Namespace, words: Sequence[str], session: "Session") -> tuple[int, int]:
         from sga_kohya.hosts.musubi.examine import run_to_models

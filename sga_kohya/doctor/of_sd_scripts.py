@@ -1,11 +1,12 @@
 """sd-scripts, as the doctor sees it."""
 
 import argparse
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sga_kohya.config import SgaConfig
-from sga_kohya.doctor.patient import Files, Pins
+from sga_kohya.doctor.patient import Files, Maker, Pins
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.advice import advice
 from sga_kohya.hosts.sd_scripts.checkout import Checkout, find_checkout
@@ -76,6 +77,10 @@ class SdScripts:
 
     def network(self, args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         return str(getattr(args, "network_module", None) or ""), ("create_network",)
+
+    def makers(self) -> tuple[Maker, Maker]:
+        train_util = importlib.import_module("library.train_util")
+        return train_util.get_optimizer, train_util.get_scheduler_fix
 
     def data(self, script: str, args: argparse.Namespace, words: Sequence[str], session: "Session") -> tuple[int, int]:
         from sga_kohya.hosts.sd_scripts.build import build, check_bucket_steps, check_caches

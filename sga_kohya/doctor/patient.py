@@ -1,7 +1,7 @@
 """What the doctor asks of a trainer. Each trainer's answers are one file here; what they know of it is in hosts/."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # they import torch, which the first answers do not need
     from sga_kohya.training.host import Levels
     from sga_kohya.training.session import Session
 
+Maker = Callable[..., Any]
 Pins = list[tuple[str, str | None]]
 """Packages, each with the version that it is pinned to, if any."""
 
@@ -66,6 +67,10 @@ class Patient(Protocol):
 
     def network(self, args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         """The module of the adapter as it can be imported, "" for none; the functions of which it must have one."""
+
+    def makers(self) -> tuple[Maker, Maker]:
+        """Its functions that make an optimizer, (args, parameters) -> (name, words, optimizer, …), and the scheduler of
+        its rates, (args, optimizer, processes)."""
 
     def data(self, script: str, args: argparse.Namespace, words: Sequence[str], session: "Session") -> tuple[int, int]:
         """Build the data as the script does. Returns items and batches of the trainer's own in an epoch."""

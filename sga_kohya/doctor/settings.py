@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sga_kohya.doctor.findings import Findings
-from sga_kohya.doctor.patient import Files
+from sga_kohya.doctor.patient import Files, Maker
 from sga_kohya.hosts.checks import not_named, not_there
 from sga_kohya.kit.safetensors_file import tensor_shapes
 
@@ -50,6 +50,36 @@ def check_network(name: str, makers: Sequence[str], args: argparse.Namespace, fi
         findings.ok(f"{name}, rank {rank}, alpha {args.network_alpha:g}, {arguments}")
     else:
         findings.error(f"{name} has no {' or '.join(makers)}, so it is no network module")
+
+
+def check_optimizer(makers: tuple[Maker, Maker], args: argparse.Namespace, findings: Findings) -> None:
+    """Make the optimizer and its scheduler of one number, as the script makes them once all models are loaded."""
+    import torch
+
+    if any(finding.level == "error" and finding.subject == "options" for finding in findings.found):
+        findings.warning("not tried, because of the errors above")
+        return
+    args, parameter = argparse.Namespace(**vars(args)), torch.nn.Parameter(torch.zeros(1, 1))
+    settings = [f"optimizer_type = {args.optimizer_type}, optimizer_args = {args.optimizer_args}"]
+    scheduler = args.lr_scheduler_type or args.lr_scheduler
+    try:
+        name, _, optimizer, *_ = makers[0](args, [{"params": [parameter], "lr": args.learning_rate}])
+        settings = [f"lr_scheduler = {scheduler}, lr_warmup_steps = {args.lr_warmup_steps}"]
+        makers[1](args, optimizer, 1)
+    except Exception as error:
+        if not _is_told(error, findings):
+            findings.error(f"{settings[0]}: {type(error).__name__}: {error}")
+        return
+    findings.ok(f"{name}, {scheduler}")
+
+
+def _is_told(error: BaseException | None, findings: Findings) -> bool:
+    """Whether a package is missing, and known to be. Hosts raise errors of their own over Python's."""
+    while error and not getattr(error, "name", None):
+        error = error.__cause__ or error.__context__
+    package = str(getattr(error, "name", "")).partition(".")[0].replace("_", "-")
+    told = (finding.text for finding in findings.found if finding.subject == "packages")
+    return any(text.startswith(f"{package} is not installed") for text in told)
 
 
 def checkpoint_size(model: object, args: argparse.Namespace) -> int | None:

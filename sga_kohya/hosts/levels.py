@@ -11,6 +11,7 @@ from sga_kohya.config import SgaConfig
 from sga_kohya.training.events import Run
 from sga_kohya.training.host import Size
 from sga_kohya.training.session import Session
+from sga_kohya.tuples.randomness import isolated
 from sga_kohya.tuples.step import SubBatch
 from sga_kohya.words import LINEAR, TIMESTEP_SHIFT
 
@@ -22,7 +23,7 @@ def drawn_levels(
     latent_size: Size,
     draw: Callable[[Session, Tensor], object],
 ) -> Tensor:
-    """Sigma of a granularity's samples, (count,). The random state is left as it was.
+    """Sigma of a granularity's samples, (count,). All random numbers go on as if nothing had been drawn.
 
     draw: what the seam makes of the trainer's function, called with latents that have no channels, (count, 0, H, W):
     it reads sizes only.
@@ -31,8 +32,7 @@ def drawn_levels(
     session.started(Run(TIMESTEP_SHIFT))
     session.accelerator = SimpleNamespace(current=SubBatch(0, (), (label,) * count))  # type: ignore[assignment]
     width, height = latent_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with isolated(("levels",)):
         draw(session, torch.empty(count, 0, height, width))
     assert session.batch is not None
     return session.batch.sigma

@@ -13,9 +13,8 @@ from torch import Tensor
 
 
 def compute_beside_the_weight(layer: Any) -> None:
-    """layer: a LoConModule of LyCORIS with DoRA over rows, not yet applied."""
-    square = layer.org_module[0].weight.detach().flatten(1).float().square().sum(1)
-    layer.register_buffer("weight_square", square, persistent=False)
+    """layer: a LoConModule of LyCORIS with DoRA over rows, new: its scale is still the norm of each row of W."""
+    layer.register_buffer("weight_square", layer.dora_scale.detach().flatten().square(), persistent=False)
     layer.forward = lambda x: _forward(layer, x)
 
 

@@ -118,9 +118,9 @@ def run_host(checkout: Path, tmp_path: Path) -> Callable[..., HostRun]:
         command = [*launcher, str(RUNNER), "--checkout", str(checkout), "--script", script, "--door", door]
         command += [f"--record={file}"] if record else []
         command += ["--", *(to_arguments(args) if isinstance(args, Mapping) else args)]
-        result = start(command, tmp_path, timeout, check)
+        result = start(command, tmp_path, timeout, check, runner.without_card() if nproc > 1 else None)
         files = [file.with_suffix(f".rank{rank}.pt") for rank in range(nproc)] if record else []
-        result.events = [torch.load(path, weights_only=False) for path in files if path.exists()]
+        result.events = [torch.load(path, "cpu", weights_only=False) for path in files if path.exists()]
         return result
 
     return run
@@ -136,14 +136,20 @@ def to_arguments(args: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def start(command: list[str], folder: Path, timeout: float, check: bool = True) -> HostRun:
-    """Run a command: run.py's arguments by a fork, anything else as it is."""
+def start(
+    command: list[str],
+    folder: Path,
+    timeout: float,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> HostRun:
+    """Run a command: run.py's arguments by a fork, anything else as it is, in that environment or this one."""
     log = folder / "output.log"
     began = time.perf_counter()
     if command[:2] == [sys.executable, str(RUNNER)]:
         status = _fork(command[1:], folder, log, timeout)
     else:
-        status = _spawn(command, folder, log, timeout)
+        status = _spawn(command, folder, log, timeout, environment)
     output = log.read_text(errors="replace")
     if status is None:
         status, output = -signal.SIGKILL, f"{output}\nended after {timeout} s"
@@ -152,11 +158,14 @@ def start(command: list[str], folder: Path, timeout: float, check: bool = True) 
     return HostRun(status, output, time.perf_counter() - began)
 
 
-def _spawn(command: list[str], folder: Path, log: Path, timeout: float) -> int | None:
+def _spawn(
+    command: list[str], folder: Path, log: Path, timeout: float, environment: Mapping[str, str] | None
+) -> int | None:
     """The exit status, None after the timeout."""
     with log.open("wb") as out:
         # A session of its own, so that a timeout ends torchrun's and the data loader's children too.
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, start_new_session=True)
+        own = {"env": environment, "start_new_session": True}
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, **own)
         try:
             return process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -26,11 +26,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+CARD = "SGA_TEST_CARD"
+"""The variable that names a card, such as 0, for all runs of one process; everything else stays on the processor."""
+ON_CARD = {
+    "CUDA_VISIBLE_DEVICES": os.environ.get(CARD, ""),
+    "ACCELERATE_USE_CPU": "false",
+    # As near to the processor's numbers as a card comes.
+    "NVIDIA_TF32_OVERRIDE": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else asking whether there is a card breaks it for forks
+}
+ON_PROCESSOR = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    "ACCELERATE_USE_CPU": "true",
+    **(ON_CARD if os.environ.get(CARD) else ON_PROCESSOR),
     "TOKENIZERS_PARALLELISM": "false",  # it warns when data loader workers fork
     "OMP_NUM_THREADS": "1",
 }
@@ -170,6 +180,11 @@ class Recorder:
         import torch
 
         torch.save(self.events, path.with_suffix(f".rank{os.environ.get('RANK', 0)}.pt"))
+
+
+def without_card() -> dict[str, str]:
+    """The environment of a run of several processes: NCCL gives each a card of its own."""
+    return {name: value for name, value in os.environ.items() if name != CARD}
 
 
 def nothing_like(output: Any) -> Any:

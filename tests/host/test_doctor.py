@@ -9,7 +9,7 @@ import pytest
 from ..forked import python
 from .conftest import REPOSITORY, to_arguments
 from .data import LEVELS, with_masks, write_dataset
-from .run import OFFLINE
+from .run import OFFLINE, ON_PROCESSOR
 from .tiny_flux import dora_args
 from .tiny_sd15 import with_metadata_files
 
@@ -56,6 +56,8 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
         'epoch = 2\ngpu_ids = "0"\nnoise_offset = 0\nnoise_offset_type = "Original"\n'
     )
     questions["gui"] = [*here, *to_arguments(options | {"config_file": folder / "gui.toml"})]
+    (folder / "typed.toml").write_text('validation_split = 0\ncaption_dropout_rate = "0.1"\nmax_grad_norm = "1.0"\n')
+    questions["typed"] = [*here, *to_arguments(options | {"config_file": folder / "typed.toml"})]
     misplaced = write_dataset(folder / "misplaced", [LEVELS])
     misplaced.write_text(misplaced.read_text().replace("num_repeats", "max_bucket_reso = 512\nnum_repeats", 1))
     questions["misplaced"] = [*here, *to_arguments(options | {"dataset_config": misplaced})]
@@ -64,6 +66,7 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
     whole = {name: value for name, value in options.items() if not name.startswith("network_")}
     questions["shuffled whole"] = [*here, "--script", "flux_train.py", *to_arguments(whole | shuffled)]
     questions["cropped"] = [*here, *to_arguments(options | {"cache_latents": True, "random_crop": True})]
+    questions["warmed up"] = [*here, *to_arguments(options | {"lr_scheduler": "constant", "lr_warmup_steps": 5})]
     questions["refused"] = [*here, *to_arguments(options), "--seed", "many"]
     for script in OTHERS:
         described = with_metadata_files(dataset) if script == "fine_tune.py" else dataset
@@ -73,7 +76,7 @@ def answers(checkout, tiny_models, tmp_path_factory) -> dict[str, list[dict[str,
 
     answer = folder / "answer.json"
     command = [*python(), "-c", ASK, json.dumps([questions, str(answer)])]
-    environment = {**os.environ, **OFFLINE}
+    environment = {**os.environ, **OFFLINE, **ON_PROCESSOR}
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=280, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Loading settings" not in result.stdout
@@ -89,6 +92,8 @@ def test_a_sound_set_up_can_train(answers):
     (plan,) = texts(answers["sound"], "ok", "data")
     assert "4: 3 with K=3, 1 with K=2" in plan and "tuple steps an epoch" in plan
     assert texts(answers["sound"], "ok", "network")[0].startswith("lycoris.kohya, rank 4, alpha 2")
+    (made,) = texts(answers["sound"], "ok", "optimizer")
+    assert made.startswith("torch.optim.adamw.AdamW") and made.endswith(", constant")
     assert texts(answers["sound"], "ok", "disk")[0].startswith("4 checkpoints of about 0.00 GB")
     assert any("ComfyUI" in text for text in texts(answers["sound"], "warning", "settings"))
     assert any("no CUDA device" in text for text in texts(answers["sound"], "warning", "GPU"))
@@ -140,8 +145,15 @@ def test_a_key_in_the_wrong_table_of_a_dataset_is_named_with_its_place(answers):
     (error,) = texts(answers["misplaced"], "error")
     place = "datasets.1.subsets.1.max_bucket_reso"
     assert error.endswith(
-        f"misplaced/dataset.toml: {place}: sd-scripts knows no such key there; leave it out, or move it"
+        f"misplaced/dataset.toml: {place}: sd-scripts knows no such key there; leave it out, or move it to [general] "
+        "or [[datasets]]"
     )
+
+
+def test_a_setting_of_a_wrong_type_is_not_said_of_the_dataset(answers):
+    first, second = texts(answers["typed"], "error")
+    assert first == 'caption_dropout_rate = "0.1": write a number'
+    assert "validation_split = 0: write it with a point: 0.0" in second and "--dataset_config" not in second
 
 
 @pytest.mark.parametrize(
@@ -155,6 +167,11 @@ def test_a_key_in_the_wrong_table_of_a_dataset_is_named_with_its_place(answers):
 def test_what_cannot_be_cached_is_said_as_the_script_would_say_it(answers, name, said):
     (error,) = texts(answers[name], "error", "data")
     assert error.startswith(said)
+
+
+def test_a_scheduler_that_cannot_be_made_is_said_with_the_script_s_own_words(answers):
+    (error,) = texts(answers["warmed up"], "error", "optimizer")
+    assert error.startswith("lr_scheduler = constant, lr_warmup_steps = 5: ValueError: ") and "Set None or 0" in error
 
 
 def test_the_parser_s_own_words(answers):

@@ -106,23 +106,34 @@ def snr(timesteps: torch.Tensor) -> torch.Tensor:
 
 
 def test_flow_snr_weight_follows_the_recorded_noise_levels(run_host, tiny_models, dataset, tmp_path):
-    """Against a run without it, in the first optimizer step, where both have the same model."""
-    first = {}
+    """Against a run without it, at a rate of next to nothing, so that both have the same model."""
+    found = {}
     for weighted in ("true", "false"):
-        options = {"max_train_steps": 1, "sga_flow_snr_weight": weighted}
+        options = {"max_train_steps": 3, "learning_rate": 1e-12, "sga_flow_snr_weight": weighted}
         options |= {"timestep_sampling": "shift", "discrete_flow_shift": 0.7}
         arguments = lora_args(tiny_models, dataset, tmp_path / weighted, **options)
-        first[weighted] = steps(run_host("flux_train_network.py", "sga", arguments, record=True))[0]
+        found[weighted] = run_host("flux_train_network.py", "sga", arguments, record=True)
     seen = set()
-    on, off = (of(first[weighted], "backward") for weighted in first)
-    for batch, drawn, ours, plain in zip(
-        of(first["true"], "batch"), of(first["true"], "timesteps"), on, off, strict=True
-    ):
+    on, off = (run.of("backward") for run in found.values())
+    drawn_for = zip(found["true"].of("batch"), found["true"].of("timesteps"), on, off, strict=True)
+    for batch, drawn, ours, plain in drawn_for:
         gamma = torch.tensor([GAMMA[level] for _, level in slices([batch])])
         weight = (gamma * (drawn["sigmas"] / (1 - drawn["sigmas"])).square()).clamp(max=1)
         torch.testing.assert_close(ours["losses"], weight * plain["losses"], rtol=1e-4, atol=1e-6)
         seen |= {bool(value < 1) for value in weight}
     assert seen == {True, False}
+
+
+def test_what_a_dataset_toml_gets_wrong_is_one_line_before_any_model_is_loaded(
+    run_host, tiny_models, dataset, tmp_path
+):
+    dataset.write_text(dataset.read_text().replace("num_repeats = 1", 'num_repeats = "1"\ncaption_extention = 1', 1))
+    run = run_host("flux_train_network.py", "sga", lora_args(tiny_models, dataset, tmp_path), check=False)
+    assert run.returncode == 2 and "Traceback" not in run.output and "Building AutoEncoder" not in run.output
+    told, place = run.output.strip().splitlines()[-1], "datasets.1.subsets.1."
+    assert told.startswith(f"sga_kohya: error: --dataset_config {dataset}: ")
+    assert f'{place}num_repeats = "1": write a whole number' in told
+    assert f"{place}caption_extention: sd-scripts knows no such key there; did you mean caption_extension?" in told
 
 
 @pytest.mark.parametrize("door", [DOORS[0], UNETS[0]], ids=name)

@@ -28,7 +28,9 @@ def shrink_host() -> None:
 
     def load_vae(*args, **options):
         vae = seeded(1, hunyuan_image_vae.HunyuanVAE2D)
-        vae.to = lambda *args, **options: vae  # the host wants float16, which takes a CPU a second an image
+        move = vae.to
+        # The host wants float16, which takes a CPU a second an image.
+        vae.to = lambda *where, **_: move(*where) if where else vae
         return vae
 
     hunyuan_image_models.load_hunyuan_image_model = load_model

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.host.run import without_card
 
 from . import tiny
 from .stacks import STACKS
@@ -71,10 +73,10 @@ def own_transformers() -> Path | None:
     return next((Path(p) for p in places if p and (Path(p) / "transformers" / "models" / "qwen3_vl").is_dir()), None)
 
 
-def environment() -> dict[str, str]:
+def environment(of: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Of a process that runs musubi-tuner, with its own transformers where they are found."""
     own = own_transformers()
-    return {**os.environ, **({"PYTHONPATH": str(own)} if own else {})}
+    return {**of, **({"PYTHONPATH": str(own)} if own else {})}
 
 
 def needs(stack: str) -> None:
@@ -203,7 +205,8 @@ def _torchrun(tuner: Path, folder: Path, jobs: Sequence[dict[str, Any]], nproc: 
     file.write_text(json.dumps(jobs, default=str))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
     command = [*launcher, str(Path(tiny.__file__)), str(tuner / "src"), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder, env=environment())
+    own = environment(without_card())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder, env=own)
     if done.returncode:
         pytest.fail(f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}", pytrace=False)
     return done.stdout + done.stderr

@@ -110,6 +110,17 @@ def test_caches_that_do_not_fit_the_images_are_said(run, data):
     assert f"1 images of {data}/1_micro have no caption file and do not train, such as 99" in output
 
 
+def test_what_the_dataset_toml_gets_wrong_is_said_with_its_place_and_remedy(run, data):
+    file = data / "dataset_musubi.toml"
+    file.write_text(file.read_text().replace("[[datasets]]", '[[datasets]]\nnum_repeats = "2"\nimage_dir = "x"', 1))
+    output = run({"door": "sga", "out": "on", "dataset_config": file, "status": 2})
+    assert f'--dataset_config {file}: datasets.1.num_repeats = "2": write a whole number' in output
+    assert (
+        "datasets.1.image_dir: musubi-tuner knows no such key there; did you mean image_directory?" in output
+        and "Traceback" not in output
+    )
+
+
 def test_without_any_cache_the_error_says_what_to_run(run, data):
     shutil.rmtree(data / "cache")
     output = run({"door": "sga", "out": "on", "dataset_config": data / "dataset_musubi.toml", "status": 2})

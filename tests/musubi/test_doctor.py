@@ -55,6 +55,8 @@ def test_a_sound_set_up_can_train(answers):
     (plan,) = texts(answers["sound"], "ok", "data")
     assert f"{len(GROUPS)}: 3 with K=3, 2 with K=2, 1 with K=1" in plan and "tuple steps an epoch" in plan
     assert texts(answers["sound"], "ok", "network")[0].startswith("musubi_tuner.networks.lora_flux_2, rank 4, alpha 4")
+    (made,) = texts(answers["sound"], "ok", "optimizer")
+    assert made.startswith("torch.optim.adamw.AdamW") and made.endswith(", constant")
     assert texts(answers["sound"], "ok", "disk")[0].startswith("2 checkpoints of about 0.00 GB")
     pins = texts(answers["sound"], "warning", "packages") + texts(answers["sound"], "ok", "packages")
     assert any("this musubi-tuner pins" in text or "pyproject.toml asks for" in text for text in pins)

@@ -40,7 +40,7 @@ def of(events: list[dict], kind: str) -> list[dict]:
 
 
 def recorded(tmp_path: Path, name: str, rank: int = 0) -> list[dict]:
-    return torch.load(tmp_path / f"{name}.rank{rank}.pt", weights_only=False)
+    return torch.load(tmp_path / f"{name}.rank{rank}.pt", "cpu", weights_only=False)
 
 
 def eq_6(batches: list[dict], backwards: list[dict], members: dict[int, tuple] = MEMBERS) -> list[torch.Tensor]:

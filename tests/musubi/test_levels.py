@@ -13,7 +13,7 @@ def found(server_of, tuner, tmp_path_factory) -> dict[str, list[dict]]:
     folder = tmp_path_factory.mktemp("levels")
     names = ("levels", "hidream", "wan")
     server_of(tuner).do(folder, [{"check": name, "out": folder / f"{name}.pt"} for name in names])
-    return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in names}
+    return {name: torch.load(folder / f"{name}.pt", "cpu", weights_only=False) for name in names}
 
 
 def range_of(case: dict) -> tuple[float, float]:

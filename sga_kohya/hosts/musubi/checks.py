@@ -32,6 +32,8 @@ MODELS = ("dit", "dit_high_noise", "network_weights", "base_weights")
 """Options that name files which training loads."""
 _BREAKS_TUPLES = {"fused_backward_pass": STEPS_INSIDE_BACKWARD}
 _ATTENTION = ("sdpa", "flash_attn", "flash3", "xformers", "sage_attn")  # with the last it says by itself what is wrong
+_TORCHS_UNASKED = ("hidream_o1_train",)
+"""Scripts that need no option of these: they take torch's attention, or flash_attn."""
 _VIDEOS = ("video_directory", "video_jsonl_file")
 _WRITTEN_BY = "`python -m sga_kohya.hsd PHOTOS OUT` writes OUT/dataset_musubi.toml"
 
@@ -131,7 +133,7 @@ def _model_problems(script: str, options: Mapping[str, Any]) -> Iterator[str]:
                 yield not_there(option, file)
     if not options.get("dit"):
         yield not_named("dit", script)
-    if all(options.get(name) in SWITCHED_OFF for name in _ATTENTION):
+    if script not in _TORCHS_UNASKED and all(options.get(name) in SWITCHED_OFF for name in _ATTENTION):
         yield "no attention is chosen, without which the model is not loaded: set sdpa = true"
     if trains_adapter(script) and not options.get("network_module"):
         yield f"no --network_module: set network_module = {SCRIPTS[script].network}, or lycoris.kohya"

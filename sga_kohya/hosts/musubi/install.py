@@ -3,11 +3,16 @@
 from collections.abc import Callable
 
 from sga_kohya.config import SgaConfig
+from sga_kohya.hosts import description
 from sga_kohya.hosts.musubi import arguments, dataset, noise, saved, settings, started
 from sga_kohya.hosts.musubi.checkout import Tuner
-from sga_kohya.hosts.musubi.families import SCRIPTS, Family
+from sga_kohya.hosts.musubi.families import HOST, SCRIPTS, Family
 from sga_kohya.hosts.seam import Installation, Seam, install
 from sga_kohya.training.session import Session
+
+DESCRIPTION = description.seam(
+    "musubi_tuner.dataset.config_utils.BlueprintGenerator.generate", HOST, innermost="datasets"
+)
 
 
 def install_for(
@@ -17,7 +22,7 @@ def install_for(
 
     begin: the seams where a run begins.
     """
-    seams: list[Seam] = [arguments.SEAM, settings.SEAM]
+    seams: list[Seam] = [arguments.SEAM, settings.SEAM, DESCRIPTION]
     expected: set[str] = set()
     if config.active:
         family = SCRIPTS[script]

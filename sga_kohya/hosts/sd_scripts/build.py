@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import voluptuous
-
 from sga_kohya.errors import SgaError
 from sga_kohya.hosts.sd_scripts.dataset import keeper
 from sga_kohya.hosts.sd_scripts.settings import RUN_NAME, defined_in
@@ -27,18 +25,7 @@ def build(args: argparse.Namespace) -> Any:
         group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
     except AssertionError as error:
         raise SgaError(str(error)) from error
-    except voluptuous.Invalid as error:
-        raise SgaError(f"--dataset_config {args.dataset_config}: {_refused(error)}") from error
     return group
-
-
-def _refused(error: voluptuous.Invalid) -> str:
-    """What the host's schema says, at a place as a reader of the file counts: datasets.1.subsets.2.num_repeats."""
-    place = ".".join(str(step + 1) if isinstance(step, int) else str(step) for step in error.path)
-    unknown = error.error_message == "extra keys not allowed"
-    return f"{place}: " + (
-        "sd-scripts knows no such key there; leave it out, or move it" if unknown else error.error_message
-    )
 
 
 def _description(args: argparse.Namespace, config_util: Any) -> dict[str, Any]:
