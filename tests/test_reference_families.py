@@ -592,6 +592,12 @@ def test_with_sga_off_its_own_options_are_passed_over_as_everywhere(options, cap
     assert main([*common, *small, "--sga=false"]) == 0
 
 
+def test_a_published_pipeline_is_loaded_in_this_diffusers_own_words(tmp_path, recwarn):
+    TINY["flux"]().save_pretrained(tmp_path)
+    load("dit", tmp_path, {}, None, 4).text(["a word"])
+    assert not [str(warning.message) for warning in recwarn if "dtype" in str(warning.message)]
+
+
 def in_readme() -> dict[str, list[str]]:
     """Pipeline -> the cells of its row."""
     rows = re.findall(r"^\| (`\w+Pipeline`.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import diffusers
+import torch
 from packaging.version import Version
 
 from sga_kohya.errors import SgaError
@@ -51,6 +52,15 @@ def need_diffusers(since: str, what: str) -> None:
             f"{what} needs diffusers {since} or newer, and this is {diffusers.__version__}: install one by "
             f"`pip install -U 'diffusers>={since}' transformers peft`, beside sd-scripts in an environment of its own"
         )
+
+
+def here(dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """What `from_pretrained` is told of a local folder. dtype: of the weights, if there are any.
+
+    Until 0.42 diffusers has another word for it, of which it warns since.
+    """
+    typed = {} if dtype is None else {"torch_dtype" if older("0.42") else "dtype": dtype}
+    return {"local_files_only": True, **typed}
 
 
 def _read(folder: Path, name: str, what: str, wanted: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from diffusers.training_utils import free_memory
 from torch import Tensor
 
 from sga_kohya.errors import SgaError
-from sga_kohya.reference.folders import need_diffusers, read_vae
+from sga_kohya.reference.folders import here, need_diffusers, read_vae
 
 
 class PooledPixels:
@@ -152,7 +152,7 @@ def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> VaeCodec:
     name, what = read_vae(folder)["_class_name"], f"--vae {folder}"
     codec, since = _known(name, what)
     need_diffusers(since, f"{what}, a {name},")
-    return codec(getattr(diffusers, name).from_pretrained(folder, local_files_only=True, torch_dtype=dtype))
+    return codec(getattr(diffusers, name).from_pretrained(folder, **here(dtype)))
 
 
 def _known(name: str, what: str) -> tuple[type[VaeCodec], str]:

@@ -16,7 +16,7 @@ from sga_kohya.kit.hints import closest
 from sga_kohya.reference.denoiser import Denoiser
 from sga_kohya.reference.families import FAMILIES, family_of, trained_as
 from sga_kohya.reference.family import Family
-from sga_kohya.reference.folders import need_diffusers, read_part, read_pipeline
+from sga_kohya.reference.folders import here, need_diffusers, read_part, read_pipeline
 from sga_kohya.reference.latents import Codec, PooledPixels, VaeCodec, codec_of
 from sga_kohya.reference.levels import ddim, euler
 from sga_kohya.reference.stack import Stack
@@ -107,16 +107,15 @@ def _has_text(parts: dict[str, str | None], family: Family, what: str) -> bool:
 
 def _part(folder: Path, parts: dict[str, str | None], name: str, dtype: torch.dtype | None = None) -> Any:
     """dtype: of its weights, if it has any."""
-    typed = {} if dtype is None else {"torch_dtype": dtype}
     with _damage_named(folder):
-        return getattr(diffusers, str(parts.get(name))).from_pretrained(folder / name, local_files_only=True, **typed)
+        return getattr(diffusers, str(parts.get(name))).from_pretrained(folder / name, **here(dtype))
 
 
 def _pipeline(folder: Path, parts: dict[str, str | None], given: dict[str, Any], dtype: torch.dtype) -> Any:
     """The pipeline with its text encoders, for their sake. given: parts that it needs besides, loaded already."""
     others = {name: given.get(name) for name, kind in parts.items() if not (kind and _is_text(name))}
     with _damage_named(folder):
-        return DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=dtype, **others)
+        return DiffusionPipeline.from_pretrained(folder, **here(dtype), **others)
 
 
 @contextlib.contextmanager
