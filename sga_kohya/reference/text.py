@@ -88,8 +88,9 @@ class PipelineText:
             if caption not in self.known:
                 pipeline = pipeline or self._loaded(device)
                 self.known[caption] = self.encode(pipeline, caption).to(torch.device("cpu"))
-        del pipeline
-        free_memory()
+        if pipeline is not None:  # in a step nothing is new, and to give memory back takes longer than the step
+            del pipeline
+            free_memory()
 
     def _loaded(self, device: torch.device) -> Any:
         pipeline = self.load()
