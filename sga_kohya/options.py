@@ -1,5 +1,6 @@
 """The host's options as it will see them: command line over TOML, read without starting the host."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def words_of(argv: Sequence[str]) -> dict[str, Any]:
 
 def _read_config(name: str, host: str) -> dict[str, Any]:
     path = Path(name if name.endswith(".toml") else name + ".toml")
-    if not path.exists() and Path(name).is_file():
+    if not os.path.exists(path) and os.path.isfile(name):  # these take what can be no name for one of nothing
         remedy = _OF_A_GUI if name.lower().endswith(".json") else "give the file that name"
         raise SgaError(f"--config_file {name}: {host} reads TOML alone, and looks for {path.name}: {remedy}")
     tables = read_toml(path, f"--config_file {name}", host)

@@ -88,7 +88,7 @@ class PipelineText:
             if caption not in self.known:
                 pipeline = pipeline or self._loaded(device)
                 self.known[caption] = self.encode(pipeline, caption).to(torch.device("cpu"))
-        if pipeline is not None:  # in a step nothing is new, and to give memory back takes longer than the step
+        if pipeline is not None:  # in a step no caption is new, and to look for garbage takes longer than the step
             del pipeline
             free_memory()
 
