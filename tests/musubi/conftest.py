@@ -75,8 +75,7 @@ def own_transformers() -> Path | None:
 
 def environment(of: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Of a process that runs musubi-tuner, with its own transformers where they are found."""
-    own = own_transformers()
-    return {**of, **({"PYTHONPATH": str(own)} if own else {})}
+    return {**of, **({"PYTHONPATH": os.pathsep.join(folders())} if folders() else {})}
 
 
 def folders() -> list[str]:
