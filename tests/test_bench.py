@@ -18,7 +18,8 @@ def test_the_simulation_of_a_million_photos_runs_for_a_few(tmp_path):
 
 
 def test_the_reference_trainer_is_measured_on_a_network_of_other_width(tmp_path, monkeypatch):
-    monkeypatch.setitem(reference.WIDE, "flux", {"num_attention_heads": 3})
+    small = {"attention_head_dim": 16, "axes_dims_rope": (4, 4, 8), "num_attention_heads": 3}
+    monkeypatch.setitem(reference.REAL, "flux", reference.REAL["flux"] | small)
     monkeypatch.setattr(reference, "STEPS", 1)
     reference.make("flux", tmp_path / "model", share=0.05)
     found = reference.measure("flux", tmp_path / "model", cut_photos(tmp_path), tmp_path / "out", checkpointing=True)

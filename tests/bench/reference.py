@@ -25,28 +25,21 @@ from sga_kohya.reference.trainer import Trainer
 from tests.reference_world import cut_photos
 from tests.tiny_pipelines import TINY
 
-WIDE = {
+REAL = {
     "flux": {
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "axes_dims_rope": (16, 56, 56),
+        **{"attention_head_dim": 128, "num_attention_heads": 24, "axes_dims_rope": (16, 56, 56)},
+        **{"num_layers": 19, "num_single_layers": 38},
     },
     "flux2": {
-        "attention_head_dim": 128,
-        "num_attention_heads": 48,
-        "axes_dims_rope": (32, 32, 32, 32),
+        **{"attention_head_dim": 128, "num_attention_heads": 48, "axes_dims_rope": (32, 32, 32, 32)},
+        **{"num_layers": 8, "num_single_layers": 48},
     },
     "qwen-image": {
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "axes_dims_rope": (16, 56, 56),
+        **{"attention_head_dim": 128, "num_attention_heads": 24, "axes_dims_rope": (16, 56, 56)},
+        **{"num_layers": 60},
     },
 }
-BLOCKS = {
-    "flux": {"num_layers": 19, "num_single_layers": 38},
-    "flux2": {"num_layers": 8, "num_single_layers": 48},
-    "qwen-image": {"num_layers": 60},
-}
+"""What their networks are configured with; their blocks are counted under names that end in layers."""
 ARMS = {"checkpointing": True, "without": False}
 RANK, STEPS = 16, 5
 
@@ -55,12 +48,12 @@ def make(kind: str, folder: Path, share: float) -> None:
     """A pipeline whose network has the real width, and that share of its blocks."""
     pipeline = TINY[kind]()
     small = pipeline.transformer
-    blocks = {name: max(1, round(share * count)) for name, count in BLOCKS[kind].items()}
+    real = {n: max(1, round(share * value)) if n.endswith("layers") else value for n, value in REAL[kind].items()}
     pipeline.save_pretrained(folder)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            wide = type(small).from_config({**small.config, **WIDE[kind], **blocks})
+            wide = type(small).from_config({**small.config, **real})
     finally:
         torch.set_default_dtype(torch.float32)
     shutil.rmtree(folder / "transformer")
